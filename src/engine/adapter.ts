@@ -1,0 +1,167 @@
+/**
+ * Which GPU, and how it was chosen. In Node the adapter comes from Dawn (adapter.node.ts), in a browser from
+ * `navigator.gpu`. This module is what a browser bundle sees, so it imports nothing of Node.
+ */
+import { AdapterError } from './errors.ts';
+
+export type AdapterKind = 'hardware' | 'software' | 'null';
+/** Where the driver comes from: this system, our own dependencies, the browser, or Dawn's null backend. */
+export type AdapterSource = 'system' | 'bundled' | 'browser' | 'null';
+export type Profile = 'safe' | 'fast';
+
+export interface OpenOptions {
+  /**
+   * `hardware`, `lavapipe`, `swiftshader`, `null`, or a part of an adapter's name; by default the best there is.
+   * In Node the environment variable CMAP_ADAPTER stands in when this is left out.
+   */
+  readonly adapter?: string;
+  /** Leaves out Dawn's bounds checks, zero-fill and division guards: profile 'fast'. Node only. */
+  readonly fast?: boolean;
+}
+
+/** Plain JSON, written into every result. */
+export interface AdapterRecord {
+  /** For people: 'NVIDIA H100 80GB HBM3', 'llvmpipe 25.0.7', 'SwiftShader (bundled)'. */
+  readonly name: string;
+  readonly kind: AdapterKind;
+  readonly source: AdapterSource;
+  readonly vendor: string;
+  readonly architecture: string;
+  readonly device: string;
+  readonly description: string;
+  /** The driver and its version where the description tells, else ''. */
+  readonly driver: string;
+  readonly features: readonly string[];
+  readonly limits: Readonly<Record<string, number>>;
+  /** One sentence: why this adapter. */
+  readonly reason: string;
+  readonly profile: Profile;
+  readonly toggles: { readonly enabled: readonly string[]; readonly disabled: readonly string[] };
+}
+
+/** `adapter` gives one device; open again for another. `gpu` must live as long as the device does. */
+export interface OpenedAdapter {
+  readonly gpu: GPU;
+  readonly adapter: GPUAdapter;
+  readonly info: AdapterRecord;
+}
+
+/** One line of `cmap doctor`. */
+export interface ListedAdapter {
+  readonly name: string;
+  readonly usable: boolean;
+  /** Why it is usable or not. */
+  readonly why: string;
+  /** Null where the driver could not be opened. */
+  readonly record: AdapterRecord | null;
+}
+
+/**
+ * Opens an adapter: a hardware GPU, else the system's software driver, else the SwiftShader we bring along.
+ * @throws AdapterError when nothing is usable, or not what was asked for; the message names what exists.
+ */
+export async function openAdapter(options: OpenOptions = {}): Promise<OpenedAdapter> {
+  return inNode() ? (await import('./adapter.node.ts')).openNode(options) : openBrowser(options);
+}
+
+/** Every adapter there is, tried one by one (in Node each in its own process), best first. */
+export async function listAdapters(options: OpenOptions = {}): Promise<ListedAdapter[]> {
+  if (inNode()) return (await import('./adapter.node.ts')).listNode(options);
+  try {
+    const { info } = await openBrowser(options);
+    return [{ name: info.name, usable: true, why: info.reason, record: info }];
+  } catch (error) {
+    return [{ name: 'navigator.gpu', usable: false, why: (error as Error).message, record: null }];
+  }
+}
+
+/** What to install or set for a faster adapter; '' when a GPU is already in use. */
+export function adviceFor(list: readonly ListedAdapter[]): string {
+  const usable = (test: (record: AdapterRecord) => boolean) => list.some((a) => a.usable && a.record && test(a.record));
+  if (usable((r) => r.kind === 'hardware')) return '';
+  if (!inNode()) return 'Turn on hardware acceleration in the browser, or use one with WebGPU.';
+  const gpu =
+    'A GPU needs its Vulkan driver: for NVIDIA in a container NVIDIA_DRIVER_CAPABILITIES=all, elsewhere the vendor driver.';
+  if (usable((r) => r.source === 'system') || process.platform !== 'linux') return gpu;
+  return `For a software driver 3 to 8 times faster than SwiftShader install mesa-vulkan-drivers (25 or later; on Debian 12: apt install -t bookworm-backports mesa-vulkan-drivers). ${gpu}`;
+}
+
+const usefulFeatures = ['shader-f16', 'subgroups', 'timestamp-query', 'chromium-experimental-subgroup-matrix'];
+
+const usefulLimits = [
+  'maxBufferSize',
+  'maxStorageBufferBindingSize',
+  'maxStorageBuffersPerShaderStage',
+  'maxComputeWorkgroupStorageSize',
+  'maxComputeInvocationsPerWorkgroup',
+  'maxComputeWorkgroupSizeX',
+  'maxComputeWorkgroupSizeY',
+  'maxComputeWorkgroupSizeZ',
+  'maxComputeWorkgroupsPerDimension',
+  'maxImmediateSize',
+];
+
+/** Asks for all the adapter has of what the kernels can use; without it WebGPU gives its small defaults. */
+export function deviceDescriptor(adapter: GPUAdapter): GPUDeviceDescriptor {
+  const limits = adapter.limits as unknown as Record<string, number | undefined>;
+  return {
+    requiredFeatures: usefulFeatures.filter((f) => adapter.features.has(f)) as GPUFeatureName[],
+    requiredLimits: Object.fromEntries(usefulLimits.flatMap((l) => (limits[l] === undefined ? [] : [[l, limits[l]]]))),
+  };
+}
+
+/** What an adapter says of itself; also run in the processes that try drivers out, so it stands alone. */
+export function describe(adapter: GPUAdapter) {
+  const info = adapter.info as GPUAdapterInfo | undefined;
+  const limits: Record<string, number> = {};
+  // Getters of the prototype: Object.keys of the object itself finds none.
+  for (const key in adapter.limits) {
+    const value = (adapter.limits as unknown as Record<string, unknown>)[key];
+    if (typeof value === 'number') limits[key] = value;
+  }
+  return {
+    vendor: info?.vendor ?? '',
+    architecture: info?.architecture ?? '',
+    device: info?.device ?? '',
+    description: info?.description ?? '',
+    fallback: info?.isFallbackAdapter === true,
+    features: [...adapter.features].sort() as string[],
+    limits,
+  };
+}
+
+export type Description = ReturnType<typeof describe>;
+
+/** '25.0.7' from 'llvmpipe: Mesa 25.0.7-2~bpo12+1 (LLVM 15.0.6) 0.0.1'; null when the driver is not Mesa's. */
+export function mesaVersion(description: string): string | null {
+  return /\bMesa (\d+(?:\.\d+)+)/.exec(description)?.[1] ?? null;
+}
+
+const inNode = () => typeof process !== 'undefined' && Boolean(process.versions?.node);
+
+async function openBrowser(options: OpenOptions): Promise<OpenedAdapter> {
+  const gpu = globalThis.navigator?.gpu;
+  if (!gpu) throw new AdapterError('this browser has no WebGPU (navigator.gpu); use a current Chrome, Edge, Safari or Firefox');
+  const adapter = await gpu.requestAdapter({ powerPreference: 'high-performance' });
+  if (!adapter) throw new AdapterError('the browser has WebGPU but no adapter; turn on hardware acceleration and look at chrome://gpu');
+  const found = describe(adapter);
+  const name =
+    (found.fallback ? 'software: ' : '') +
+    (found.description || [found.vendor, found.architecture, found.device].filter(Boolean).join(' ') || 'GPU');
+  const wanted = (options.adapter ?? '').toLowerCase();
+  const text = `${name} ${found.vendor} ${found.architecture} ${found.device}`.toLowerCase();
+  if (wanted && wanted !== 'auto' && !(wanted === 'hardware' ? !found.fallback : text.includes(wanted)))
+    throw new AdapterError(`adapter '${options.adapter}': the browser offers only '${name}'`);
+  const { fallback, ...rest } = found;
+  const info: AdapterRecord = {
+    ...rest,
+    name,
+    kind: fallback ? 'software' : 'hardware',
+    source: 'browser',
+    driver: '',
+    reason: 'The browser chose it.',
+    profile: 'safe',
+    toggles: { enabled: [], disabled: [] },
+  };
+  return { gpu, adapter, info };
+}

@@ -1,0 +1,413 @@
+/**
+ * The device: memory, kernels in order, results back. Everything above it is tensors.
+ *
+ * Order: operations run in the order they are called; nothing is waited for until a result is read. Commands
+ * collect in one compute pass and are submitted every few hundred dispatches, on `read` and on `flush`.
+ * Memory: one GPUBuffer a storage, from a pool; `scope` gives back what it made except what it returns.
+ * Failures on the device (lost, out of memory, a refused kernel) reject the next `read` or `sync`.
+ */
+import { deviceDescriptor, type AdapterRecord, openAdapter, type OpenOptions } from './adapter.ts';
+import accumulateSource from './accumulate.wgsl';
+import { type Capabilities, capabilitiesOf } from './capabilities.ts';
+import { CmapError, check, DeviceLostError } from './errors.ts';
+import fillSource from './fill.wgsl';
+import { type Kernel, kernel, linearGrid, packParams, type ParamValues } from './kernel.ts';
+import { Pipelines } from './pipelines.ts';
+import { BufferPool } from './pool.ts';
+import { Profiler } from './profile.ts';
+import { Program, Recorder } from './program.ts';
+import { bytesPer, type DType, type HostData, type Shape, sizeOf, Storage, Tensor } from './tensor.ts';
+
+const STORAGE = 0x80 | 0x4 | 0x8; // STORAGE | COPY_SRC | COPY_DST
+const STAGING = 0x1 | 0x8; // MAP_READ | COPY_DST
+const UNIFORM = 0x40 | 0x8; // UNIFORM | COPY_DST
+/** Every params struct gets a slot of this size, the largest alignment WebGPU asks of a uniform offset. */
+export const SLOT = 256;
+const SLOTS = 256;
+
+export type Grid = readonly [number, number, number];
+
+/** Estimates for the profiler and the bench. */
+export interface Work {
+  readonly flops?: number;
+}
+
+export interface MemoryReport {
+  /** Bytes in use by tensors and Programs. */
+  readonly liveBytes: number;
+  /** Bytes kept for reuse. */
+  readonly freeBytes: number;
+  readonly peakBytes: number;
+  /** Tensors not yet disposed. */
+  readonly tensors: number;
+  /** GPU buffers created since the start. */
+  readonly buffersCreated: number;
+}
+
+export class Device {
+  readonly capabilities: Capabilities;
+  readonly pipelines: Pipelines;
+  readonly #pool: BufferPool;
+  readonly #staging: BufferPool;
+  readonly #slots: GPUBuffer;
+  readonly #slotBytes = new DataView(new ArrayBuffer(SLOT * SLOTS));
+  #slot = 0;
+  #encoder: GPUCommandEncoder | null = null;
+  #pass: GPUComputePassEncoder | null = null;
+  #failure: Error | null = null;
+  #recorder: Recorder | null = null;
+  #scopes: Set<Tensor>[] = [];
+  #tensors = 0;
+  #profiler: Profiler | null = null;
+
+  /** `gpu` is held for the life of the device: Dawn crashes when it is collected first. */
+  private constructor(
+    readonly gpu: GPU,
+    readonly handle: GPUDevice,
+    readonly adapter: AdapterRecord,
+  ) {
+    const fail = (error: Error) => {
+      this.#failure ??= error;
+    };
+    this.capabilities = capabilitiesOf(handle, adapter.kind !== 'hardware');
+    this.pipelines = new Pipelines(handle, fail);
+    this.#pool = new BufferPool(handle, this.capabilities.maxBinding, STORAGE, fail);
+    this.#staging = new BufferPool(handle, handle.limits.maxBufferSize, STAGING, fail);
+    this.#slots = handle.createBuffer({ size: SLOT * SLOTS, usage: UNIFORM, label: 'params' });
+    handle.lost.then((info) => {
+      if (info.reason !== 'destroyed') fail(new DeviceLostError(`${adapter.name}: device lost: ${info.message}`));
+      else fail(new DeviceLostError(`${adapter.name}: device was closed`));
+    });
+    handle.addEventListener('uncapturederror', (event) => {
+      fail(new CmapError(`${adapter.name}: ${event.error.message}`));
+    });
+  }
+
+  /** Opens the best adapter, or the one asked for; see `openAdapter`. */
+  static async open(options: OpenOptions = {}): Promise<Device> {
+    const { gpu, adapter, info } = await openAdapter(options);
+    const handle = await adapter.requestDevice(deviceDescriptor(adapter));
+    return new Device(gpu, handle, info);
+  }
+
+  close(): void {
+    this.handle.destroy();
+  }
+
+  // ---- tensors
+
+  /** A tensor whose elements are undefined until a kernel writes them. */
+  empty(shape: Shape, dtype: DType = 'f32'): Tensor {
+    for (const d of shape) check(Number.isInteger(d) && d >= 0, () => `tensor: [${shape}] is not a shape`);
+    const bytes = Math.max(4, Math.ceil((sizeOf(shape) * bytesPer[dtype]) / 4) * 4);
+    const storage = this.#recorder
+      ? this.#recorder.storage(bytes)
+      : new Storage(bytes, this.#pool.acquire(bytes, `tensor [${shape}] ${dtype}`));
+    return this.adopt(new Tensor(this, shape, dtype, storage));
+  }
+
+  /** A tensor with the given elements, row-major. f16 takes 16-bit patterns. */
+  tensor(data: HostData | readonly number[], shape: Shape = [data.length], dtype: DType = 'f32'): Tensor {
+    check(data.length === sizeOf(shape), () => `tensor: [${shape}] wants ${sizeOf(shape)} elements, got ${data.length}`);
+    const recorder = this.#recorder;
+    this.#recorder = null; // data from the host is a constant of the program, not part of it
+    try {
+      const tensor = this.empty(shape, dtype);
+      this.write(tensor, data);
+      recorder?.own(tensor.storage);
+      return tensor;
+    } finally {
+      this.#recorder = recorder;
+    }
+  }
+
+  full(shape: Shape, value: number, dtype: 'f32' | 'u32' | 'i32' = 'f32'): Tensor {
+    const out = this.empty(shape, dtype);
+    const bits = new DataView(new ArrayBuffer(4));
+    if (dtype === 'f32') bits.setFloat32(0, value);
+    else if (dtype === 'i32') bits.setInt32(0, value);
+    else bits.setUint32(0, value);
+    this.run(kernel('fill', fillSource), { y: out }, { count: out.size, bits: bits.getUint32(0) }, linearGrid(out.size));
+    return out;
+  }
+
+  zeros(shape: Shape, dtype: 'f32' | 'u32' | 'i32' = 'f32'): Tensor {
+    return this.full(shape, 0, dtype);
+  }
+
+  /** a + b of equal shapes; the engine's own, for sums of gradients. */
+  accumulate(a: Tensor, b: Tensor): Tensor {
+    const out = this.empty(a.shape);
+    const wide = a.size % 4 === 0;
+    const count = wide ? a.size / 4 : a.size;
+    this.run(kernel('accumulate', accumulateSource, { T: wide ? 'vec4<f32>' : 'f32' }), { a, b, y: out }, { count }, linearGrid(count));
+    return out;
+  }
+
+  write(tensor: Tensor, data: HostData | readonly number[]): void {
+    check(data.length === tensor.size, () => `write: tensor [${tensor.shape}] has ${tensor.size} elements, got ${data.length}`);
+    const types = { f32: Float32Array, u32: Uint32Array, i32: Int32Array, f16: Uint16Array };
+    const Type = types[tensor.dtype];
+    let values = data instanceof Type ? data : Type.from(data);
+    if (values.byteLength % 4 !== 0) {
+      const padded = new Type(values.length + 1);
+      padded.set(values);
+      values = padded;
+    }
+    this.flush(); // what was recorded before must still see the old elements
+    this.handle.queue.writeBuffer(this.bufferOf(tensor), 0, values as Float32Array<ArrayBuffer>);
+  }
+
+  async read(tensor: Tensor): Promise<HostData> {
+    check(!this.#recorder, () => 'read: a program is being recorded; read its outputs after run()');
+    const source = this.bufferOf(tensor);
+    const bytes = tensor.live().bytes;
+    const staging = this.#staging.acquire(bytes, 'read');
+    this.#endPass();
+    this.#commands().copyBufferToBuffer(source, 0, staging, 0, bytes);
+    this.flush();
+    try {
+      await staging.mapAsync(1, 0, bytes);
+    } catch (error) {
+      throw this.#failure ?? error;
+    }
+    const copy = staging.getMappedRange(0, bytes).slice(0);
+    staging.unmap();
+    this.#staging.release(staging);
+    if (this.#failure) throw this.#failure;
+    if (tensor.dtype === 'f16') return new Uint16Array(copy, 0, tensor.size);
+    const Type = { f32: Float32Array, u32: Uint32Array, i32: Int32Array }[tensor.dtype];
+    return new Type(copy, 0, tensor.size);
+  }
+
+  /** Waits for all work and throws what failed since the last wait. */
+  async sync(): Promise<void> {
+    this.flush();
+    await this.handle.queue.onSubmittedWorkDone();
+    if (this.#failure) throw this.#failure;
+  }
+
+  // ---- lifetime
+
+  /** Runs `f` and disposes every tensor made inside, except those in the returned value. */
+  scope<T>(f: () => T): T {
+    const made = new Set<Tensor>();
+    this.#scopes.push(made);
+    let result: T;
+    try {
+      result = f();
+    } catch (error) {
+      this.#scopes.pop();
+      for (const tensor of made) tensor.dispose();
+      throw error;
+    }
+    this.#scopes.pop();
+    const kept = new Set<Tensor>();
+    collect(result, kept);
+    for (const tensor of made) {
+      if (!kept.has(tensor)) tensor.dispose();
+      else this.#scopes.at(-1)?.add(tensor);
+    }
+    return result;
+  }
+
+  /** Excludes a tensor from all open scopes: it lives until `dispose()`. */
+  keep<T extends Tensor>(tensor: T): T {
+    for (const scope of this.#scopes) scope.delete(tensor);
+    return tensor;
+  }
+
+  /** Registers a new tensor; used by Tensor. */
+  adopt(tensor: Tensor): Tensor {
+    this.#tensors++;
+    this.#scopes.at(-1)?.add(tensor);
+    return tensor;
+  }
+
+  /** Used by `Tensor.dispose`. */
+  release(storage: Storage): void {
+    this.#tensors--;
+    this.drop(storage);
+  }
+
+  /** Gives up one reference to a storage. */
+  drop(storage: Storage): void {
+    if (--storage.references === 0 && storage.buffer) {
+      this.#pool.release(storage.buffer);
+      storage.buffer = null;
+    }
+  }
+
+  /** Memory for a Program, which gives it back itself. */
+  acquire(bytes: number, label: string): GPUBuffer {
+    return this.#pool.acquire(bytes, label);
+  }
+
+  giveBack(buffer: GPUBuffer): void {
+    this.#pool.release(buffer);
+  }
+
+  memory(): MemoryReport {
+    return {
+      liveBytes: this.#pool.liveBytes,
+      freeBytes: this.#pool.freeBytes + this.#staging.freeBytes,
+      peakBytes: this.#pool.peakBytes,
+      tensors: this.#tensors,
+      buffersCreated: this.#pool.created + this.#staging.created,
+    };
+  }
+
+  /** Gives pooled memory back to the driver. */
+  trim(): void {
+    this.flush();
+    this.#pool.trim();
+    this.#staging.trim();
+  }
+
+  // ---- commands
+
+  /**
+   * Runs a kernel, or adds it to the program being recorded.
+   * @param tensors by the names of the kernel's storage variables
+   * @param params by the names of the fields of its `params` struct
+   * @param grid workgroups in x, y, z
+   */
+  run(k: Kernel, tensors: Readonly<Record<string, Tensor>>, params: ParamValues, grid: Grid, work: Work = {}): void {
+    for (const n of grid) {
+      check(n >= 1 && n <= this.capabilities.maxGrid, () => `${k.name}: grid [${grid}] is outside 1..${this.capabilities.maxGrid}`);
+    }
+    const storages = k.bindings.map(({ name }) => {
+      const tensor = tensors[name];
+      if (!tensor) throw new CmapError(`${k.name}: no tensor given for ${name}`);
+      if (tensor.device !== this) throw new CmapError(`${k.name}: ${name} lives on another device`);
+      return tensor.live();
+    });
+    k.bindings.forEach((b, i) => {
+      if (b.writable && storages.indexOf(storages[i] as Storage) !== storages.lastIndexOf(storages[i] as Storage)) {
+        throw new CmapError(`${k.name}: ${b.name} is written and shares memory with another argument`);
+      }
+    });
+    if (this.#recorder) {
+      this.#recorder.push({ kernel: k, storages, params, grid, flops: work.flops ?? 0 });
+      return;
+    }
+    if (this.#slot === SLOTS) this.flush();
+    const offset = this.#slot * SLOT;
+    if (k.paramsIndex >= 0) {
+      packParams(k, params, this.#slotBytes, offset);
+      this.#slot++;
+    }
+    const { pipeline, layout } = this.pipelines.get(k);
+    const bindGroup = this.bindGroup(k, layout, storages, this.#slots, offset);
+    this.dispatch(k, pipeline, bindGroup, grid, work.flops ?? 0);
+  }
+
+  /** Adds one dispatch to the current commands. */
+  dispatch(k: Kernel, pipeline: GPUComputePipeline, bindGroup: GPUBindGroup, grid: Grid, flops: number): void {
+    const profiler = this.#profiler;
+    if (profiler) {
+      this.#endPass();
+      if (profiler.full) this.flush();
+      this.#pass = this.#commands().beginComputePass({ timestampWrites: profiler.next(k.name, grid, flops) });
+    }
+    this.#pass ??= this.#commands().beginComputePass();
+    this.#pass.setPipeline(pipeline);
+    this.#pass.setBindGroup(0, bindGroup);
+    this.#pass.dispatchWorkgroups(grid[0], grid[1], grid[2]);
+    if (profiler) this.#endPass();
+  }
+
+  bindGroup(k: Kernel, layout: GPUBindGroupLayout, storages: readonly Storage[], uniform: GPUBuffer, offset: number): GPUBindGroup {
+    const entries: GPUBindGroupEntry[] = k.bindings.map((b, i) => {
+      const storage = storages[i] as Storage;
+      return { binding: b.index, resource: { buffer: backed(storage), size: storage.bytes } };
+    });
+    if (k.paramsIndex >= 0) {
+      entries.push({ binding: k.paramsIndex, resource: { buffer: uniform, offset, size: k.paramsSize } });
+    }
+    return this.handle.createBindGroup({ layout, entries });
+  }
+
+  bufferOf(tensor: Tensor): GPUBuffer {
+    return backed(tensor.live());
+  }
+
+  /** Submits what was recorded so far. */
+  flush(): void {
+    this.#endPass();
+    const encoder = this.#encoder;
+    if (!encoder) return;
+    this.#encoder = null;
+    if (this.#slot > 0) {
+      this.handle.queue.writeBuffer(this.#slots, 0, this.#slotBytes.buffer as ArrayBuffer, 0, this.#slot * SLOT);
+      this.#slot = 0;
+    }
+    const collectTimes = this.#profiler?.resolve(encoder);
+    this.handle.queue.submit([encoder.finish()]);
+    collectTimes?.();
+  }
+
+  #commands(): GPUCommandEncoder {
+    this.#encoder ??= this.handle.createCommandEncoder();
+    return this.#encoder;
+  }
+
+  #endPass(): void {
+    this.#pass?.end();
+    this.#pass = null;
+  }
+
+  // ---- programs and profiling
+
+  /**
+   * Records what `f` does, without doing it, into a Program. Tensors made before are its inputs (write to them
+   * between runs); the tensors `f` returns are its outputs.
+   */
+  record<T>(name: string, f: () => T): Program<T> {
+    check(!this.#recorder, () => `record ${name}: a program is already being recorded`);
+    this.flush();
+    const recorder = new Recorder(this);
+    this.#recorder = recorder;
+    let outputs: T;
+    try {
+      outputs = this.scope(f);
+    } finally {
+      this.#recorder = null;
+    }
+    const tensors = new Set<Tensor>();
+    collect(outputs, tensors);
+    return new Program(this, name, recorder, outputs, [...tensors]);
+  }
+
+  /** Times every dispatch of `f`; needs the timestamp-query feature. */
+  async profile(f: () => void | Promise<void>): Promise<Profiler> {
+    check(this.capabilities.timestamps, () => `profile: ${this.adapter.name} has no timestamp queries`);
+    this.flush();
+    const profiler = new Profiler(this.handle);
+    this.#profiler = profiler;
+    try {
+      await f();
+      this.flush();
+    } finally {
+      this.#profiler = null;
+    }
+    await profiler.times();
+    return profiler;
+  }
+}
+
+function backed(storage: Storage): GPUBuffer {
+  if (!storage.buffer) {
+    throw new CmapError('a tensor made while a program was recorded has no memory outside it; return it from the program');
+  }
+  return storage.buffer;
+}
+
+/** All tensors in a value made of arrays and plain objects. */
+function collect(value: unknown, into: Set<Tensor>): void {
+  if (value instanceof Tensor) into.add(value);
+  else if (Array.isArray(value)) for (const v of value) collect(v, into);
+  else if (value && typeof value === 'object' && Object.getPrototypeOf(value) === Object.prototype) {
+    for (const v of Object.values(value)) collect(v, into);
+  }
+}

@@ -1,0 +1,92 @@
+import { KernelError } from './errors.ts';
+import { type Kernel, numbered } from './kernel.ts';
+
+export interface Pipeline {
+  readonly pipeline: GPUComputePipeline;
+  readonly layout: GPUBindGroupLayout;
+}
+
+/** Pipelines by kernel. `get` compiles at once; `warm` compiles many beforehand and reports progress. */
+export class Pipelines {
+  readonly #made = new Map<Kernel, Pipeline>();
+  readonly #layouts = new Map<string, { bind: GPUBindGroupLayout; pipeline: GPUPipelineLayout }>();
+  /** Milliseconds spent waiting for compilation. */
+  compileMs = 0;
+
+  constructor(
+    readonly device: GPUDevice,
+    readonly onError: (error: Error) => void,
+  ) {}
+
+  get count(): number {
+    return this.#made.size;
+  }
+
+  get(k: Kernel): Pipeline {
+    const known = this.#made.get(k);
+    if (known) return known;
+    const start = performance.now();
+    this.device.pushErrorScope('validation');
+    const { module, bind, layout } = this.#parts(k);
+    const pipeline = this.device.createComputePipeline({ label: k.name, layout, compute: { module, entryPoint: 'main' } });
+    this.device.popErrorScope().then((error) => {
+      if (error) this.onError(kernelError(k, error.message));
+    }, this.onError);
+    this.compileMs += performance.now() - start;
+    return this.#keep(k, pipeline, bind);
+  }
+
+  /** @param onProgress called with (done, total) */
+  async warm(kernels: Iterable<Kernel>, onProgress?: (done: number, total: number) => void): Promise<void> {
+    const missing = [...new Set(kernels)].filter((k) => !this.#made.has(k));
+    const start = performance.now();
+    let done = 0;
+    let next = 0;
+    const worker = async () => {
+      for (let k = missing[next++]; k; k = missing[next++]) {
+        const { module, bind, layout } = this.#parts(k);
+        try {
+          const pipeline = await this.device.createComputePipelineAsync({
+            label: k.name,
+            layout,
+            compute: { module, entryPoint: 'main' },
+          });
+          this.#keep(k, pipeline, bind);
+        } catch (error) {
+          throw kernelError(k, (error as Error).message);
+        }
+        onProgress?.(++done, missing.length);
+      }
+    };
+    await Promise.all(Array.from({ length: 4 }, worker));
+    this.compileMs += performance.now() - start;
+  }
+
+  #keep(k: Kernel, pipeline: GPUComputePipeline, layout: GPUBindGroupLayout): Pipeline {
+    const entry = { pipeline, layout };
+    this.#made.set(k, entry);
+    return entry;
+  }
+
+  #parts(k: Kernel) {
+    const key = `${k.bindings.map((b) => `${b.index}${b.writable ? 'w' : 'r'}`)} ${k.paramsIndex}`;
+    let layouts = this.#layouts.get(key);
+    if (!layouts) {
+      const entries: GPUBindGroupLayoutEntry[] = k.bindings.map((b) => ({
+        binding: b.index,
+        visibility: 4, // GPUShaderStage.COMPUTE; the global does not exist in Node
+        buffer: { type: b.writable ? 'storage' : 'read-only-storage' },
+      }));
+      if (k.paramsIndex >= 0) entries.push({ binding: k.paramsIndex, visibility: 4, buffer: { type: 'uniform' } });
+      const bind = this.device.createBindGroupLayout({ label: key, entries });
+      layouts = { bind, pipeline: this.device.createPipelineLayout({ label: key, bindGroupLayouts: [bind] }) };
+      this.#layouts.set(key, layouts);
+    }
+    const module = this.device.createShaderModule({ label: k.name, code: k.code });
+    return { module, bind: layouts.bind, layout: layouts.pipeline };
+  }
+}
+
+function kernelError(k: Kernel, message: string): KernelError {
+  return new KernelError(`kernel ${k.name}: ${message}\n${numbered(k.code)}`, k.code);
+}

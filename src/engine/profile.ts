@@ -1,0 +1,92 @@
+/** Per-dispatch times from timestamp queries: which kernel, on which grid, for how long, at what rate. */
+export interface KernelTime {
+  readonly name: string;
+  readonly grid: readonly [number, number, number];
+  readonly microseconds: number;
+  /** Floating-point operations of the dispatch where the operation states them, else 0. */
+  readonly flops: number;
+}
+
+export interface ProfileRow {
+  name: string;
+  grid: string;
+  calls: number;
+  microseconds: number;
+  gflops: number;
+}
+
+const capacity = 512;
+
+/** Collects times while installed on a device; `times()` waits for all of them. */
+export class Profiler {
+  readonly #device: GPUDevice;
+  readonly #pending: Promise<void>[] = [];
+  readonly #times: KernelTime[] = [];
+  #queries: GPUQuerySet | null = null;
+  #labels: Omit<KernelTime, 'microseconds'>[] = [];
+
+  constructor(device: GPUDevice) {
+    this.#device = device;
+  }
+
+  get full(): boolean {
+    return this.#labels.length === capacity;
+  }
+
+  /** The timestamp writes of the next dispatch's own pass. */
+  next(name: string, grid: readonly [number, number, number], flops: number): GPUComputePassTimestampWrites {
+    this.#queries ??= this.#device.createQuerySet({ type: 'timestamp', count: 2 * capacity });
+    const i = this.#labels.push({ name, grid, flops }) - 1;
+    return { querySet: this.#queries, beginningOfPassWriteIndex: 2 * i, endOfPassWriteIndex: 2 * i + 1 };
+  }
+
+  /** Called with the encoder just before it is submitted; the result is read after. Returns what to do after submit. */
+  resolve(encoder: GPUCommandEncoder): () => void {
+    const queries = this.#queries;
+    const labels = this.#labels;
+    if (!queries || labels.length === 0) return () => {};
+    this.#queries = null;
+    this.#labels = [];
+    const bytes = 16 * labels.length;
+    const usage = { resolve: 0x200 | 0x4, read: 0x8 | 0x1 }; // QUERY_RESOLVE | COPY_SRC, COPY_DST | MAP_READ
+    const resolved = this.#device.createBuffer({ size: bytes, usage: usage.resolve });
+    const staging = this.#device.createBuffer({ size: bytes, usage: usage.read });
+    encoder.resolveQuerySet(queries, 0, 2 * labels.length, resolved, 0);
+    encoder.copyBufferToBuffer(resolved, 0, staging, 0, bytes);
+    return () => {
+      this.#pending.push(
+        staging.mapAsync(1).then(() => {
+          const stamps = new BigUint64Array(staging.getMappedRange());
+          labels.forEach((label, i) => {
+            const ns = Number((stamps[2 * i + 1] as bigint) - (stamps[2 * i] as bigint));
+            this.#times.push({ ...label, microseconds: ns / 1000 });
+          });
+          staging.unmap();
+          staging.destroy();
+          resolved.destroy();
+          queries.destroy();
+        }),
+      );
+    };
+  }
+
+  async times(): Promise<readonly KernelTime[]> {
+    await Promise.all(this.#pending);
+    return this.#times;
+  }
+
+  /** Times summed by kernel and grid, longest first. */
+  async table(): Promise<ProfileRow[]> {
+    const rows = new Map<string, ProfileRow & { flops: number }>();
+    for (const { name, grid, microseconds, flops } of await this.times()) {
+      const key = `${name} ${grid}`;
+      const row = rows.get(key) ?? { name, grid: grid.join('×'), calls: 0, microseconds: 0, gflops: 0, flops: 0 };
+      row.calls++;
+      row.microseconds += microseconds;
+      row.flops += flops;
+      row.gflops = row.flops / (row.microseconds * 1e3);
+      rows.set(key, row);
+    }
+    return [...rows.values()].sort((a, b) => b.microseconds - a.microseconds);
+  }
+}

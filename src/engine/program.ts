@@ -1,0 +1,205 @@
+/**
+ * A Program is a function of tensors recorded once into a flat list of dispatches. Its intermediate memory is
+ * planned from liveness (two tensors share a buffer when their lives do not overlap), its pipelines, bind groups
+ * and params are made once, and a run only replays the list: no allocation, no bind group, no pipeline. The
+ * kernels are those of eager execution, so a replay equals it bit for bit.
+ */
+import { type Device, type Grid, SLOT } from './device.ts';
+import { CmapError } from './errors.ts';
+import { type Kernel, packParams, type ParamValues } from './kernel.ts';
+import { sizeClass } from './pool.ts';
+import { Storage, type Tensor } from './tensor.ts';
+
+interface Step {
+  readonly kernel: Kernel;
+  readonly storages: readonly Storage[];
+  readonly params: ParamValues;
+  readonly grid: Grid;
+  readonly flops: number;
+}
+
+/** What a Device writes to while a program is recorded. */
+export class Recorder {
+  readonly steps: Step[] = [];
+  readonly virtual = new Set<Storage>();
+  /** Storages the program must keep alive although nobody else may. */
+  readonly owned = new Set<Storage>();
+
+  constructor(readonly device: Device) {}
+
+  storage(bytes: number): Storage {
+    const storage = new Storage(bytes, null);
+    this.virtual.add(storage);
+    return storage;
+  }
+
+  own(storage: Storage): void {
+    if (this.owned.has(storage)) return;
+    storage.references++;
+    this.owned.add(storage);
+  }
+
+  push(step: Step): void {
+    for (const storage of step.storages) if (!this.virtual.has(storage)) this.own(storage);
+    this.steps.push(step);
+  }
+}
+
+interface Dispatch {
+  readonly kernel: Kernel;
+  readonly pipeline: GPUComputePipeline;
+  readonly bindGroup: GPUBindGroup;
+  readonly grid: Grid;
+  readonly flops: number;
+}
+
+export class Program<T> {
+  /** Bytes of intermediate and output memory the program holds. */
+  readonly plannedBytes: number;
+  /** Bytes it would hold if nothing shared memory. */
+  readonly unplannedBytes: number;
+  readonly #buffers: GPUBuffer[] = [];
+  readonly #owned: Set<Storage>;
+  readonly #uniform: GPUBuffer;
+  #steps: readonly Step[];
+  #dispatches: Dispatch[] | null = null;
+
+  constructor(
+    readonly device: Device,
+    readonly name: string,
+    recorder: Recorder,
+    /** What the recorded function returned; its tensors hold the results of the last run. */
+    readonly outputs: T,
+    outputTensors: readonly Tensor[],
+  ) {
+    this.#steps = recorder.steps;
+    this.#owned = recorder.owned;
+    const pinned = new Set(outputTensors.map((t) => t.storage).filter((s) => recorder.virtual.has(s)));
+    const lives = lifetimes(recorder.steps, recorder.virtual, pinned);
+    const plan = planMemory(lives);
+    this.plannedBytes = plan.sizes.reduce((a, b) => a + b, 0);
+    this.unplannedBytes = lives.reduce((sum, life) => sum + sizeClass(life.storage.bytes), 0);
+    for (const bytes of plan.sizes) this.#buffers.push(device.acquire(bytes, `program ${name}`));
+    for (const [storage, slot] of plan.slots) storage.buffer = this.#buffers[slot] as GPUBuffer;
+    // The program owns this memory: disposing of an output must not give it to the pool.
+    for (const life of lives) life.storage.references++;
+
+    const params = new DataView(new ArrayBuffer(Math.max(SLOT, SLOT * recorder.steps.length)));
+    recorder.steps.forEach((step, i) => {
+      if (step.kernel.paramsIndex >= 0) packParams(step.kernel, step.params, params, i * SLOT);
+    });
+    this.#uniform = device.handle.createBuffer({ size: params.byteLength, usage: 0x40 | 0x8, label: `params ${name}` });
+    device.handle.queue.writeBuffer(this.#uniform, 0, params.buffer as ArrayBuffer);
+  }
+
+  /** Dispatches a run makes. */
+  get length(): number {
+    return this.#steps.length;
+  }
+
+  /** Floating-point operations of a run, as far as the operations state them. */
+  get flops(): number {
+    return this.#steps.reduce((sum, step) => sum + step.flops, 0);
+  }
+
+  /** Compiles the program's kernels. Optional: the first run does it too, without progress. */
+  async prepare(onProgress?: (done: number, total: number) => void): Promise<this> {
+    await this.device.pipelines.warm(
+      this.#steps.map((step) => step.kernel),
+      onProgress,
+    );
+    this.#ready();
+    return this;
+  }
+
+  /** Replays the recorded dispatches. Returns the outputs, whose tensors hold the results of the latest run. */
+  run(): T {
+    for (const d of this.#ready()) this.device.dispatch(d.kernel, d.pipeline, d.bindGroup, d.grid, d.flops);
+    this.device.flush();
+    return this.outputs;
+  }
+
+  /** Gives the program's memory back; its outputs can no longer be read. */
+  dispose(): void {
+    if (this.#steps.length === 0 && this.#buffers.length === 0) return;
+    this.device.flush();
+    const given = new Set<GPUBuffer>(this.#buffers);
+    for (const step of this.#steps) {
+      for (const storage of step.storages) if (storage.buffer && given.has(storage.buffer)) storage.buffer = null;
+    }
+    for (const buffer of this.#buffers) this.device.giveBack(buffer);
+    for (const storage of this.#owned) this.device.drop(storage);
+    this.#owned.clear();
+    this.#buffers.length = 0;
+    this.#steps = [];
+    this.#dispatches = [];
+    this.#uniform.destroy();
+  }
+
+  #ready(): Dispatch[] {
+    if (this.#dispatches) return this.#dispatches;
+    this.#dispatches = this.#steps.map((step, i) => {
+      const { pipeline, layout } = this.device.pipelines.get(step.kernel);
+      const bindGroup = this.device.bindGroup(step.kernel, layout, step.storages, this.#uniform, i * SLOT);
+      return { kernel: step.kernel, pipeline, bindGroup, grid: step.grid, flops: step.flops };
+    });
+    return this.#dispatches;
+  }
+}
+
+export interface Life {
+  readonly storage: Storage;
+  /** First and last step that touches it. */
+  readonly first: number;
+  readonly last: number;
+}
+
+/** Lives of the virtual storages; a pinned one (an output) lives to the end of time. */
+export function lifetimes(
+  steps: readonly { kernel: Kernel; storages: readonly Storage[] }[],
+  virtual: ReadonlySet<Storage>,
+  pinned: ReadonlySet<Storage>,
+): Life[] {
+  const lives = new Map<Storage, { storage: Storage; first: number; last: number }>();
+  steps.forEach(({ kernel, storages }, i) => {
+    storages.forEach((storage, j) => {
+      if (!virtual.has(storage)) return;
+      const life = lives.get(storage);
+      if (life) {
+        life.last = i;
+      } else {
+        if (!kernel.bindings[j]?.writable) {
+          throw new CmapError(`${kernel.name}: ${kernel.bindings[j]?.name} is read before anything wrote it`);
+        }
+        lives.set(storage, { storage, first: i, last: i });
+      }
+    });
+  });
+  for (const storage of pinned) {
+    const life = lives.get(storage);
+    if (!life) throw new CmapError('an output of the program is never written');
+    life.first = 0;
+    life.last = Number.POSITIVE_INFINITY;
+  }
+  return [...lives.values()];
+}
+
+/**
+ * Greedy by size: the largest storage first, each into the first buffer none of whose tenants lives at the same
+ * time. Buffers are never larger than their largest tenant.
+ */
+export function planMemory(lives: readonly Life[]): { sizes: number[]; slots: Map<Storage, number> } {
+  const sizes: number[] = [];
+  const tenants: Life[][] = [];
+  const slots = new Map<Storage, number>();
+  for (const life of [...lives].sort((a, b) => b.storage.bytes - a.storage.bytes)) {
+    let slot = tenants.findIndex((all) => all.every((other) => life.last < other.first || other.last < life.first));
+    if (slot < 0) {
+      slot = tenants.push([]) - 1;
+      sizes.push(sizeClass(life.storage.bytes));
+    }
+    (tenants[slot] as Life[]).push(life);
+    slots.set(life.storage, slot);
+  }
+  return { sizes, slots };
+}

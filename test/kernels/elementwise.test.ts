@@ -1,0 +1,12 @@
+import * as elementwise from '../../src/kernels/elementwise.ts';
+import { checkOp } from '../support.ts';
+
+checkOp('elementwise', {
+  run: ({ x }, { function: name, low, high, scale, shift }) => {
+    if (name === 'clamp') return elementwise.clamp(x, low, high);
+    if (name === 'affine') return elementwise.affine(x, scale, shift);
+    return elementwise[name as elementwise.ElementwiseName](x);
+  },
+  // Kinks of abs, relu and clamp: a step across one is not a derivative.
+  finiteDifferences: false,
+});

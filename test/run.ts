@@ -1,0 +1,41 @@
+/**
+ * Runs every test file in this process, one after another (they share one device), and ends with one line that
+ * counts them: `N passed, N failed`. Arguments choose files whose names contain one of them.
+ */
+import { readdirSync } from 'node:fs';
+import { dirname, join, relative } from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+import { exec } from 'uvu';
+
+const here = dirname(fileURLToPath(import.meta.url));
+const chosen = process.argv.slice(2);
+const files = readdirSync(here, { recursive: true, encoding: 'utf8' })
+  .filter((file) => file.endsWith('.test.js'))
+  .filter((file) => chosen.length === 0 || chosen.some((part) => file.includes(part)))
+  .sort();
+
+// uvu queues the suites of a file under an index and runs them on exec().
+const globals = globalThis as unknown as { UVU_DEFER: number; UVU_QUEUE: unknown[][]; UVU_INDEX: number };
+globals.UVU_DEFER = 1;
+globals.UVU_QUEUE = [];
+let index = 0;
+for (const file of files) {
+  globals.UVU_INDEX = index++;
+  globals.UVU_QUEUE.push([relative(here, join(here, file))]);
+  await import(pathToFileURL(join(here, file)).href);
+}
+let output = '';
+const write = process.stdout.write.bind(process.stdout);
+process.stdout.write = ((chunk: string, ...rest: []) => {
+  output += chunk;
+  return write(chunk, ...rest);
+}) as typeof process.stdout.write;
+await exec();
+process.stdout.write = write;
+// biome-ignore lint/suspicious/noControlCharactersInRegex: uvu colours its summary
+const plain = output.replace(/\u001b\[\d+m/g, '');
+const total = Number(/Total:\s+(\d+)/.exec(plain)?.[1] ?? 0);
+const passed = Number(/Passed:\s+(\d+)/.exec(plain)?.[1] ?? 0);
+const failed = total - passed;
+console.log(`${passed} passed, ${failed} failed`);
+process.exit(failed > 0 || total === 0 ? 1 : 0);
