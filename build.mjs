@@ -7,6 +7,7 @@ const shared = {
   platform: 'node',
   format: 'esm',
   target: 'node20',
+  mainFields: ['module', 'main'],
   sourcemap: 'linked',
   loader: { '.wgsl': 'text' },
   external: ['webgpu', '@sparticuz/chromium', 'pngjs', 'commander', 'cli-progress', 'picocolors', 'uvu', 'uvu/*'],

@@ -77,7 +77,8 @@ export async function listAdapters(options: OpenOptions = {}): Promise<ListedAda
 
 /** What to install or set for a faster adapter; '' when a GPU is already in use. */
 export function adviceFor(list: readonly ListedAdapter[]): string {
-  const usable = (test: (record: AdapterRecord) => boolean) => list.some((a) => a.usable && a.record && test(a.record));
+  const usable = (test: (record: AdapterRecord) => boolean) =>
+    list.some((a) => a.usable && a.record && test(a.record));
   if (usable((r) => r.kind === 'hardware')) return '';
   if (!inNode()) return 'Turn on hardware acceleration in the browser, or use one with WebGPU.';
   const gpu =
@@ -86,7 +87,12 @@ export function adviceFor(list: readonly ListedAdapter[]): string {
   return `For a software driver 3 to 8 times faster than SwiftShader install mesa-vulkan-drivers (25 or later; on Debian 12: apt install -t bookworm-backports mesa-vulkan-drivers). ${gpu}`;
 }
 
-const usefulFeatures = ['shader-f16', 'subgroups', 'timestamp-query', 'chromium-experimental-subgroup-matrix'];
+const usefulFeatures = [
+  'shader-f16',
+  'subgroups',
+  'timestamp-query',
+  'chromium-experimental-subgroup-matrix',
+];
 
 const usefulLimits = [
   'maxBufferSize',
@@ -106,7 +112,9 @@ export function deviceDescriptor(adapter: GPUAdapter): GPUDeviceDescriptor {
   const limits = adapter.limits as unknown as Record<string, number | undefined>;
   return {
     requiredFeatures: usefulFeatures.filter((f) => adapter.features.has(f)) as GPUFeatureName[],
-    requiredLimits: Object.fromEntries(usefulLimits.flatMap((l) => (limits[l] === undefined ? [] : [[l, limits[l]]]))),
+    requiredLimits: Object.fromEntries(
+      usefulLimits.flatMap((l) => (limits[l] === undefined ? [] : [[l, limits[l]]])),
+    ),
   };
 }
 
@@ -141,15 +149,20 @@ const inNode = () => typeof process !== 'undefined' && Boolean(process.versions?
 
 async function openBrowser(options: OpenOptions): Promise<OpenedAdapter> {
   const gpu = globalThis.navigator?.gpu;
-  if (!gpu) throw new AdapterError('this browser has no WebGPU (navigator.gpu); use a current Chrome, Edge, Safari or Firefox');
+  if (!gpu)
+    throw new AdapterError(
+      'this browser has no WebGPU (navigator.gpu); use a current Chrome, Edge, Safari or Firefox',
+    );
   const adapter = await gpu.requestAdapter({ powerPreference: 'high-performance' });
-  if (!adapter) throw new AdapterError('the browser has WebGPU but no adapter; turn on hardware acceleration and look at chrome://gpu');
+  if (!adapter)
+    throw new AdapterError(
+      'the browser has WebGPU but no adapter; turn on hardware acceleration and look at chrome://gpu',
+    );
   const found = describe(adapter);
-  const name =
-    (found.fallback ? 'software: ' : '') +
-    (found.description || [found.vendor, found.architecture, found.device].filter(Boolean).join(' ') || 'GPU');
+  const parts = [found.vendor, found.architecture, found.device].filter(Boolean).join(' ');
+  const name = found.description || parts || 'GPU';
   const wanted = (options.adapter ?? '').toLowerCase();
-  const text = `${name} ${found.vendor} ${found.architecture} ${found.device}`.toLowerCase();
+  const text = `${name} ${parts}`.toLowerCase();
   if (wanted && wanted !== 'auto' && !(wanted === 'hardware' ? !found.fallback : text.includes(wanted)))
     throw new AdapterError(`adapter '${options.adapter}': the browser offers only '${name}'`);
   const { fallback, ...rest } = found;

@@ -69,7 +69,7 @@ export class Device {
     const fail = (error: Error) => {
       this.#failure ??= error;
     };
-    this.capabilities = capabilitiesOf(handle, adapter.kind !== 'hardware');
+    this.capabilities = capabilitiesOf(handle, adapter.kind === 'software');
     this.pipelines = new Pipelines(handle, fail);
     this.#pool = new BufferPool(handle, this.capabilities.maxBinding, STORAGE, fail);
     this.#staging = new BufferPool(handle, handle.limits.maxBufferSize, STAGING, fail);
@@ -358,6 +358,11 @@ export class Device {
   }
 
   // ---- programs and profiling
+
+  /** True while `record` runs its function. */
+  get recording(): boolean {
+    return this.#recorder !== null;
+  }
 
   /**
    * Records what `f` does, without doing it, into a Program. Tensors made before are its inputs (write to them

@@ -56,6 +56,11 @@ export function kernel(name: string, source: string, constants: Constants = {}):
   return made;
 }
 
+/** Every kernel made so far, for tests that compile all of them. */
+export function knownKernels(): readonly Kernel[] {
+  return [...cache.values()];
+}
+
 function assemble(name: string, source: string, constants: Constants): Kernel {
   // Directives must stand before every declaration.
   const directives: string[] = [];

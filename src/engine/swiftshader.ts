@@ -2,7 +2,19 @@
  * The software driver we bring along: SwiftShader and a Vulkan loader out of the npm package @sparticuz/chromium,
  * unpacked once into the user's cache. It needs no root and nothing installed. Linux on x64 only.
  */
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  accessSync,
+  chmodSync,
+  constants,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { createRequire } from 'node:module';
 import { homedir, tmpdir } from 'node:os';
 import { isAbsolute, join } from 'node:path';
@@ -26,7 +38,9 @@ const wanted = [loaderName, 'libvk_swiftshader.so', manifestName];
  */
 export function swiftShader(): SwiftShader {
   if (process.platform !== 'linux' || process.arch !== 'x64')
-    throw new AdapterError(`the bundled SwiftShader is for linux x64, this is ${process.platform} ${process.arch}`);
+    throw new AdapterError(
+      `the bundled SwiftShader is for linux x64, this is ${process.platform} ${process.arch}`,
+    );
   const { archive, version } = locate();
   const folder = join(cacheFolder(), `swiftshader-${version}`);
   if (!wanted.every((name) => existsSync(join(folder, name)))) unpack(archive, folder);
@@ -51,7 +65,7 @@ export function cacheFolder(): string {
       const stat = statSync(place);
       if (user !== undefined && stat.uid !== user) throw new Error('belongs to another user');
       if (user !== undefined && stat.mode & 0o022) chmodSync(place, 0o700);
-      rmSync(mkdtempSync(join(place, 'write-')), { recursive: true });
+      accessSync(place, constants.W_OK);
       return place;
     } catch (error) {
       refused.push(`${place} (${(error as NodeJS.ErrnoException).code ?? (error as Error).message})`);
@@ -65,7 +79,9 @@ function locate(): { archive: string; version: string } {
   try {
     entry = createRequire(import.meta.url).resolve('@sparticuz/chromium'); // …/build/cjs/index.cjs
   } catch {
-    throw new AdapterError('the package @sparticuz/chromium, which holds SwiftShader, is not installed; run npm install');
+    throw new AdapterError(
+      'the package @sparticuz/chromium, which holds SwiftShader, is not installed; run npm install',
+    );
   }
   const root = join(entry, '..', '..', '..');
   const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
@@ -100,7 +116,8 @@ function untar(tar: Buffer): Map<string, Buffer> {
   for (let at = 0; at + 512 <= tar.length && tar[at] !== 0; ) {
     const size = parseInt(text(at + 124, at + 136), 8) || 0;
     const type = text(at + 156, at + 157);
-    if (type === '' || type === '0') files.set(text(at, at + 100).replace(/^\.\//, ''), tar.subarray(at + 512, at + 512 + size));
+    if (type === '' || type === '0')
+      files.set(text(at, at + 100).replace(/^\.\//, ''), tar.subarray(at + 512, at + 512 + size));
     at += 512 + Math.ceil(size / 512) * 512;
   }
   return files;

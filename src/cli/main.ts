@@ -1,0 +1,40 @@
+#!/usr/bin/env node
+/**
+ * The command line. Each command is a file that parses, calls the library and prints. What a user can cause ends
+ * in one line on stderr and a non-zero exit; anything else is a bug and keeps its stack.
+ */
+import { Command, CommanderError } from 'commander';
+import { CmapError } from '../engine/errors.ts';
+import { classifyCommand } from './classify.ts';
+import { demoCommand } from './demo.ts';
+import { doctorCommand } from './doctor.ts';
+import { purifyCommand } from './purify.ts';
+
+const program = new Command('cmap')
+  .description('Adversarial purification with consistency models on WebGPU.')
+  .configureHelp({ showGlobalOptions: true })
+  .exitOverride()
+  .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'cmap: ')) });
+for (const command of [demoCommand(), doctorCommand(), purifyCommand(), classifyCommand()]) program.addCommand(command);
+for (const command of program.commands) {
+  command.exitOverride().configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'cmap: ')) });
+}
+
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') process.exit(0);
+  throw error;
+});
+
+try {
+  await program.parseAsync();
+  // Dawn's threads would otherwise keep the process for a moment.
+  process.exit(process.exitCode ?? 0);
+} catch (error) {
+  if (error instanceof CommanderError) process.exit(error.exitCode === 0 ? 0 : 2);
+  if (error instanceof CmapError) {
+    process.stderr.write(`cmap: ${error.message.split('\n')[0]}\n`);
+    process.exit(1);
+  }
+  process.stderr.write(`cmap: unexpected failure, please report it\n${(error as Error)?.stack ?? error}\n`);
+  process.exit(70);
+}

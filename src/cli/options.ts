@@ -1,0 +1,73 @@
+/** Options that several commands share, and the parsing of their values. */
+import { type Command, InvalidArgumentError } from 'commander';
+import type { CmapOptions } from '../cmap/options.ts';
+import { Device } from '../engine/device.ts';
+
+/** "8/255" or "0.03" -> a number. */
+export function parseNumber(text: string): number {
+  const parts = text.split('/').map((part) => (part.trim() === '' ? Number.NaN : Number(part)));
+  const value = parts.length === 2 ? (parts[0] as number) / (parts[1] as number) : parts.length === 1 ? (parts[0] as number) : Number.NaN;
+  if (!Number.isFinite(value)) throw new InvalidArgumentError(`"${text}" is not a number such as 0.03 or 8/255.`);
+  return value;
+}
+
+export function parseInteger(text: string): number {
+  const value = Number(text);
+  if (text.trim() === '' || !Number.isSafeInteger(value)) throw new InvalidArgumentError(`"${text}" is not an integer.`);
+  return value;
+}
+
+export interface CommonOptions {
+  readonly adapter?: string;
+  readonly quiet?: boolean;
+  readonly profile?: boolean;
+}
+
+export function addCommonOptions(command: Command): Command {
+  return command
+    .option('--adapter <name>', 'hardware, lavapipe, swiftshader, or part of an adapter’s name (or CMAP_ADAPTER)')
+    .option('--profile', 'print the time of every kernel')
+    .option('-q, --quiet', 'no progress');
+}
+
+export function addCmapOptions(command: Command, defaults: CmapOptions): Command {
+  return command
+    .option('--k <n>', 'latent vectors an image', parseInteger, defaults.k)
+    .option('--iterations <n>', 'Adam iterations', parseInteger, defaults.iterations)
+    .option('--lr <x>', 'step size on the latents', parseNumber, defaults.lr)
+    .option('--alpha <x>', 'weight of SSIM', parseNumber, defaults.alpha)
+    .option('--lambda <x>', 'weight of the latent constraint', parseNumber, defaults.lambda)
+    .option('--seed <n>', 'seed of the latents and of the attack', parseInteger, defaults.seed);
+}
+
+/** Opens the device and says which. */
+export async function openDevice(options: CommonOptions): Promise<Device> {
+  const device = await Device.open({ adapter: options.adapter });
+  if (!options.quiet) process.stderr.write(`adapter: ${device.adapter.name} (${device.adapter.reason})\n`);
+  return device;
+}
+
+/** Runs `f`, with a table of kernel times after it when `--profile` asks for one. */
+export async function maybeProfiled<T>(device: Device, options: CommonOptions, f: () => Promise<T>): Promise<T> {
+  if (!options.profile) return f();
+  let result: T | undefined;
+  const profiler = await device.profile(async () => {
+    result = await f();
+  });
+  const rows = await profiler.table();
+  const total = rows.reduce((sum, row) => sum + row.microseconds, 0);
+  process.stderr.write('   share       µs   calls  GFLOP/s  grid            kernel\n');
+  for (const row of rows.slice(0, 40)) {
+    process.stderr.write(
+      [
+        `${((100 * row.microseconds) / total).toFixed(1).padStart(6)} %`,
+        row.microseconds.toFixed(0).padStart(8),
+        String(row.calls).padStart(7),
+        (row.gflops > 0 ? row.gflops.toFixed(2) : '').padStart(8),
+        ` ${row.grid.padEnd(15)}`,
+        row.name,
+      ].join(' ').concat('\n'),
+    );
+  }
+  return result as T;
+}

@@ -1,0 +1,177 @@
+/**
+ * CMAP (Algorithm 1): for each image x, K latents z_1..z_K of a consistency model are moved by Adam so that the
+ * generated images restore x while the latents stay Gaussian.
+ *
+ *   Eq. 9    L = L_a + λ L_d
+ *   Eq. 10   L_a = (1/K) Σ_k [ MAE(G(z_k), 2x−1) − α SSIM((G(z_k)+1)/2, x) ]
+ *   Eq. 12   L_d = mean over pixels of (mean_k z − 0)² + (std_k z − σ_max)², std unbiased
+ *
+ * Losses are reported as means. Adam is fed the gradient of their sum over the K·H·W·C elements, as the released
+ * code does; with the means its epsilon would be felt.
+ *
+ * All images and all latents are one batch [B·K, H, W, C], and one iteration is one replayed Program.
+ */
+import type { Device } from '../engine/device.ts';
+import { vjp } from '../engine/autograd.ts';
+import { check } from '../engine/errors.ts';
+import { purposes, randomNormal } from '../engine/random.ts';
+import type { Tensor } from '../engine/tensor.ts';
+import { Adam } from '../kernels/adam.ts';
+import { add, sub } from '../kernels/broadcast.ts';
+import { affine } from '../kernels/elementwise.ts';
+import { latentConstraint, latentStatistics } from '../kernels/latent-constraint.ts';
+import { mae } from '../kernels/mae.ts';
+import { mean, sum } from '../kernels/reduce.ts';
+import { concat, reshape } from '../kernels/shape.ts';
+import { ssim, ssimTarget } from '../kernels/ssim.ts';
+import type { ConsistencyModel } from '../nets/consistency.ts';
+import { type CmapOptions, checkCmapOptions } from './options.ts';
+import { Trace } from './trace.ts';
+
+/** One image's losses before an update, as means: total = mae − α·ssim + λ·constraint. */
+export interface TraceEntry {
+  readonly total: number;
+  readonly mae: number;
+  readonly ssim: number;
+  readonly constraint: number;
+  /** Mean over pixels of the latents' mean and standard deviation across K (the paper's Fig. 6). */
+  readonly latentMean: number;
+  readonly latentStd: number;
+}
+
+const fields = ['total', 'mae', 'ssim', 'constraint', 'latentMean', 'latentStd'] as const;
+
+export interface Purified {
+  /** G of the last forward pass, which precedes the last update: [B, K, H, W, C] in [0, 1]. These are classified. */
+  readonly images: Tensor;
+  /** After the last update: [B, K, H, W, C]. */
+  readonly latents: Tensor;
+  /** By image, by iteration. */
+  readonly trace: TraceEntry[][];
+}
+
+export interface PurifyHooks {
+  /** Called after every iteration that has finished. */
+  readonly onIteration?: (done: number, total: number) => void;
+  /** Called while kernels compile, before the first iteration. */
+  readonly onCompile?: (done: number, total: number) => void;
+  /** Starting latents [B, K, H, W, C] instead of random ones. */
+  readonly latents?: Tensor;
+  /** Global number of each image; its latents depend on it and on the seed alone, not on the batch. */
+  readonly imageIds?: readonly number[];
+}
+
+/**
+ * Purifies images.
+ * @param x [B, H, W, C] in [0, 1]
+ */
+export async function purify(model: ConsistencyModel, x: Tensor, options: CmapOptions, hooks: PurifyHooks = {}): Promise<Purified> {
+  checkCmapOptions(options);
+  const loop = new PurifyLoop(model, x, options, hooks);
+  try {
+    await loop.program.prepare(hooks.onCompile);
+    // A few iterations stay in flight: enough to keep the device busy, few enough to report progress.
+    const inFlight: Promise<void>[] = [];
+    let finished = 0;
+    for (let t = 0; t < options.iterations; t++) {
+      loop.program.run();
+      const done = model.device.sync().then(() => hooks.onIteration?.(++finished, options.iterations));
+      done.catch(() => {}); // a failure is thrown where the promise is awaited
+      inFlight.push(done);
+      if (inFlight.length >= 3) await inFlight.shift();
+    }
+    await Promise.all(inFlight);
+    return await loop.result();
+  } finally {
+    loop.dispose();
+  }
+}
+
+/** The state of Algorithm 1 on the device and the Program of one iteration. */
+class PurifyLoop {
+  readonly device: Device;
+  readonly latents: Tensor;
+  readonly adam: Adam;
+  readonly trace: Trace;
+  readonly program;
+
+  constructor(
+    model: ConsistencyModel,
+    readonly x: Tensor,
+    readonly options: CmapOptions,
+    hooks: PurifyHooks,
+  ) {
+    const { device } = model;
+    const { k, alpha, lambda, lr, betas, seed } = options;
+    const [height, width, channels] = model.imageShape;
+    const b = x.shape[0] as number;
+    check(
+      String(x.shape) === String([b, height, width, channels]),
+      () => `purify: images are [${x.shape}], the model makes [B,${height},${width},${channels}]`,
+    );
+    this.device = device;
+    const shape = [b, k, height, width, channels];
+    const { max: sigma } = model.sigmas;
+    this.latents = device.keep(
+      device.scope(() => {
+        if (hooks.latents) {
+          check(String(hooks.latents.shape) === String(shape), () => `purify: latents are [${hooks.latents?.shape}], wanted [${shape}]`);
+          return affine(hooks.latents, 1);
+        }
+        const rows = hooks.imageIds ? device.tensor(hooks.imageIds, [b], 'u32') : undefined;
+        return affine(randomNormal(device, shape, { seed, purpose: purposes.latents, step: 0, rows }), sigma);
+      }),
+    );
+    this.adam = new Adam(device, this.latents, { lr, betas, eps: 1e-8 });
+    this.trace = new Trace(device, options.iterations, fields.length * b);
+    model.prepare(sigma);
+
+    const elements = height * width * channels;
+    this.program = device.record('cmap iteration', () => {
+      const target = affine(x, 2, -1);
+      const similarity = ssimTarget(x);
+      let images = x;
+      const parts: Tensor[] = [];
+      const { output, pullback } = vjp(
+        (z) => {
+          const g = model.generate(reshape(z, [b * k, height, width, channels]));
+          images = affine(g, 0.5, 0.5);
+          const maes = mean(reshape(mae(g, target), [b, k]), [1]);
+          const ssims = mean(reshape(ssim(images, similarity), [b, k]), [1]);
+          const constraint = latentConstraint(z, { mean: 0, std: sigma });
+          const total = add(sub(maes, affine(ssims, alpha)), affine(constraint, lambda));
+          parts.push(total, maes, ssims, constraint);
+          return sum(total);
+        },
+        [this.latents],
+      );
+      // From means to sums: every mean is over K·H·W·C elements.
+      const [gradient] = pullback(device.full(output.shape, k * elements)) as [Tensor];
+      const statistics = latentStatistics(this.latents);
+      const rows = concat([...parts.map((p) => reshape(p, [b, 1])), statistics], 1);
+      this.trace.push(rows);
+      this.adam.step([gradient]);
+      return { images };
+    });
+  }
+
+  async result(): Promise<Purified> {
+    const { device, options } = this;
+    const b = this.x.shape[0] as number;
+    const values = await this.trace.rows.floats();
+    const at = (t: number, i: number): TraceEntry => {
+      const row = (t * b + i) * fields.length;
+      return Object.fromEntries(fields.map((name, j) => [name, values[row + j]])) as unknown as TraceEntry;
+    };
+    const trace = Array.from({ length: b }, (_, i) => Array.from({ length: options.iterations }, (_, t) => at(t, i)));
+    const images = device.keep(device.scope(() => reshape(affine(this.program.outputs.images, 1), this.latents.shape)));
+    return { images, latents: device.keep(this.latents.alias()), trace };
+  }
+
+  dispose(): void {
+    this.program?.dispose();
+    this.trace.dispose();
+    this.adam.dispose();
+    this.latents.dispose();
+  }
+}

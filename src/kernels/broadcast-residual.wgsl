@@ -1,0 +1,12 @@
+// y = (a + b) · factor. Constants: T (f32 or vec4<f32>). Grid: one invocation a T.
+struct Params { count: u32, factor: f32 }
+@group(0) @binding(0) var<storage, read> a: array<T>;
+@group(0) @binding(1) var<storage, read> b: array<T>;
+@group(0) @binding(2) var<storage, read_write> y: array<T>;
+@group(0) @binding(3) var<uniform> params: Params;
+
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+  let i = id.x + id.y * groups.x * 64u;
+  if (i < params.count) { y[i] = (a[i] + b[i]) * params.factor; }
+}

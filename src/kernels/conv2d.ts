@@ -1,0 +1,130 @@
+/**
+ * Convolution of images as an implicit matrix product: rows are output pixels, columns output channels, and the
+ * inner dimension runs over taps and input channels. The gradient for the input is the same product on another
+ * geometry, the gradient for the kernel is a product over pixels.
+ */
+import { differentiable } from '../engine/autograd.ts';
+import { check } from '../engine/errors.ts';
+import { kernel, linearGrid } from '../engine/kernel.ts';
+import type { Tensor } from '../engine/tensor.ts';
+import directSource from './conv2d-direct.wgsl';
+import flipSource from './conv2d-flip.wgsl';
+import weightSource from './conv2d-weight.wgsl';
+import { sumRows } from './matmul.ts';
+
+export type Conv2dVariant = 'direct';
+
+export interface Conv2dOptions {
+  /** [Cout], added to every pixel. */
+  readonly bias?: Tensor;
+  /** Distance of the windows, the same in both directions; 1. */
+  readonly stride?: number;
+  /** Zeros around the image: one number for all sides or [top, bottom, left, right]; 0. */
+  readonly padding?: number | readonly [number, number, number, number];
+  /** Forces a kernel, for tests and measurements. */
+  readonly variant?: Conv2dVariant;
+}
+
+/** Where output pixel o and tap k read: input (o·stride + k − before) / dilation, if that divides and lies inside. */
+interface Geometry {
+  readonly stride: number;
+  readonly dilation: number;
+  readonly top: number;
+  readonly left: number;
+}
+
+/**
+ * y[n,oy,ox,co] = bias[co] + Σ x[n, oy·stride + ky − top, ox·stride + kx − left, ci] · w[ky,kx,ci,co];
+ * `torch.nn.functional.conv2d` in NHWC and HWIO.
+ * @param x [N,H,W,Cin]
+ * @param w [KH,KW,Cin,Cout]
+ * @returns [N,OH,OW,Cout], OH = floor((H + top + bottom − KH) / stride) + 1
+ * @throws ShapeError when channels differ or the kernel is larger than the padded image
+ */
+export function conv2d(x: Tensor, w: Tensor, options: Conv2dOptions = {}): Tensor {
+  const { bias, stride = 1, padding = 0, variant } = options;
+  check(x.rank === 4, () => `conv2d: x [${x.shape}] is not [N,H,W,C]`);
+  check(w.rank === 4, () => `conv2d: w [${w.shape}] is not [KH,KW,Cin,Cout]`);
+  const [batch, height, width, cin] = x.shape as [number, number, number, number];
+  const [kh, kw, wCin, cout] = w.shape as [number, number, number, number];
+  check(cin === wCin, () => `conv2d: x [${x.shape}] has ${cin} channels, w [${w.shape}] wants ${wCin}`);
+  check(!bias || (bias.rank === 1 && bias.shape[0] === cout), () => `conv2d: bias [${bias?.shape}] is not [${cout}]`);
+  check(Number.isInteger(stride) && stride >= 1, () => `conv2d: stride ${stride} is not a positive integer`);
+  const sides = typeof padding === 'number' ? [padding, padding, padding, padding] : padding;
+  check(sides.every((p) => Number.isInteger(p) && p >= 0), () => `conv2d: padding [${sides}] has a side that is not an integer ≥ 0`);
+  const [top, bottom, left, right] = sides as [number, number, number, number];
+  const oh = Math.floor((height + top + bottom - kh) / stride) + 1;
+  const ow = Math.floor((width + left + right - kw) / stride) + 1;
+  check(oh >= 1 && ow >= 1, () => `conv2d: a ${kh}x${kw} kernel does not fit ${height}x${width} padded by [${sides}]`);
+
+  const y = convolve(x, w, bias ?? null, { stride, dilation: 1, top, left }, [batch, oh, ow, cout], variant);
+  // dx: dy spread out by the stride, convolved with the kernel flipped and its channels exchanged:
+  //     dx[iy] = Σ_k dy[(iy + top − k) / stride] w[k]; with k = KH−1−k' the index is (iy + k' − (KH−1−top)) / stride.
+  // dw[ky,kx,ci,co] = Σ_pixels x[…] dy[…], dbias = Σ_pixels dy.
+  return differentiable('conv2d', bias ? [x, w, bias] : [x, w], y, (dy, needs) => {
+    const back = { stride: 1, dilation: stride, top: kh - 1 - top, left: kw - 1 - left };
+    return [
+      needs[0] ? convolve(dy, flip(w), null, back, x.shape, variant) : null,
+      needs[1] ? kernelGradient(x, dy, w.shape, { stride, dilation: 1, top, left }) : null,
+      needs[2] ? sumRows(dy.alias([dy.size / cout, cout])) : null,
+    ];
+  });
+}
+
+function convolve(
+  x: Tensor,
+  w: Tensor,
+  bias: Tensor | null,
+  geometry: Geometry,
+  shape: readonly number[],
+  _variant: Conv2dVariant | undefined,
+): Tensor {
+  const { device } = x;
+  const [batch, height, width, cin] = x.shape as [number, number, number, number];
+  const [kh, kw, , cout] = w.shape as [number, number, number, number];
+  const [, oh, ow] = shape as [number, number, number, number];
+  const y = device.empty(shape);
+  const wide = cout % 4 === 0;
+  const v = wide ? 4 : 1;
+  const count = y.size / v;
+  device.run(
+    kernel('conv2d-direct', directSource, { T: wide ? 'vec4<f32>' : 'f32', BIAS: bias !== null }),
+    { x, w, bias: bias ?? w, y },
+    { h: height, wd: width, cin, oh, ow, cout: cout / v, kh, kw, ...geometry, count },
+    linearGrid(count),
+    { flops: (2 * batch * oh * ow * kh * kw * cin * cout) / geometry.dilation ** 2 },
+  );
+  return y;
+}
+
+/** [KH,KW,Cin,Cout] -> [KH,KW,Cout,Cin], turned by 180 degrees. */
+function flip(w: Tensor): Tensor {
+  const [kh, kw, cin, cout] = w.shape as [number, number, number, number];
+  const y = w.device.empty([kh, kw, cout, cin]);
+  w.device.run(kernel('conv2d-flip', flipSource), { w, y }, { taps: kh * kw, cin, cout, count: y.size }, linearGrid(y.size));
+  return y;
+}
+
+function kernelGradient(x: Tensor, dy: Tensor, shape: readonly number[], { stride, top, left }: Geometry): Tensor {
+  const { device } = x;
+  const [, height, width, cin] = x.shape as [number, number, number, number];
+  const [batch, oh, ow, cout] = dy.shape as [number, number, number, number];
+  const [kh, kw] = shape as [number, number, number, number];
+  const pixels = batch * oh * ow;
+  const v = cout % 4 === 0 ? 4 : 1;
+  const rows = cin % 4 === 0 ? 4 : 1;
+  const blocks = (kh * kw * cin * cout) / (v * rows);
+  // Enough invocations to fill a GPU, and at least 64 pixels each.
+  const splits = Math.max(1, Math.min(Math.ceil(16384 / blocks), Math.ceil(pixels / 64)));
+  const chunk = Math.ceil(pixels / splits);
+  const parts = Math.ceil(pixels / chunk);
+  const partial = device.empty([parts, kh * kw * cin * cout]);
+  device.run(
+    kernel('conv2d-weight', weightSource, { T: v === 4 ? 'vec4<f32>' : 'f32', ROWS: rows }),
+    { x, dy, partial },
+    { h: height, wd: width, cin, oh, ow, cout: cout / v, kh, kw, stride, top, left, pixels, chunk, count: parts * blocks },
+    linearGrid(parts * blocks),
+    { flops: 2 * pixels * kh * kw * cin * cout },
+  );
+  return sumRows(partial).alias(shape);
+}

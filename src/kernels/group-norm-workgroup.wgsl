@@ -1,0 +1,76 @@
+// Group normalisation, forward, for GPUs: one workgroup a group of one image. The formula is group-norm.wgsl's.
+// An invocation keeps to one T of channels, so its coefficients stay in registers: channel b = i % WIDTH, pixels from
+// i / WIDTH in steps of ROWS.
+// Constants: T, LANES, WIDTH, SILU, MODULATION as there; THREADS (a power of two, 64..256), ROWS (a power of two, ROWS * WIDTH <= THREADS).
+// Grid: one workgroup a group, count = N * groups. Workgroup memory 4 * THREADS bytes.
+struct Params { pixels: u32, groups: u32, count: u32, eps: f32 }
+@group(0) @binding(0) var<storage, read> x: array<T>;
+@group(0) @binding(1) var<storage, read> scale: array<T>;
+@group(0) @binding(2) var<storage, read> bias: array<T>;
+@group(0) @binding(3) var<storage, read> modulation: array<T>;
+@group(0) @binding(4) var<storage, read_write> y: array<T>;
+@group(0) @binding(5) var<storage, read_write> stats: array<vec2<f32>>;
+@group(0) @binding(6) var<uniform> params: Params;
+
+var<workgroup> part: array<vec2<f32>, THREADS>;
+
+fn total(v: T) -> f32 {
+  let u = vec4<f32>(v);
+  return select(u.x, (u.x + u.y) + (u.z + u.w), LANES == 4);
+}
+
+/// The sum over the workgroup, in every invocation.
+fn reduce(i: u32, value: vec2<f32>) -> vec2<f32> {
+  part[i] = value;
+  workgroupBarrier();
+  for (var s = THREADS / 2u; s > 0u; s /= 2u) {
+    if (i < s) { part[i] += part[i + s]; }
+    workgroupBarrier();
+  }
+  let sum = part[0];
+  workgroupBarrier();
+  return sum;
+}
+
+@compute @workgroup_size(THREADS)
+fn main(@builtin(local_invocation_index) i: u32, @builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+  let index = group.x + group.y * groups.x;
+  if (index >= params.count) { return; }
+  let n = index / params.groups;
+  let row = params.groups * WIDTH;
+  let c = (index % params.groups) * WIDTH + i % WIDTH;
+  let start = i / WIDTH;
+  // Invocations beyond ROWS * WIDTH do no pixels.
+  let end = select(0u, params.pixels, start < ROWS);
+  let first = n * params.pixels * row + c;
+  let inverse = 1.0 / f32(params.pixels * WIDTH * LANES);
+
+  var sum = T();
+  for (var p = start; p < end; p += ROWS) { sum += x[first + p * row]; }
+  let rough = reduce(i, vec2<f32>(total(sum), 0.0)).x * inverse;
+  var off = T();
+  var squares = T();
+  for (var p = start; p < end; p += ROWS) {
+    let d = x[first + p * row] - rough;
+    off += d;
+    squares += d * d;
+  }
+  let moments = reduce(i, vec2<f32>(total(off), total(squares))) * inverse;
+  let mean = rough + moments.x;
+  let rstd = inverseSqrt(max(moments.y - moments.x * moments.x, 0.0) + params.eps);
+  if (i == 0u) { stats[index] = vec2<f32>(mean, rstd); }
+
+  var factor = scale[c] * rstd;
+  var shift = bias[c];
+  if (MODULATION) {
+    let m = modulation[n * 2u * row + c] + T(1.0);
+    factor *= m;
+    shift = shift * m + modulation[(n * 2u + 1u) * row + c];
+  }
+  for (var p = start; p < end; p += ROWS) {
+    let at = first + p * row;
+    var u = (x[at] - mean) * factor + shift;
+    if (SILU) { u = u / (T(1.0) + exp(-clamp(u, T(-80.0), T(80.0)))); }
+    y[at] = u;
+  }
+}

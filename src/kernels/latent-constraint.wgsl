@@ -1,0 +1,42 @@
+// For each pixel e of group b, over the K latents: m = mean_k z, s = the unbiased standard deviation (two passes;
+// 0 for K = 1). MODE 0: parts[b, p] = sum of (m - mean)^2 + weight (s - std)^2;
+// MODE 1: parts[b, 0, p] = sum of m, parts[b, 1, p] = sum of s; over e = p, p + parts, ...
+// Constants: T (f32 or vec4<f32>), MODE. params.length counts Ts. Grid: one invocation a (b, p).
+struct Params { groups: u32, k: u32, length: u32, parts: u32, mean: f32, std: f32, weight: f32 }
+@group(0) @binding(0) var<storage, read> z: array<T>;
+@group(0) @binding(1) var<storage, read_write> parts: array<f32>;
+@group(0) @binding(2) var<uniform> params: Params;
+
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+  let i = id.x + id.y * groups.x * 64u;
+  let b = i / params.parts;
+  let p = i % params.parts;
+  if (b >= params.groups) { return; }
+  var first = T(0.0);
+  var second = T(0.0);
+  for (var e = p; e < params.length; e += params.parts) {
+    let base = b * params.k * params.length + e;
+    var m = T(0.0);
+    for (var k = 0u; k < params.k; k++) { m += z[base + k * params.length]; }
+    m /= f32(params.k);
+    var variance = T(0.0);
+    for (var k = 0u; k < params.k; k++) {
+      let d = z[base + k * params.length] - m;
+      variance += d * d;
+    }
+    let s = sqrt(variance / f32(max(params.k, 2u) - 1u));
+    if (MODE == 0) {
+      first += (m - params.mean) * (m - params.mean) + params.weight * (s - params.std) * (s - params.std);
+    } else {
+      first += m;
+      second += s;
+    }
+  }
+  if (MODE == 0) {
+    parts[i] = dot(first, T(1.0));
+  } else {
+    parts[2u * b * params.parts + p] = dot(first, T(1.0));
+    parts[(2u * b + 1u) * params.parts + p] = dot(second, T(1.0));
+  }
+}

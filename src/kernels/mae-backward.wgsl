@@ -1,0 +1,17 @@
+// dx[n, e] = scale * dy[n] * sign(x[n, e] - y[n / group, e]), sign(0) = 0.
+// Constants: T (f32 or vec4<f32>). params.length counts Ts. Grid: one invocation a T of x.
+struct Params { count: u32, length: u32, group: u32, scale: f32 }
+@group(0) @binding(0) var<storage, read> x: array<T>;
+@group(0) @binding(1) var<storage, read> y: array<T>;
+@group(0) @binding(2) var<storage, read> dy: array<f32>;
+@group(0) @binding(3) var<storage, read_write> dx: array<T>;
+@group(0) @binding(4) var<uniform> params: Params;
+
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+  let i = id.x + id.y * groups.x * 64u;
+  if (i >= params.count) { return; }
+  let n = i / params.length;
+  let j = (n / params.group) * params.length + i % params.length;
+  dx[i] = sign(x[i] - y[j]) * (params.scale * dy[n]);
+}

@@ -1,0 +1,21 @@
+/**
+ * Sums over an image in two dispatches without barriers or atomics: a loss's own kernel leaves `partsOf(elements)`
+ * partial sums a row, each over every parts-th element; `rowSum` adds them. The order is fixed, so the bits are too.
+ */
+import { kernel, linearGrid } from '../engine/kernel.ts';
+import type { Tensor } from '../engine/tensor.ts';
+import source from './row-sum.wgsl';
+
+/** Partial sums a row: at most 256, at least four elements each. */
+export function partsOf(elements: number): number {
+  return Math.max(1, Math.min(256, Math.ceil(elements / 4)));
+}
+
+/** scale · Σ over the last axis, without a gradient: parts [..., P] -> [...]. */
+export function rowSum(parts: Tensor, scale: number): Tensor {
+  const { device } = parts;
+  const count = parts.shape.at(-1) as number;
+  const y = device.empty(parts.shape.slice(0, -1));
+  device.run(kernel('row-sum', source), { parts, y }, { rows: y.size, count, scale }, linearGrid(y.size));
+  return y;
+}

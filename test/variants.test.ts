@@ -1,0 +1,62 @@
+/**
+ * Every kernel variant compiles on Dawn's null backend, which validates without a GPU: first what this run has
+ * used (all CPU variants, and the GPU variants that the operations' own tests force), then whole networks with the
+ * capabilities of a GPU, so that what a GPU would choose is compiled too.
+ */
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { vjp } from '../src/engine/autograd.ts';
+import { Device } from '../src/engine/device.ts';
+import { knownKernels } from '../src/engine/kernel.ts';
+import { ConsistencyModel } from '../src/nets/consistency.ts';
+import { ncsnppCifar10, ncsnppPlan } from '../src/nets/ncsnpp.ts';
+import { Parameters, type ParameterShapes } from '../src/nets/parameters.ts';
+import { WideResNet, wideResNetShapes } from '../src/nets/wide-resnet.ts';
+
+let device: Device;
+test.before(async () => {
+  device = await Device.open({ adapter: 'null' });
+  assert.is(device.capabilities.cpu, false);
+});
+
+const empty = (shapes: ParameterShapes) =>
+  new Parameters(new Map([...shapes].map(([name, shape]) => [name, device.keep(device.empty(shape))])));
+
+test('every kernel made in this run compiles', async () => {
+  const kernels = knownKernels();
+  await device.pipelines.warm(kernels);
+  await device.sync();
+});
+
+test('ncsnpp-cifar10 at full size: the variants a GPU chooses compile, forward and gradient', async () => {
+  const plan = ncsnppPlan(ncsnppCifar10);
+  const model = new ConsistencyModel(device, plan, empty(plan.shapes), new Float32Array(plan.config.nf));
+  const z = device.empty([10, 32, 32, 3]);
+  const program = device.record('ncsnpp-cifar10', () => {
+    const { output, pullback } = vjp((x) => model.generate(x), [z]);
+    return pullback(output);
+  });
+  await program.prepare();
+  await device.sync();
+  assert.ok(program.plannedBytes < program.unplannedBytes / 2, 'planning shares memory');
+  program.dispose();
+  z.dispose();
+  model.dispose();
+});
+
+test('wrn-28-10 at full size: the variants a GPU chooses compile, forward and gradient', async () => {
+  const config = { depth: 28, widen_factor: 10, num_classes: 10, in_channels: 3, image_size: 32 };
+  const classifier = new WideResNet(device, config, empty(wideResNetShapes(config)));
+  const x = device.empty([8, 32, 32, 3]);
+  const program = device.record('wrn-28-10', () => {
+    const { output, pullback } = vjp((u) => classifier.logits(u), [x]);
+    return pullback(output);
+  });
+  await program.prepare();
+  await device.sync();
+  program.dispose();
+  x.dispose();
+  classifier.dispose();
+});
+
+test.run();
