@@ -10,7 +10,8 @@ const shared = {
   mainFields: ['module', 'main'],
   sourcemap: 'linked',
   loader: { '.wgsl': 'text' },
-  external: ['webgpu', '@sparticuz/chromium', 'pngjs', 'commander', 'cli-progress', 'picocolors', 'uvu', 'uvu/*'],
+  packages: 'external',
+  alias: {},
   logLevel: 'warning',
   outdir: 'dist',
 };

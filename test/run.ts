@@ -5,7 +5,6 @@
 import { readdirSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
-import { exec } from 'uvu';
 
 const here = dirname(fileURLToPath(import.meta.url));
 const chosen = process.argv.slice(2);
@@ -14,10 +13,11 @@ const files = readdirSync(here, { recursive: true, encoding: 'utf8' })
   .filter((file) => chosen.length === 0 || chosen.some((part) => file.includes(part)))
   .sort();
 
-// uvu queues the suites of a file under an index and runs them on exec().
+// uvu reads these when it loads: suites are queued by file and run on exec().
 const globals = globalThis as unknown as { UVU_DEFER: number; UVU_QUEUE: unknown[][]; UVU_INDEX: number };
 globals.UVU_DEFER = 1;
 globals.UVU_QUEUE = [];
+const { exec } = await import('uvu');
 let index = 0;
 for (const file of files) {
   globals.UVU_INDEX = index++;

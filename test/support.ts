@@ -42,7 +42,7 @@ export interface Fixture {
 export function loadFixture(path: string): Fixture {
   const file = `${root}test/fixtures/${path}.safetensors`;
   const bytes = readFileSync(file);
-  const parsed = parseSafetensors(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength) as ArrayBuffer, file);
+  const parsed = parseSafetensors(bytes, file);
   const metadata = parsed.metadata ?? {};
   return {
     cases: JSON.parse(metadata.cases ?? '{}'),

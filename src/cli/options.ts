@@ -1,6 +1,6 @@
 /** Options that several commands share, and the parsing of their values. */
 import { type Command, InvalidArgumentError } from 'commander';
-import type { CmapOptions } from '../cmap/options.ts';
+import { type CmapOptions, checkCmapOptions, paperCifar10 } from '../cmap/options.ts';
 import { Device } from '../engine/device.ts';
 
 /** "8/255" or "0.03" -> a number. */
@@ -30,14 +30,31 @@ export function addCommonOptions(command: Command): Command {
     .option('-q, --quiet', 'no progress');
 }
 
-export function addCmapOptions(command: Command, defaults: CmapOptions): Command {
+export interface CmapFlags {
+  readonly k: number;
+  readonly iterations: number;
+  readonly lr: number;
+  readonly alpha: number;
+  readonly lambda: number;
+  readonly seed: number;
+}
+
+/** The flags as CMAP's options. @throws InputError for a value out of range */
+export function cmapOptions({ k, iterations, lr, alpha, lambda, seed }: CmapFlags): CmapOptions {
+  const options = { k, iterations, lr, alpha, lambda, seed, betas: paperCifar10.betas };
+  checkCmapOptions(options);
+  return options;
+}
+
+/** @param defaults shown in the help; without them an option that is not given stays undefined */
+export function addCmapOptions(command: Command, defaults?: CmapOptions): Command {
   return command
-    .option('--k <n>', 'latent vectors an image', parseInteger, defaults.k)
-    .option('--iterations <n>', 'Adam iterations', parseInteger, defaults.iterations)
-    .option('--lr <x>', 'step size on the latents', parseNumber, defaults.lr)
-    .option('--alpha <x>', 'weight of SSIM', parseNumber, defaults.alpha)
-    .option('--lambda <x>', 'weight of the latent constraint', parseNumber, defaults.lambda)
-    .option('--seed <n>', 'seed of the latents and of the attack', parseInteger, defaults.seed);
+    .option('--k <n>', 'latent vectors an image', parseInteger, defaults?.k)
+    .option('--iterations <n>', 'Adam iterations', parseInteger, defaults?.iterations)
+    .option('--lr <x>', 'step size on the latents', parseNumber, defaults?.lr)
+    .option('--alpha <x>', 'weight of SSIM', parseNumber, defaults?.alpha)
+    .option('--lambda <x>', 'weight of the latent constraint', parseNumber, defaults?.lambda)
+    .option('--seed <n>', 'seed of the latents and of the attack', parseInteger, defaults?.seed);
 }
 
 /** Opens the device and says which. */

@@ -27,13 +27,18 @@ export async function classify(classifier: Classifier, x: Tensor): Promise<numbe
   return [...host];
 }
 
-/** @param images [B, K, H, W, C] in [0, 1] */
-export async function classifyByVote(classifier: Classifier, images: Tensor): Promise<Vote[]> {
+/** Labels of each of the K images of B. @param images [B, K, H, W, C] in [0, 1] */
+export async function classifyEach(classifier: Classifier, images: Tensor): Promise<number[][]> {
   const [b, k, ...image] = images.shape as [number, number, number, number, number];
   const flat = images.device.scope(() => reshape(images, [b * k, ...image]));
   const labels = await classify(classifier, flat);
   flat.dispose();
-  return Array.from({ length: b }, (_, i) => countVotes(labels.slice(i * k, (i + 1) * k), classifier.classes));
+  return Array.from({ length: b }, (_, i) => labels.slice(i * k, (i + 1) * k));
+}
+
+/** @param images [B, K, H, W, C] in [0, 1] */
+export async function classifyByVote(classifier: Classifier, images: Tensor): Promise<Vote[]> {
+  return (await classifyEach(classifier, images)).map((labels) => countVotes(labels, classifier.classes));
 }
 
 export function countVotes(labels: readonly number[], classes: number): Vote {

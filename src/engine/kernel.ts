@@ -8,7 +8,7 @@
  * in group 0; the header says what is computed, the shapes, the grid, and which constants are expected.
  */
 import { type MemberInfo, type StructInfo, WgslReflect } from 'wgsl_reflect';
-import { CmapError } from './errors.ts';
+import { CmapError, KernelError } from './errors.ts';
 
 export interface Binding {
   readonly name: string;
@@ -73,7 +73,12 @@ function assemble(name: string, source: string, constants: Constants): Kernel {
   );
   const code = [...directives, ...header, body].join('\n');
 
-  const reflection = new WgslReflect(code);
+  let reflection: WgslReflect;
+  try {
+    reflection = new WgslReflect(code);
+  } catch (error) {
+    throw new KernelError(`kernel ${name}: the source was not understood: ${(error as Error).message.split('\n')[0]}`, numbered(code));
+  }
   const bindings = reflection.storage
     .map((v) => ({ name: v.name, index: v.binding, writable: v.access === 'read_write' }))
     .sort((a, b) => a.index - b.index);

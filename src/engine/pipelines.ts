@@ -30,7 +30,9 @@ export class Pipelines {
     const { module, bind, layout } = this.#parts(k);
     const pipeline = this.device.createComputePipeline({ label: k.name, layout, compute: { module, entryPoint: 'main' } });
     this.device.popErrorScope().then((error) => {
-      if (error) this.onError(kernelError(k, error.message));
+      if (!error) return;
+      this.#made.delete(k); // so that the next use fails again instead of computing nothing
+      this.onError(kernelError(k, error.message));
     }, this.onError);
     this.compileMs += performance.now() - start;
     return this.#keep(k, pipeline, bind);
@@ -87,6 +89,11 @@ export class Pipelines {
   }
 }
 
+/** Dawn's message is a page with the source; the first line says what and where. */
 function kernelError(k: Kernel, message: string): KernelError {
-  return new KernelError(`kernel ${k.name}: ${message}\n${numbered(k.code)}`, k.code);
+  const found = /:(\d+):\d+ error: (.*)/.exec(message);
+  if (!found) return new KernelError(`kernel ${k.name}: ${message.split('\n')[0]}`, numbered(k.code));
+  const line = Number(found[1]);
+  const text = k.code.split('\n')[line - 1]?.trim();
+  return new KernelError(`kernel ${k.name}: line ${line}: ${found[2]}: ${text}`, numbered(k.code));
 }

@@ -14,5 +14,6 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
   let counter = vec4<u32>(block, row_id(row), params.purpose, step_of());
   let drawn = draw(philox4x32(counter, vec2<u32>(params.seed_low, params.seed_high)));
   let first = row * params.length + block * 4u;
-  for (var j = 0u; j < min(4u, params.length - block * 4u); j++) { y[first + j] = drawn[j]; }
+  let left = min(4u, params.length - block * 4u);
+  for (var j = 0u; j < left; j++) { y[first + j] = drawn[j]; }
 }

@@ -6,7 +6,7 @@
 import { type PgdOptions, pgd } from '../attacks/pgd.ts';
 import type { CmapOptions } from '../cmap/options.ts';
 import { purify, type TraceEntry } from '../cmap/purify.ts';
-import { classify, classifyByVote, type Classifier, type Vote } from '../cmap/vote.ts';
+import { type Classifier, classify, classifyEach, countVotes, type Vote } from '../cmap/vote.ts';
 import type { Device } from '../engine/device.ts';
 import { concat, slice } from '../kernels/shape.ts';
 import type { ConsistencyModel } from '../nets/consistency.ts';
@@ -35,6 +35,8 @@ export interface ImageRecord {
   readonly adversarial: Float32Array;
   /** K purified versions of the attacked image, [K, H, W, C]. */
   readonly purified: Float32Array;
+  /** The classifier's label of each. */
+  readonly purifiedLabels: readonly number[];
 }
 
 export interface EvaluationHooks {
@@ -75,7 +77,8 @@ export async function evaluate(
       onIteration: (done) => hooks.onProgress?.(before + done, total, 'purify'),
     });
     before += input.cmap.iterations;
-    const votes = await classifyByVote(classifier, purified.images);
+    const labelsOf = await classifyEach(classifier, purified.images);
+    const votes = labelsOf.map((each) => countVotes(each, classifier.classes));
     const second = device.scope(() => slice(purified.images, 0, count, count));
     const [adversarialHost, purifiedHost] = await Promise.all([adversarial.floats(), second.floats()]);
     for (let i = 0; i < count; i++) {
@@ -90,6 +93,7 @@ export async function evaluate(
         trace: purified.trace[count + i] as TraceEntry[],
         adversarial: adversarialHost.slice(i * size, (i + 1) * size),
         purified: purifiedHost.slice(i * k, (i + 1) * k),
+        purifiedLabels: labelsOf[count + i] as number[],
       });
     }
     for (const tensor of [x, adversarial, both, purified.images, purified.latents, second]) tensor.dispose();

@@ -5,7 +5,7 @@ import { kernel, linearGrid } from '../engine/kernel.ts';
 import { sizeOf, type Tensor } from '../engine/tensor.ts';
 import source from './latent-constraint.wgsl';
 import backwardSource from './latent-constraint-backward.wgsl';
-import { partsOf, rowSum } from './row-sum.ts';
+import { partsOf, rowSum, totalSource } from './row-sum.ts';
 
 export interface LatentConstraintOptions {
   /** μ₀ of the prior; 0 by default. */
@@ -26,7 +26,7 @@ export interface LatentConstraintOptions {
 export function latentConstraint(z: Tensor, options: LatentConstraintOptions = {}): Tensor {
   const { mean = 0, std = 80, allowSingle = false } = options;
   const { device } = z;
-  const { groups, k, elements, length, constants } = layout('latentConstraint', z);
+  const { groups, k, elements, length, constants, forwardSource } = layout('latentConstraint', z);
   check(
     k > 1 || allowSingle,
     () => `latentConstraint: K is 1 in [${z.shape}]; a standard deviation needs at least 2 latents an image (or allowSingle)`,
@@ -34,7 +34,7 @@ export function latentConstraint(z: Tensor, options: LatentConstraintOptions = {
   const prior = { mean, std, weight: k > 1 ? 1 : 0 };
   const parts = device.empty([groups, partsOf(length)]);
   device.run(
-    kernel('latent-constraint', source, { ...constants, MODE: 0 }),
+    kernel('latent-constraint', forwardSource, { ...constants, MODE: 0 }),
     { z, parts },
     { groups, k, length, parts: partsOf(length), ...prior },
     linearGrid(parts.size),
@@ -60,10 +60,10 @@ export function latentConstraint(z: Tensor, options: LatentConstraintOptions = {
  * @throws ShapeError
  */
 export function latentStatistics(z: Tensor): Tensor {
-  const { groups, k, elements, length, constants } = layout('latentStatistics', z);
+  const { groups, k, elements, length, constants, forwardSource } = layout('latentStatistics', z);
   const parts = z.device.empty([groups, 2, partsOf(length)]);
   z.device.run(
-    kernel('latent-constraint', source, { ...constants, MODE: 1 }),
+    kernel('latent-constraint', forwardSource, { ...constants, MODE: 1 }),
     { z, parts },
     { groups, k, length, parts: partsOf(length), mean: 0, std: 0, weight: 0 },
     linearGrid(groups * partsOf(length)),
@@ -77,5 +77,12 @@ function layout(name: string, z: Tensor) {
   const [groups, k] = z.shape as [number, number];
   const elements = sizeOf(z.shape.slice(2));
   const wide = elements % 4 === 0;
-  return { groups, k, elements, length: wide ? elements / 4 : elements, constants: { T: wide ? 'vec4<f32>' : 'f32' } };
+  return {
+    groups,
+    k,
+    elements,
+    length: wide ? elements / 4 : elements,
+    constants: { T: wide ? 'vec4<f32>' : 'f32' },
+    forwardSource: source + totalSource(wide),
+  };
 }

@@ -1,7 +1,7 @@
 // For each pixel e of group b, over the K latents: m = mean_k z, s = the unbiased standard deviation (two passes;
 // 0 for K = 1). MODE 0: parts[b, p] = sum of (m - mean)^2 + weight (s - std)^2;
 // MODE 1: parts[b, 0, p] = sum of m, parts[b, 1, p] = sum of s; over e = p, p + parts, ...
-// Constants: T (f32 or vec4<f32>), MODE. params.length counts Ts. Grid: one invocation a (b, p).
+// Constants: T (f32 or vec4<f32>), MODE; `total` is appended. params.length counts Ts. Grid: one invocation a (b, p).
 struct Params { groups: u32, k: u32, length: u32, parts: u32, mean: f32, std: f32, weight: f32 }
 @group(0) @binding(0) var<storage, read> z: array<T>;
 @group(0) @binding(1) var<storage, read_write> parts: array<f32>;
@@ -34,9 +34,9 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
     }
   }
   if (MODE == 0) {
-    parts[i] = dot(first, T(1.0));
+    parts[i] = total(first);
   } else {
-    parts[2u * b * params.parts + p] = dot(first, T(1.0));
-    parts[(2u * b + 1u) * params.parts + p] = dot(second, T(1.0));
+    parts[2u * b * params.parts + p] = total(first);
+    parts[(2u * b + 1u) * params.parts + p] = total(second);
   }
 }

@@ -6,7 +6,7 @@ import { sizeOf, type Tensor } from '../engine/tensor.ts';
 import source from './mae.wgsl';
 import backwardSource from './mae-backward.wgsl';
 import backwardTargetSource from './mae-backward-target.wgsl';
-import { partsOf, rowSum } from './row-sum.ts';
+import { partsOf, rowSum, totalSource } from './row-sum.ts';
 
 /**
  * mean |x − y| over all axes but the first: torch's `(x - y).abs().flatten(1).mean(1)`, with gradient 0 where x = y.
@@ -25,7 +25,7 @@ export function mae(x: Tensor, y: Tensor): Tensor {
   const length = wide ? elements / 4 : elements;
   const parts = device.empty([rows, partsOf(length)]);
   const params = { rows, length, parts: partsOf(length), group };
-  device.run(kernel('mae', source, constants), { x, y, parts }, params, linearGrid(parts.size));
+  device.run(kernel('mae', source + totalSource(wide), constants), { x, y, parts }, params, linearGrid(parts.size));
 
   // d/dx = sign(x − y) / elements; d/dy is its negative, summed over the K images of a target.
   return differentiable('mae', [x, y], rowSum(parts, 1 / elements), (dy, [needsX, needsY]) => {

@@ -1,5 +1,5 @@
 // parts[n, p] = sum of |x[n, e] - y[n / group, e]| over e = p, p + parts, p + 2 parts, ... < length.
-// Constants: T (f32 or vec4<f32>). params.length counts Ts. Grid: one invocation a partial sum.
+// Constants: T (f32 or vec4<f32>); `total` is appended. params.length counts Ts. Grid: one invocation a partial sum.
 struct Params { rows: u32, length: u32, parts: u32, group: u32 }
 @group(0) @binding(0) var<storage, read> x: array<T>;
 @group(0) @binding(1) var<storage, read> y: array<T>;
@@ -16,5 +16,5 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
   for (var e = i % params.parts; e < params.length; e += params.parts) {
     sum += abs(x[n * params.length + e] - y[target_row * params.length + e]);
   }
-  parts[i] = dot(sum, T(1.0));
+  parts[i] = total(sum);
 }

@@ -19,3 +19,8 @@ export function rowSum(parts: Tensor, scale: number): Tensor {
   device.run(kernel('row-sum', source), { parts, y }, { rows: y.size, count, scale }, linearGrid(y.size));
   return y;
 }
+
+/** WGSL `total(v: T) -> f32`, the sum of a T's components, to append to a kernel whose T is f32 or vec4<f32>. */
+export function totalSource(wide: boolean): string {
+  return `\nfn total(v: T) -> f32 { return ${wide ? '(v.x + v.y) + (v.z + v.w)' : 'v'}; }`;
+}

@@ -44,7 +44,7 @@ export class ConsistencyModel {
   static load(device: Device, config: NcsnppConfig, source: TensorSource, sigmas: Sigmas = publishedSigmas): ConsistencyModel {
     const plan = ncsnppPlan(config);
     const parameters = bindParameters(device, plan.shapes, source);
-    return new ConsistencyModel(device, plan, parameters, Float32Array.from(source.read('GaussianFourierProjection_0.W')), sigmas);
+    return new ConsistencyModel(device, plan, parameters, source.floats('GaussianFourierProjection_0.W'), sigmas);
   }
 
   /** [H, W, C] of one image. */

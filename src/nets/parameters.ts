@@ -28,7 +28,7 @@ export interface TensorSource {
   readonly label: string;
   readonly names: readonly string[];
   shape(name: string): Shape;
-  read(name: string): ArrayLike<number>;
+  floats(name: string): Float32Array;
 }
 
 /**
@@ -64,7 +64,7 @@ export function bindParameters(
   const tensors = new Map<string, Tensor>();
   for (const [name, shape] of shapes) {
     const axes = permute(name);
-    const values = Float32Array.from(source.read(name));
+    const values = source.floats(name);
     const data = axes ? permuted(values, source.shape(name), axes) : values;
     tensors.set(name, device.keep(device.tensor(data, shape)));
   }

@@ -38,7 +38,12 @@ export class WideResNet {
   ) {}
 
   static load(device: Device, config: WideResNetConfig, source: TensorSource): WideResNet {
-    const used: TensorSource = { ...source, names: source.names.filter((name) => !name.endsWith('num_batches_tracked')) };
+    const used: TensorSource = {
+      label: source.label,
+      names: source.names.filter((name) => !name.endsWith('num_batches_tracked')),
+      shape: (name) => source.shape(name),
+      floats: (name) => source.floats(name),
+    };
     const axes = (name: string) => {
       const rank = source.shape(name).length;
       return rank === 4 ? [2, 3, 1, 0] : rank === 2 ? [1, 0] : null;

@@ -1,0 +1,35 @@
+/** `cmap classify IMAGE…`: one input, one line, with and without the defence. */
+import { Command } from 'commander';
+import { paperCifar10 } from '../cmap/options.ts';
+import { classify } from '../cmap/vote.ts';
+import { loadClassifier } from '../models.ts';
+import { readImages } from './images.ts';
+import { addCmapOptions, addCommonOptions, openDevice } from './options.ts';
+import { describeVotes, type PurifyOptions, purifyFiles } from './purify.ts';
+
+export function classifyCommand(): Command {
+  const command = new Command('classify')
+    .description('Classify PNG images without and with the defence, a line each.')
+    .argument('<image...>', 'PNG files of the model’s size')
+    .option('--no-defence', 'the bare classifier only')
+    .option('--model <name>', 'shipped consistency model', 'fashion-mnist-consistency')
+    .option('--classifier <name>', 'shipped classifier', 'fashion-mnist-wrn');
+  addCommonOptions(addCmapOptions(command, paperCifar10));
+  return command.action(async (paths: string[], options: Omit<PurifyOptions, 'out'> & { defence: boolean }) => {
+    if (options.defence) {
+      const { images, classifier } = await purifyFiles(paths, { ...options, out: '' });
+      for (const { path, undefended, vote } of images) {
+        const bare = classifier.classes[undefended];
+        const defended = classifier.classes[vote.label];
+        process.stdout.write(`${path}: undefended ${bare}; defended ${defended} (${describeVotes(vote, classifier.classes)})\n`);
+      }
+      return;
+    }
+    const device = await openDevice(options);
+    const classifier = loadClassifier(device, options.classifier);
+    const shape = classifier.net.imageShape;
+    const x = device.tensor(readImages(paths, shape), [paths.length, ...shape]);
+    const labels = await classify(classifier.net, x);
+    paths.forEach((path, i) => process.stdout.write(`${path}: undefended ${classifier.classes[labels[i] as number]}\n`));
+  });
+}

@@ -1,0 +1,67 @@
+/** IDX, the format of MNIST and its kin: a magic number, sizes, raw big-endian data; often gzipped. */
+import { gunzipSync } from 'node:zlib';
+import { formatBytes, InputError } from '../engine/errors.ts';
+import { elementCount, type HostArray } from './array.ts';
+import { decodeElements, type ElementType, elementBytes } from './elements.ts';
+import { readInput } from './read.ts';
+
+const types: Readonly<Record<number, ElementType>> = {
+  8: 'U8',
+  9: 'I8',
+  11: 'I16',
+  12: 'I32',
+  13: 'F32',
+  14: 'F64',
+};
+
+/** The most bytes that a gzipped file may unfold to. */
+const mostInflated = 2 ** 29;
+
+/** Reads a file, gzipped or not. @throws InputError */
+export function readIdx(path: string): HostArray {
+  return parseIdx(readInput(path), path);
+}
+
+/**
+ * @param label names the file in errors
+ * @throws InputError saying in one line what is wrong, with the numbers
+ */
+export function parseIdx(file: Uint8Array, label: string): HostArray {
+  const fail = (problem: string): never => {
+    throw new InputError(`${label}: ${problem}`);
+  };
+  const bytes = file[0] === 0x1f && file[1] === 0x8b ? inflate(file, fail) : file;
+  if (bytes.length < 4) fail(`truncated: an IDX file needs at least 4 bytes, this has ${bytes.length}`);
+  const [zero, zeroToo, code, rank] = bytes as unknown as [number, number, number, number];
+  const type = types[code];
+  if (zero !== 0 || zeroToo !== 0 || !type || rank === 0) {
+    const magic = [...bytes.subarray(0, 4)].map((byte) => byte.toString(16).padStart(2, '0')).join(' ');
+    return fail(
+      `not an IDX file: it begins with ${magic}; 00 00, a type (08 to 0e) and a number of axes are wanted`,
+    );
+  }
+  const dataBegin = 4 + 4 * rank;
+  if (bytes.length < dataBegin)
+    fail(`truncated: the header needs ${dataBegin} bytes, there are ${bytes.length}`);
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const shape = Array.from({ length: rank }, (_, axis) => view.getUint32(4 + 4 * axis));
+  const needed = dataBegin + elementCount(shape) * elementBytes[type];
+  if (needed !== bytes.length) {
+    const what = needed > bytes.length ? 'truncated' : 'too long';
+    fail(`${what}: ${shape.join(' x ')} of ${type} need ${needed} bytes, there are ${bytes.length}`);
+  }
+  const data = bytes.slice(dataBegin);
+  const width = elementBytes[type];
+  if (width > 1) for (let at = 0; at < data.length; at += width) data.subarray(at, at + width).reverse();
+  return { shape, data: decodeElements(type, data, label) };
+}
+
+function inflate(file: Uint8Array, fail: (problem: string) => never): Uint8Array {
+  try {
+    return Uint8Array.from(gunzipSync(file, { maxOutputLength: mostInflated }));
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    if (code === 'ERR_BUFFER_TOO_LARGE') fail(`unfolds to more than ${formatBytes(mostInflated)}`);
+    return fail(`damaged gzip data (${file.length} bytes): ${message}; get the file again`);
+  }
+}

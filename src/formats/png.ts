@@ -1,0 +1,156 @@
+/**
+ * PNG through pngjs. The chunks and the size of the pixels are checked first, so that a damaged file is named with
+ * its numbers and a small file cannot unfold to gigabytes.
+ */
+import { constants, inflateSync } from 'node:zlib';
+import { PNG } from 'pngjs';
+import { InputError } from '../engine/errors.ts';
+import { writeFileAtomic } from '../report/files.ts';
+import type { Image } from './image.ts';
+import { readInput } from './read.ts';
+
+const signature = [0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a];
+
+/** Pixels of the largest image that is decoded. */
+export const maxPixels = 4096 * 4096;
+const maxFile = 2 ** 28;
+
+export interface DecodedPng extends Image {
+  /** Some pixel was transparent; it was laid over white. */
+  readonly transparent: boolean;
+}
+
+/** Reads a file. @throws InputError */
+export function readPng(path: string): DecodedPng {
+  return decodePng(readInput(path, maxFile), path);
+}
+
+/**
+ * Any PNG: gray files (with alpha or not) give 1 channel, all others 3; 16-bit samples are rounded to 8. What is
+ * transparent is laid over white, as on a page.
+ * @param label names the file in errors
+ * @throws InputError saying in one line what is wrong, with the numbers
+ */
+export function decodePng(file: Uint8Array, label: string): DecodedPng {
+  const fail = (problem: string): never => {
+    throw new InputError(`${label}: ${problem}`);
+  };
+  const bytes = Buffer.from(file.buffer, file.byteOffset, file.byteLength);
+  const { gray, ...size } = checkChunks(bytes, fail);
+  let rgba: Uint8Array;
+  try {
+    rgba = PNG.sync.read(bytes).data;
+  } catch (error) {
+    return fail(`damaged PNG: ${(error as Error).message.split('\n')[0]}`);
+  }
+  const channels = gray ? 1 : 3;
+  const data = new Uint8Array(size.width * size.height * channels);
+  let transparent = false;
+  for (let from = 0, to = 0; to < data.length; from += 4) {
+    const alpha = rgba[from + 3] as number;
+    transparent ||= alpha < 255;
+    for (let c = 0; c < channels; c++) {
+      data[to++] = Math.round(((rgba[from + c] as number) * alpha + 255 * (255 - alpha)) / 255);
+    }
+  }
+  return { ...size, channels, data, transparent };
+}
+
+/** Walks over the chunks and unfolds the pixels, under the limit that the header sets, to count them. */
+function checkChunks(file: Buffer, fail: (problem: string) => never) {
+  const begin = file.subarray(0, signature.length);
+  if (!signature.every((byte, i) => i >= begin.length || byte === begin[i]) || begin.length === 0) {
+    const hint = begin[0] === 0xff && begin[1] === 0xd8 ? ' but a JPEG; convert it to PNG' : '';
+    fail(`not a PNG${hint || ': its first bytes are not those of one'}`);
+  }
+  const ask = (end: number, what: string) => {
+    if (end > file.length)
+      fail(`truncated: ${what} needs ${end} bytes, the file has ${file.length}; get it again`);
+  };
+  ask(33, 'a PNG header');
+  if (file.readUInt32BE(8) !== 13 || file.toString('latin1', 12, 16) !== 'IHDR')
+    fail('damaged PNG: it does not begin with a header');
+  const width = file.readUInt32BE(16);
+  const height = file.readUInt32BE(20);
+  const [depth, colour, , , interlaced] = file.subarray(24, 29) as unknown as [
+    number,
+    number,
+    number,
+    number,
+    number,
+  ];
+  if (width === 0 || height === 0) fail(`damaged PNG: ${width} x ${height} pixels`);
+  if (width * height > maxPixels) {
+    fail(
+      `${width} x ${height} = ${width * height} pixels are more than the ${maxPixels} (4096 x 4096) that are read; scale it down`,
+    );
+  }
+  const samples = { 0: 1, 2: 3, 3: 1, 4: 2, 6: 4 }[colour];
+  if (!samples || ![1, 2, 4, 8, 16].includes(depth))
+    return fail(`damaged PNG: colour type ${colour} with ${depth} bits`);
+
+  const pixels: Buffer[] = [];
+  let at = 8;
+  for (let type = ''; type !== 'IEND'; ) {
+    ask(at + 12, 'a chunk');
+    const length = file.readUInt32BE(at);
+    type = file.toString('latin1', at + 4, at + 8);
+    ask(at + 12 + length, /^[a-zA-Z]{4}$/.test(type) ? `chunk ${type}` : 'a chunk');
+    if (type === 'IDAT') pixels.push(file.subarray(at + 8, at + 8 + length));
+    at += 12 + length;
+  }
+
+  const rowBytes = (columns: number) => 1 + Math.ceil((columns * samples * depth) / 8);
+  let expected = height * rowBytes(width);
+  if (interlaced) {
+    expected = 0;
+    for (const [x, y, stepX, stepY] of adam7) {
+      const columns = Math.ceil((width - x) / stepX);
+      const rows = Math.ceil((height - y) / stepY);
+      if (columns > 0 && rows > 0) expected += rows * rowBytes(columns);
+    }
+  }
+  let found = 0;
+  try {
+    // Flushing where the data ends gives the length of what is there even when the end is missing.
+    const options = { maxOutputLength: expected + 65536, finishFlush: constants.Z_SYNC_FLUSH };
+    found = inflateSync(Buffer.concat(pixels), options).length;
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    if (code === 'ERR_BUFFER_TOO_LARGE')
+      fail(`damaged PNG: its pixels unfold to more than the ${expected} bytes of ${width} x ${height}`);
+    fail(`damaged PNG: ${message}`);
+  }
+  if (found < expected)
+    fail(
+      `truncated: ${width} x ${height} pixels need ${expected} bytes, the file has ${found}; get it again`,
+    );
+  return { width, height, gray: colour === 0 || colour === 4 };
+}
+
+/** The seven passes of an interlaced image: first column, first row, steps. */
+const adam7 = [
+  [0, 0, 8, 8],
+  [4, 0, 8, 8],
+  [0, 4, 4, 8],
+  [2, 0, 4, 4],
+  [0, 2, 2, 4],
+  [1, 0, 2, 2],
+  [0, 1, 1, 2],
+] as const;
+
+/** The bytes of a gray or RGB file of 8 bits. Equal images give equal bytes. */
+export function encodePng({ width, height, channels, data }: Image): Uint8Array {
+  if (data.length !== width * height * channels) {
+    throw new RangeError(`PNG: ${width} x ${height} x ${channels} does not hold ${data.length} bytes`);
+  }
+  const colorType = channels === 1 ? 0 : 2;
+  const png = new PNG({ width, height });
+  png.data = Buffer.from(data.buffer, data.byteOffset, data.byteLength);
+  return PNG.sync.write(png, { colorType, inputColorType: colorType, inputHasAlpha: false, bitDepth: 8 });
+}
+
+/** Writes a file whole or not at all. @throws InputError */
+export function writePng(path: string, image: Image): void {
+  writeFileAtomic(path, encodePng(image));
+}

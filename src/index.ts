@@ -1,0 +1,35 @@
+/** The public API. */
+export { checkPgdOptions, type PgdHooks, type PgdOptions, pgd } from './attacks/pgd.ts';
+export { type CmapOptions, checkCmapOptions, paperCifar10, paperImageNet100 } from './cmap/options.ts';
+export { type Purified, type PurifyHooks, purify, type TraceEntry } from './cmap/purify.ts';
+export { type Classifier, classify, classifyByVote, classifyEach, countVotes, type Vote } from './cmap/vote.ts';
+export { fashionMnistClasses, type LabelledImages, loadFashionMnist } from './data/fashion-mnist.ts';
+export { type AdapterRecord, listAdapters, type OpenOptions } from './engine/adapter.ts';
+export { differentiable, noGrad, valueAndGrad, vjp } from './engine/autograd.ts';
+export type { Capabilities } from './engine/capabilities.ts';
+export { Device, type MemoryReport } from './engine/device.ts';
+export * from './engine/errors.ts';
+export { type Kernel, kernel, linearGrid } from './engine/kernel.ts';
+export type { KernelTime, Profiler, ProfileRow } from './engine/profile.ts';
+export type { Program } from './engine/program.ts';
+export * from './engine/random.ts';
+export type { DType, Shape, Tensor } from './engine/tensor.ts';
+export { countRight, type EvaluationInput, evaluate, type ImageRecord } from './eval/evaluate.ts';
+export { type Image, imageFromFloats, imageToFloats } from './formats/image.ts';
+export { readPng, writePng } from './formats/png.ts';
+export { openSafetensors, writeSafetensors } from './formats/safetensors.node.ts';
+export { parseSafetensors, type Safetensors } from './formats/safetensors.ts';
+export * as kernels from './kernels/index.ts';
+export {
+  type LoadedClassifier,
+  type LoadedModel,
+  loadClassifier,
+  loadConsistencyModel,
+  loadPreset,
+  type Preset,
+} from './models.ts';
+export { ConsistencyModel, preconditioning, publishedSigmas, type Sigmas } from './nets/consistency.ts';
+export { type NcsnppConfig, ncsnppCifar10, ncsnppForward, ncsnppPlan } from './nets/ncsnpp.ts';
+export { bindParameters, countParameters, Parameters, type ParameterShapes, type TensorSource } from './nets/parameters.ts';
+export { WideResNet, type WideResNetConfig, wideResNetShapes } from './nets/wide-resnet.ts';
+export { formatProportion, mcnemar, wilson } from './report/statistics.ts';

@@ -1,0 +1,162 @@
+/**
+ * Attention (Vaswani et al. 2017). `composed` is matrix products around a softmax. The fused kernels never write the
+ * matrix of scores: forward with an online softmax, backward from the saved logarithms of the sums, computing the
+ * scores again (Dao et al. 2022), one kernel for the queries and one for keys and values.
+ */
+import { differentiable } from '../engine/autograd.ts';
+import type { Capabilities } from '../engine/capabilities.ts';
+import { check } from '../engine/errors.ts';
+import { kernel, linearGrid } from '../engine/kernel.ts';
+import type { Tensor } from '../engine/tensor.ts';
+import registersSource from './attention.wgsl';
+import keysSource from './attention-backward-keys.wgsl';
+import keysWorkgroupSource from './attention-backward-keys-workgroup.wgsl';
+import queriesSource from './attention-backward-queries.wgsl';
+import queriesWorkgroupSource from './attention-backward-queries-workgroup.wgsl';
+import workgroupSource from './attention-workgroup.wgsl';
+import { matmul } from './matmul.ts';
+import { reshape, transpose } from './shape.ts';
+import { softmax } from './softmax.ts';
+
+/** `registers`: fused, for CPU drivers. `workgroup`: fused, for GPUs. `composed`: matrix products, for wide heads. */
+export type AttentionVariant = 'composed' | 'registers' | 'workgroup';
+
+export interface AttentionOptions {
+  /** Channels are [heads, d], heads slowest; 1. */
+  readonly heads?: number;
+  /** Factor on the scores; 1/√d. */
+  readonly scale?: number;
+  /** Forces a kernel, for tests and measurements. */
+  readonly variant?: AttentionVariant;
+}
+
+export interface AttentionKernel {
+  readonly variant: AttentionVariant;
+  /** Channels a load. */
+  readonly lanes: 1 | 4;
+  /** Invocations that share a query, loads of each, invocations a workgroup. */
+  readonly parts: number;
+  readonly width: number;
+  readonly threads: number;
+  /** Keys at a time. */
+  readonly keys: number;
+}
+
+/** Which kernel attends with heads of `channels` channels. A pure function. */
+export function chooseAttentionKernel(
+  shape: { batch: number; heads: number; queries: number; keys: number; channels: number },
+  capabilities: Pick<Capabilities, 'cpu' | 'subgroups' | 'maxBinding'>,
+  forced?: AttentionVariant,
+): AttentionKernel {
+  const { batch, heads, queries, keys, channels } = shape;
+  const lanes = channels % 4 === 0 ? 4 : 1;
+  const length = channels / lanes;
+  const fused = capabilities.cpu ? 'registers' : 'workgroup';
+  const scoreBytes = 4 * batch * heads * queries * keys;
+  const variant = forced ?? (channels <= 64 || scoreBytes > capabilities.maxBinding ? fused : 'composed');
+  if (variant !== 'workgroup') return { variant, lanes, parts: 1, width: length, threads: 0, keys: 4 };
+  // Four invocations a query where they can add by shuffling: a quarter of the registers, four times the parallelism.
+  const parts = capabilities.subgroups ? ([4, 2].find((p) => length % p === 0 && length / p >= 2) ?? 1) : 1;
+  // Two tiles of these many keys take at most 8 KiB, or one key each for very wide heads.
+  const tile = [16, 8, 4, 2].find((t) => 2 * t * channels * 4 <= 8192) ?? 1;
+  return { variant, lanes, parts, width: length / parts, threads: 64, keys: tile };
+}
+
+/**
+ * softmax(scale · q kᵀ) v within each head: `torch.nn.functional.scaled_dot_product_attention` on [N,T,heads,d].
+ * @param q [N,T,heads·d]
+ * @param k [N,S,heads·d]
+ * @param v [N,S,heads·d]
+ * @returns [N,T,heads·d]
+ * @throws ShapeError when shapes differ or channels do not divide into heads
+ */
+export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions = {}): Tensor {
+  const { heads = 1 } = options;
+  check(q.rank === 3 && q.size > 0, () => `attention: q [${q.shape}] is not [N,T,D]`);
+  const [batch, queries, all] = q.shape as [number, number, number];
+  check(
+    k.rank === 3 && k.shape[0] === batch && k.shape[2] === all && k.size > 0,
+    () => `attention: k [${k.shape}] is not [${batch},S,${all}], as q [${q.shape}] asks`,
+  );
+  check(String(v.shape) === String(k.shape), () => `attention: v [${v.shape}] is not of the shape of k [${k.shape}]`);
+  check(
+    Number.isInteger(heads) && heads >= 1 && all % heads === 0,
+    () => `attention: ${all} channels do not divide into ${heads} heads`,
+  );
+  const keys = k.shape[1] as number;
+  const channels = all / heads;
+  const { scale = 1 / Math.sqrt(channels) } = options;
+  const shape = { batch, heads, queries, keys, channels };
+  const choice = chooseAttentionKernel(shape, q.device.capabilities, options.variant);
+  return choice.variant === 'composed' ? composed(q, k, v, heads, scale) : fused(q, k, v, shape, scale, choice);
+}
+
+function composed(q: Tensor, k: Tensor, v: Tensor, heads: number, scale: number): Tensor {
+  const [batch, queries, all] = q.shape as [number, number, number];
+  const split = (x: Tensor) => {
+    const t = x.shape[1] as number;
+    if (heads === 1) return x;
+    return reshape(transpose(reshape(x, [batch, t, heads, all / heads]), [0, 2, 1, 3]), [batch * heads, t, all / heads]);
+  };
+  const weights = softmax(matmul(split(q), split(k), { transposeB: true, scale }));
+  const y = matmul(weights, split(v));
+  if (heads === 1) return y;
+  return reshape(transpose(reshape(y, [batch, heads, queries, all / heads]), [0, 2, 1, 3]), q.shape);
+}
+
+function fused(
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  shape: { batch: number; heads: number; queries: number; keys: number; channels: number },
+  scale: number,
+  choice: AttentionKernel,
+): Tensor {
+  const { device } = q;
+  const { batch, heads, queries, keys, channels } = shape;
+  const { lanes, parts, width, threads } = choice;
+  const onWorkgroups = choice.variant === 'workgroup';
+  const constants = {
+    T: lanes === 4 ? 'vec4<f32>' : 'f32',
+    LANES: lanes,
+    D: channels / lanes,
+    ...(onWorkgroups ? { PARTS: parts, WIDTH: width, THREADS: threads } : {}),
+  };
+  const launch = (name: string, sources: [string, string], tile: boolean, tensors: Record<string, Tensor>, rows: number, products: number) => {
+    const tiles = Math.ceil(rows / (threads / parts));
+    const count = batch * heads * (onWorkgroups ? tiles : rows);
+    const all = onWorkgroups || tile ? { ...constants, KEYS: choice.keys } : constants;
+    const k = onWorkgroups ? kernel(`${name}-workgroup`, `${sources[1]}\n${join(parts)}`, all) : kernel(name, sources[0], all);
+    device.run(
+      k,
+      tensors,
+      { queries, keys, heads, count, scale, ...(onWorkgroups ? { tiles } : {}) },
+      onWorkgroups ? linearGrid(count, 1) : linearGrid(count, 16),
+      { flops: 2 * products * batch * heads * queries * keys * channels },
+    );
+  };
+  const o = device.empty(q.shape);
+  const logs = device.empty([batch, heads, queries]);
+  launch('attention', [registersSource, workgroupSource], true, { q, k, v, o, logs }, queries, 2);
+  // With p = exp(scale·q k − logs) and delta = dy·o, a number a query:
+  //     dq = scale·Σ_keys p (dy·v − delta) k,  dk = scale·Σ_queries p (dy·v − delta) q,  dv = Σ_queries p dy.
+  return differentiable('attention', [q, k, v], o, (dy, needs) => {
+    const dq = device.empty(q.shape);
+    const norms = device.empty([batch, heads, queries, 2]);
+    const sources: [string, string] = [queriesSource, queriesWorkgroupSource];
+    launch('attention-backward-queries', sources, false, { q, k, v, o, logs, dy, dq, norms }, queries, 3);
+    if (!needs[1] && !needs[2]) return [dq, null, null];
+    const dk = device.empty(k.shape);
+    const dv = device.empty(v.shape);
+    launch('attention-backward-keys', [keysSource, keysWorkgroupSource], false, { q, k, v, norms, dy, dk, dv }, keys, 4);
+    return [dq, dk, dv];
+  });
+}
+
+/** WGSL of the sum over 1, 2 or 4 neighbouring invocations; uniform, as all loops around it are. */
+function join(parts: number): string {
+  if (parts === 1) return 'fn join(x: f32) -> f32 { return x; }';
+  const pair = 'let y = x + subgroupShuffleXor(x, 1u);';
+  const body = parts === 2 ? `${pair} return y;` : `${pair} return y + subgroupShuffleXor(y, 2u);`;
+  return `enable subgroups;\ndiagnostic(off, subgroup_uniformity);\nfn join(x: f32) -> f32 { ${body} }`;
+}

@@ -1,0 +1,74 @@
+/** The shipped networks by name, and the hyper-parameters that go with a data set. */
+import { join } from 'node:path';
+import type { CmapOptions } from './cmap/options.ts';
+import { paperCifar10 } from './cmap/options.ts';
+import type { Device } from './engine/device.ts';
+import { InputError } from './engine/errors.ts';
+import { resolveWeights, weightsFolder } from './formats/manifest.ts';
+import { readJson } from './formats/read.ts';
+import { openSafetensors } from './formats/safetensors.node.ts';
+import { ConsistencyModel, publishedSigmas, type Sigmas } from './nets/consistency.ts';
+import type { NcsnppConfig } from './nets/ncsnpp.ts';
+import { WideResNet, type WideResNetConfig } from './nets/wide-resnet.ts';
+
+export interface LoadedModel {
+  readonly name: string;
+  readonly net: ConsistencyModel;
+}
+
+export interface LoadedClassifier {
+  readonly name: string;
+  readonly net: WideResNet;
+  /** Class names by label. */
+  readonly classes: readonly string[];
+}
+
+/** @param name of an entry of weights/manifest.json @throws InputError when it is missing, damaged or another kind */
+export function loadConsistencyModel(device: Device, name = 'fashion-mnist-consistency'): LoadedModel {
+  const { entry, source } = open(name, 'ncsnpp');
+  const sigmas = (entry.sigma as Sigmas | undefined) ?? publishedSigmas;
+  return { name, net: ConsistencyModel.load(device, entry.config as unknown as NcsnppConfig, source, sigmas) };
+}
+
+/** @param name of an entry of weights/manifest.json @throws InputError when it is missing, damaged or another kind */
+export function loadClassifier(device: Device, name = 'fashion-mnist-wrn'): LoadedClassifier {
+  const { entry, source } = open(name, 'wide_resnet');
+  const net = WideResNet.load(device, entry.config as unknown as WideResNetConfig, source);
+  const classes = (entry.classes as string[] | undefined) ?? Array.from({ length: net.classes }, (_, i) => `class ${i}`);
+  return { name, net, classes };
+}
+
+function open(name: string, kind: string) {
+  const { path, entry } = resolveWeights(name);
+  if (entry.kind !== kind) throw new InputError(`${name} is a ${entry.kind}, a ${kind} is wanted here`);
+  return { entry, source: openSafetensors(path) };
+}
+
+/** Hyper-parameters tuned for a data set's shipped models; measured, see weights/README.md. */
+export interface Preset {
+  readonly cmap: CmapOptions;
+  readonly eps: number;
+  readonly attackSteps: number;
+  readonly attackStepSize: number;
+}
+
+export function loadPreset(name: string): Preset {
+  const path = join(weightsFolder(), 'presets.json');
+  const presets = readJson(path) as Record<string, Record<string, number>>;
+  const found = presets[name];
+  if (!found) throw new InputError(`${path}: no preset "${name}"; it has ${Object.keys(presets).join(', ')}`);
+  const number = (field: string) => {
+    const value = found[field];
+    if (typeof value !== 'number') throw new InputError(`${path}: ${name}.${field} is ${JSON.stringify(value)}, not a number`);
+    return value;
+  };
+  const cmap = {
+    ...paperCifar10,
+    k: number('k'),
+    iterations: number('iterations'),
+    lr: number('lr'),
+    alpha: number('alpha'),
+    lambda: number('lambda'),
+  };
+  return { cmap, eps: number('eps'), attackSteps: number('pgdSteps'), attackStepSize: number('pgdStep') };
+}

@@ -1,0 +1,75 @@
+/** Writing files that a user asked for: whole or not at all, and a refusal is an InputError of one line. */
+import {
+  closeSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import { InputError } from '../engine/errors.ts';
+
+const reasons: Record<string, string> = {
+  EACCES: 'you may not write there',
+  EPERM: 'you may not write there',
+  EROFS: 'the file system is read-only',
+  ENOSPC: 'the disk is full',
+  EDQUOT: 'your quota is used up',
+  EISDIR: 'it is a folder',
+  ENOTDIR: 'a part of its path is not a folder',
+  EEXIST: 'a file of that name is in the way',
+  ENAMETOOLONG: 'its name is too long',
+};
+
+function cannotWrite(path: string, error: unknown): InputError {
+  const { code = '', message } = error as NodeJS.ErrnoException;
+  return new InputError(
+    `${path}: cannot write it: ${reasons[code] ?? (code || message)}; choose another place`,
+  );
+}
+
+/** Makes the folder and those above it. @throws InputError */
+export function ensureDirectory(path: string): void {
+  try {
+    mkdirSync(path, { recursive: true });
+  } catch (error) {
+    throw cannotWrite(path, error);
+  }
+}
+
+let counter = 0;
+
+/**
+ * Writes text or bytes to a temporary file beside the target, then renames it: a reader sees the old file or the
+ * new one, never a part. Folders are made. A link is followed; a device or pipe is written to directly.
+ * @throws InputError
+ */
+export function writeFileAtomic(path: string, content: string | Uint8Array): void {
+  let temporary: string | undefined;
+  try {
+    const status = statSync(path, { throwIfNoEntry: false });
+    if (!status) mkdirSync(dirname(path), { recursive: true });
+    // Renaming over /dev/null or a pipe would replace it; a folder refuses.
+    if (status && !status.isFile()) {
+      writeFileSync(path, content);
+      return;
+    }
+    const target = status ? realpathSync(path) : path;
+    temporary = join(dirname(target), `.${basename(target)}.${process.pid}.${counter++}.tmp`);
+    const descriptor = openSync(temporary, 'wx', status?.mode);
+    try {
+      writeFileSync(descriptor, content);
+      fsyncSync(descriptor);
+    } finally {
+      closeSync(descriptor);
+    }
+    renameSync(temporary, target);
+  } catch (error) {
+    if (temporary) rmSync(temporary, { force: true });
+    throw cannotWrite(path, error);
+  }
+}
