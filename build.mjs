@@ -1,7 +1,9 @@
-// Bundles src/ into dist/ (library, command line, and with --test the tests). WGSL files become strings.
-import { readdirSync } from 'node:fs';
+// Bundles src/ into dist/ (library and command line, with --test the tests too). WGSL files become strings; only
+// the packages that an installation brings stay outside the bundles.
+import { readdirSync, readFileSync, rmSync } from 'node:fs';
 import { build } from 'esbuild';
 
+const { dependencies } = JSON.parse(readFileSync('package.json', 'utf8'));
 const shared = {
   bundle: true,
   platform: 'node',
@@ -9,29 +11,19 @@ const shared = {
   target: 'node20',
   mainFields: ['module', 'main'],
   sourcemap: 'linked',
-  loader: { '.wgsl': 'text' },
-  packages: 'external',
-  alias: {},
-  logLevel: 'warning',
-  outdir: 'dist',
-};
-
-await build({
-  ...shared,
-  entryPoints: { index: 'src/index.ts', cli: 'src/cli/main.ts' },
   splitting: true,
   chunkNames: 'chunks/[name]-[hash]',
-  banner: { js: '' },
-});
+  loader: { '.wgsl': 'text' },
+  external: [...Object.keys(dependencies), 'uvu'].flatMap((name) => [name, `${name}/*`]),
+  logLevel: 'warning',
+};
+
+rmSync('dist/chunks', { recursive: true, force: true });
+await build({ ...shared, entryPoints: { index: 'src/index.ts', cli: 'src/cli/main.ts' }, outdir: 'dist' });
 
 if (process.argv.includes('--test')) {
+  rmSync('dist/test', { recursive: true, force: true });
   const tests = readdirSync('test', { recursive: true }).filter((file) => file.endsWith('.test.ts'));
-  await build({
-    ...shared,
-    entryPoints: ['test/run.ts', ...tests.map((file) => `test/${file}`)],
-    outdir: 'dist/test',
-    outbase: 'test',
-    splitting: true,
-    chunkNames: 'chunks/[name]-[hash]',
-  });
+  const entryPoints = ['test/run.ts', ...tests.map((file) => `test/${file}`)];
+  await build({ ...shared, entryPoints, outdir: 'dist/test', outbase: 'test' });
 }

@@ -7,7 +7,7 @@
  * and whose metadata `cases` is JSON: { case: { attributes } }. `checkOp` proves for each case: the forward
  * result, every gradient, finite differences with the op in mid-graph, and replay equal to eager.
  */
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -211,4 +211,26 @@ export function lcg(seed: number): () => number {
   };
 }
 
-export { readdirSync };
+/** A fixture's [..., C, H, W] as the engine's [..., H, W, C]: arguments of `device.tensor`. */
+export function fromNchw({ data, shape }: { data: Float32Array; shape: readonly number[] }): [Float32Array, number[]] {
+  const [c, h, w] = shape.slice(-3) as [number, number, number];
+  const out = new Float32Array(data.length);
+  for (let i = 0; i < data.length; i++) {
+    const [x, y, channel] = [i % w, Math.floor(i / w) % h, Math.floor(i / (w * h)) % c];
+    const image = Math.floor(i / (w * h * c));
+    out[((image * h + y) * w + x) * c + channel] = data[i] as number;
+  }
+  return [out, [...shape.slice(0, -3), h, w, c]];
+}
+
+/** The inverse, for a tensor of NCHW shape `shape`. */
+export function toNchw(data: Float32Array, shape: readonly number[]): Float32Array {
+  const [c, h, w] = shape.slice(-3) as [number, number, number];
+  const out = new Float32Array(data.length);
+  for (let i = 0; i < data.length; i++) {
+    const [channel, x, y] = [i % c, Math.floor(i / c) % w, Math.floor(i / (c * w)) % h];
+    const image = Math.floor(i / (w * h * c));
+    out[((image * c + channel) * h + y) * w + x] = data[i] as number;
+  }
+  return out;
+}

@@ -6,8 +6,8 @@
  *     const { output, pullback } = vjp((x) => loss(x), [x]);
  *     const [dx] = pullback(cotangent);
  */
-import { check } from './errors.ts';
-import type { Tensor } from './tensor.ts';
+import { CmapError, check } from './errors.ts';
+import { gone, type Tensor } from './tensor.ts';
 
 export interface Node {
   readonly name: string;
@@ -94,6 +94,9 @@ function pull(output: Tensor, wanted: readonly Tensor[], cotangent: Tensor | und
     } else if (next < parents.length) {
       top[1]++;
       const parent = parents[next] as Tensor;
+      if (parent.node === gone) {
+        throw new CmapError(`pullback: an input [${parent.shape}] of ${tensor.node?.name} was disposed; end its scope after the pullback`);
+      }
       if (parent.node && !reaches.has(parent)) stack.push([parent, 0]);
     } else {
       stack.pop();

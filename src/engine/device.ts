@@ -67,7 +67,8 @@ export class Device {
     readonly adapter: AdapterRecord,
   ) {
     const fail = (error: Error) => {
-      this.#failure ??= error;
+      // A lost device or a refused kernel explains the errors that follow from it.
+      if (!this.#failure || weight(error) > weight(this.#failure)) this.#failure = error;
     };
     this.capabilities = capabilitiesOf(handle, adapter.kind === 'software');
     this.pipelines = new Pipelines(handle, fail);
@@ -79,7 +80,8 @@ export class Device {
       else fail(new DeviceLostError(`${adapter.name}: device was closed`));
     });
     handle.addEventListener('uncapturederror', (event) => {
-      fail(new CmapError(`${adapter.name}: ${event.error.message}`));
+      event.preventDefault(); // or the driver prints it too
+      fail(new CmapError(`${adapter.name}: ${event.error.message.split('\n')[0]}`));
     });
   }
 
@@ -169,12 +171,13 @@ export class Device {
     try {
       await staging.mapAsync(1, 0, bytes);
     } catch (error) {
-      throw this.#failure ?? error;
+      this.#throwFailure();
+      throw error;
     }
     const copy = staging.getMappedRange(0, bytes).slice(0);
     staging.unmap();
     this.#staging.release(staging);
-    if (this.#failure) throw this.#failure;
+    this.#throwFailure();
     if (tensor.dtype === 'f16') return new Uint16Array(copy, 0, tensor.size);
     const Type = { f32: Float32Array, u32: Uint32Array, i32: Int32Array }[tensor.dtype];
     return new Type(copy, 0, tensor.size);
@@ -184,7 +187,15 @@ export class Device {
   async sync(): Promise<void> {
     this.flush();
     await this.handle.queue.onSubmittedWorkDone();
-    if (this.#failure) throw this.#failure;
+    this.#throwFailure();
+  }
+
+  /** Throws what failed and forgets it, except that a lost device stays lost. */
+  #throwFailure(): void {
+    const failure = this.#failure;
+    if (!failure) return;
+    if (!(failure instanceof DeviceLostError)) this.#failure = null;
+    throw failure;
   }
 
   // ---- lifetime
@@ -406,6 +417,12 @@ function backed(storage: Storage): GPUBuffer {
     throw new CmapError('a tensor made while a program was recorded has no memory outside it; return it from the program');
   }
   return storage.buffer;
+}
+
+/** How much an error explains: the loss of the device everything, a typed error more than the driver's own words. */
+function weight(error: Error): number {
+  if (error instanceof DeviceLostError) return 2;
+  return error.constructor === CmapError ? 0 : 1;
 }
 
 /** All tensors in a value made of arrays and plain objects. */

@@ -38,7 +38,7 @@ export interface Kernel {
 export type Constants = Readonly<Record<string, number | boolean | string>>;
 export type ParamValues = Readonly<Record<string, number | readonly number[]>>;
 
-const cache = new Map<string, Kernel>();
+const cache = new Map<string, { kernel: Kernel; source: string }>();
 
 /**
  * The kernel `source` with `constants`; the same object for the same arguments.
@@ -50,9 +50,12 @@ export function kernel(name: string, source: string, constants: Constants = {}):
     .join(' ');
   const key = `${name} ${suffix}`;
   const known = cache.get(key);
-  if (known) return known;
+  if (known) {
+    if (known.source !== source) throw new CmapError(`kernel ${key}: two different sources have this name`);
+    return known.kernel;
+  }
   const made = assemble(suffix ? `${name}[${suffix}]` : name, source, constants);
-  cache.set(key, made);
+  cache.set(key, { kernel: made, source });
   return made;
 }
 
@@ -110,11 +113,12 @@ export function packParams(k: Kernel, values: ParamValues, target: DataView, off
     const value = values[name];
     if (value === undefined) throw new CmapError(`${k.name}: params.${name} is missing`);
     used++;
+    const numbers = typeof value === 'number' ? [value] : value;
+    if (numbers.length !== length) {
+      throw new CmapError(`${k.name}: params.${name} wants ${length} numbers, got ${JSON.stringify(value)}`);
+    }
     for (let i = 0; i < length; i++) {
-      const x = typeof value === 'number' ? value : (value[i] as number);
-      if (typeof x !== 'number' || (length > 1 && typeof value === 'number')) {
-        throw new CmapError(`${k.name}: params.${name} wants ${length} numbers, got ${JSON.stringify(value)}`);
-      }
+      const x = numbers[i] as number;
       const where = offset + at + 4 * i;
       if (type === 'f32') target.setFloat32(where, x, true);
       else if (type === 'u32') target.setUint32(where, x, true);

@@ -46,7 +46,9 @@ export class Pipelines {
     let next = 0;
     const worker = async () => {
       for (let k = missing[next++]; k; k = missing[next++]) {
+        this.device.pushErrorScope('validation');
         const { module, bind, layout } = this.#parts(k);
+        const refused = this.device.popErrorScope();
         try {
           const pipeline = await this.device.createComputePipelineAsync({
             label: k.name,
@@ -55,7 +57,8 @@ export class Pipelines {
           });
           this.#keep(k, pipeline, bind);
         } catch (error) {
-          throw kernelError(k, (error as Error).message);
+          // The shader's own error says more than the pipeline's.
+          throw kernelError(k, (await refused)?.message ?? (error as Error).message);
         }
         onProgress?.(++done, missing.length);
       }

@@ -30,7 +30,9 @@ export class BufferPool {
         `${label}: needs ${formatBytes(bytes)} in one buffer, the adapter has ${formatBytes(this.limit)}; use a smaller batch or K`,
       );
     }
-    const buffer = this.#free.get(size)?.pop() ?? this.#create(Math.min(size, this.limit), label);
+    let buffer = this.#free.get(size)?.pop();
+    if (buffer) this.freeBytes -= buffer.size;
+    else buffer = this.#create(Math.min(size, this.limit), label);
     if (buffer.size === 0) throw new OutOfMemoryError(`${label}: allocation of ${formatBytes(bytes)} failed`);
     this.liveBytes += buffer.size;
     return buffer;

@@ -92,7 +92,7 @@ function random(name: keyof typeof draws, device: Device, shape: Shape, options:
     rows ? '@group(0) @binding(2) var<storage, read> rows: array<u32>;' : '',
     `fn row_id(r: u32) -> u32 { return ${rows ? 'rows[r]' : 'r'}; }`,
     onDevice ? '@group(0) @binding(3) var<storage, read> step: array<u32>;' : '',
-    `fn step_of() -> u32 { return params.step${onDevice ? ' + step[0]' : ''}; }`,
+    `fn step_of(base: u32) -> u32 { return base${onDevice ? ' + step[0]' : ''}; }`,
   ].join('\n');
   const variant = `random-${name}${rows ? ' rows' : ''}${onDevice ? ' step' : ''}`;
   const tensors: Record<string, Tensor> = { y };

@@ -29,6 +29,9 @@ export class Storage {
   }
 }
 
+/** The node of a tensor that was differentiated and disposed: a gradient cannot pass it. */
+export const gone: Node = { name: 'disposed', inputs: [], backward: () => [] };
+
 /**
  * A dense array on a device, row-major. Images and activations are NHWC, convolution kernels HWIO; files keep
  * their own layout (NCHW, OIHW) and are converted where they are read.
@@ -97,7 +100,7 @@ export class Tensor {
   dispose(): void {
     if (this.#disposed) return;
     this.#disposed = true;
-    this.node = null;
+    if (this.node) this.node = gone;
     this.device.release(this.storage);
   }
 }

@@ -5,7 +5,7 @@
 // spreads; it owns the output channels c + l + SG*j. DILATION > 1 (input gradient of a strided convolution): the
 // pixels are dealt to DILATION^2 phases, workgroup z, each with its own taps, so no tap is visited in vain.
 // Constants: KH, KW, CIN, COUT, STRIDE, DILATION, SG (4 or 8), J, WG, BIAS; T = f32 or vecJ<f32>, X = vec4<f32> or
-// f32 (CIN not a multiple of 4). Appended: `fn x4(at: u32, ci: u32) -> vec4<f32>`, four channels of x from ci, where
+// f32 (CIN not a multiple of 4). Appended: `fn four(at: u32, ci: u32) -> vec4<f32>`, four channels of x from ci, where
 // at is the first element of the pixel; `fn columns(at: u32) -> T`, the lane's J weights of a row; `fn store(at, c, T)`.
 // Grid: x: 8*WG/SG pixels of a phase, y: SG*J channels, z: DILATION^2.
 enable subgroups;
@@ -63,9 +63,9 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
       let ib = f32(fromB.y);
       var at = u32(ky * KW + kx) * (CIN * COUT) + c;
       for (var ci = 0u; ci < CIN; ci += 4u) {
-        let xa = x4(fromA.x, ci) * ia;
+        let xa = four(fromA.x, ci) * ia;
         var xb = xa;
-        if (SG < 8) { xb = x4(fromB.x, ci) * ib; }
+        if (SG < 8) { xb = four(fromB.x, ci) * ib; }
         // Where CIN is not a multiple of 4 the channels past the last are zeros, times a weight that exists.
         let w0 = columns(at);
         let w1 = columns(at + min(1u, CIN - 1u - ci) * COUT);

@@ -31,7 +31,7 @@ export function latentConstraint(z: Tensor, options: LatentConstraintOptions = {
     k > 1 || allowSingle,
     () => `latentConstraint: K is 1 in [${z.shape}]; a standard deviation needs at least 2 latents an image (or allowSingle)`,
   );
-  const prior = { mean, std, weight: k > 1 ? 1 : 0 };
+  const prior = { mean, deviation: std, weight: k > 1 ? 1 : 0 };
   const parts = device.empty([groups, partsOf(length)]);
   device.run(
     kernel('latent-constraint', forwardSource, { ...constants, MODE: 0 }),
@@ -65,7 +65,7 @@ export function latentStatistics(z: Tensor): Tensor {
   z.device.run(
     kernel('latent-constraint', forwardSource, { ...constants, MODE: 1 }),
     { z, parts },
-    { groups, k, length, parts: partsOf(length), mean: 0, std: 0, weight: 0 },
+    { groups, k, length, parts: partsOf(length), mean: 0, deviation: 0, weight: 0 },
     linearGrid(groups * partsOf(length)),
   );
   return rowSum(parts, 1 / elements);

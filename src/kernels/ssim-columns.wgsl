@@ -7,6 +7,7 @@ struct Moments { mu_x: f32, mu_y: f32, var_x: f32, cov: f32 }
 fn moments(n: u32, row: u32, j: u32, c: u32) -> Moments {
   let line = params.width * params.channels;
   let base = n * params.height * line + j * params.channels + c;
+  let here = rows[base + row * line];
   var mean_x = 0.0;
   var mean_y = 0.0;
   var within = 0.0;
@@ -14,16 +15,16 @@ fn moments(n: u32, row: u32, j: u32, c: u32) -> Moments {
   for (var t = 0u; t < 11u; t++) {
     let tap = tap_at(t, row, params.height);
     let r = rows[base + tap.at * line];
-    mean_x += tap.weight * r.x;
+    mean_x += tap.weight * (r.x - here.x);
     within += tap.weight * r.y;
     within_cov += tap.weight * r.z;
-    mean_y += tap.weight * r.w;
+    mean_y += tap.weight * (r.w - here.w);
   }
   let missing_row = missing(j, params.width);
   let missing_column = missing(row, params.height);
   let scale = 1.0 / (1.0 - missing_column);
-  mean_x *= scale;
-  mean_y *= scale;
+  mean_x = here.x + mean_x * scale;
+  mean_y = here.w + mean_y * scale;
   var between = 0.0;
   var between_cov = 0.0;
   for (var t = 0u; t < 11u; t++) {

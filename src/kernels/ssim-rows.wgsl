@@ -23,18 +23,21 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
 
   var xs: array<f32, 11>;
   var ys: array<f32, 11>;
+  // Means as offsets from the pixel itself: exact where the image is flat, which is where the slopes are steepest.
+  let here_x = x[base_x + j * params.channels];
+  let here_y = y[base_y + j * params.channels];
   var mx = 0.0;
   var my = 0.0;
   for (var t = 0u; t < 11u; t++) {
     let tap = tap_at(t, j, params.width);
     xs[t] = x[base_x + tap.at * params.channels];
     ys[t] = y[base_y + tap.at * params.channels];
-    mx += tap.weight * xs[t];
-    my += tap.weight * ys[t];
+    mx += tap.weight * (xs[t] - here_x);
+    my += tap.weight * (ys[t] - here_y);
   }
   let scale = 1.0 / (1.0 - missing(j, params.width));
-  mx *= scale;
-  my *= scale;
+  mx = here_x + mx * scale;
+  my = here_y + my * scale;
   var vx = 0.0;
   var cxy = 0.0;
   for (var t = 0u; t < 11u; t++) {

@@ -59,7 +59,7 @@ const gap = 28;
 export function lineChart(chart: Chart): string {
   const { panels, columns = Math.min(3, panels.length), width = 400, height = 280 } = chart;
   const rows = Math.ceil(panels.length / columns);
-  const head = (chart.title ? 30 : 0) + (chart.subtitle ? 22 : 0);
+  const head = (chart.title ? 34 : 0) + (chart.subtitle ? 26 : 0);
   const header = [textWidth(chart.title ?? '', 18), textWidth(chart.subtitle ?? '', 13)];
   const fullWidth = Math.ceil(Math.max(columns * width + (columns - 1) * gap, ...header) + 2 * outer);
   const fullHeight = rows * height + (rows - 1) * gap + head + 2 * outer;
@@ -67,11 +67,11 @@ export function lineChart(chart: Chart): string {
   if (chart.title)
     parts.push(label(outer, outer + 15, chart.title, `font-size="18" font-weight="600" fill="${ink}"`));
   if (chart.subtitle)
-    parts.push(label(outer, outer + head - 12, chart.subtitle, `font-size="13" fill="${muted}"`));
+    parts.push(label(outer, outer + head - 20, chart.subtitle, `font-size="13" fill="${muted}"`));
   panels.forEach((panel, i) => {
     const x = outer + (i % columns) * (width + gap);
     const y = outer + head + Math.floor(i / columns) * (height + gap);
-    parts.push(`<g transform="translate(${x},${y})">${drawPanel(panel, width, height)}</g>`);
+    parts.push(`<g transform="translate(${x},${y})">${drawPanel(panel, width, height, `panel-${i}`)}</g>`);
   });
   return `<svg xmlns="http://www.w3.org/2000/svg" width="${fullWidth}" height="${fullHeight}" viewBox="0 0 ${fullWidth} ${fullHeight}" font-family="${fontFamily}">\n${parts.join('\n')}\n</svg>\n`;
 }
@@ -81,7 +81,8 @@ export function chartToPng(chart: Chart, scale = 2): Promise<Uint8Array> {
   return svgToPng(lineChart(chart), scale);
 }
 
-function drawPanel(panel: Panel, width: number, height: number): string {
+function drawPanel(panel: Panel, width: number, height: number, id: string): string {
+  const right = width - 8;
   const log = panel.yScale === 'log';
   const usable = (value: number) => Number.isFinite(value) && (!log || value > 0);
   const references = panel.references ?? [];
@@ -115,8 +116,12 @@ function drawPanel(panel: Panel, width: number, height: number): string {
   );
   const x = scaleLinear()
     .domain(xLow === xHigh ? [xLow - 0.5, xHigh + 0.5] : [xLow, xHigh])
-    .range([left, width - 8]);
-  const xTicks = x.ticks(Math.max(2, Math.round((width - left) / 70)));
+    .range([left, right]);
+  // Counts such as iterations have no halves.
+  const counts = curves.every((curve) => Array.prototype.every.call(curve.xs, Number.isInteger));
+  const xTicks = x
+    .ticks(Math.max(2, Math.round((right - left) / 70)))
+    .filter((tick) => !counts || Number.isInteger(tick));
   const xTexts = xTicks.map(tickText(xTicks, false));
 
   const parts: string[] = [];
@@ -124,14 +129,14 @@ function drawPanel(panel: Panel, width: number, height: number): string {
   if (curves.length > 1) {
     // One text element: its spans follow each other, so no widths have to be known.
     const spans = curves.map(
-      ({ name, color }, i) =>
-        `<tspan fill="${escapeXml(color)}" font-weight="600"${i > 0 ? ' dx="16"' : ''}>—</tspan><tspan dx="5" fill="${ink}">${escapeXml(name)}</tspan>`,
+      ({ name, color, dashed }, i) =>
+        `<tspan fill="${escapeXml(color)}" font-weight="600"${i > 0 ? ' dx="16"' : ''}>${dashed ? '- -' : '—'}</tspan><tspan dx="5" fill="${ink}">${escapeXml(name)}</tspan>`,
     );
     parts.push(`<text x="${left}" y="${panel.title ? 32 : 12}" font-size="12">${spans.join('')}</text>`);
   }
   yTicks.forEach((tick, i) => {
     const at = round(y(tick));
-    parts.push(`<path d="M${left},${at}H${width - 8}" stroke="${faint}"/>`);
+    parts.push(`<path d="M${left},${at}H${right}" stroke="${faint}"/>`);
     parts.push(
       label(left - 7, at + 4, yTexts[i] as string, `text-anchor="end" font-size="11" fill="${muted}"`),
     );
@@ -143,11 +148,11 @@ function drawPanel(panel: Panel, width: number, height: number): string {
       label(at, bottom + 18, xTexts[i] as string, `text-anchor="middle" font-size="11" fill="${muted}"`),
     );
   });
-  parts.push(`<path d="M${left},${bottom}H${width - 8}" stroke="${muted}"/>`);
+  parts.push(`<path d="M${left},${bottom}H${right}" stroke="${muted}"/>`);
   if (panel.xLabel) {
     parts.push(
       label(
-        (left + width - 8) / 2,
+        (left + right) / 2,
         bottom + 37,
         panel.xLabel,
         `text-anchor="middle" font-size="12" fill="${ink}"`,
@@ -167,38 +172,57 @@ function drawPanel(panel: Panel, width: number, height: number): string {
   }
 
   // A given domain may cut lines off: they must not run over the frame.
-  const inside = (value: number) => Math.min(Math.max(y(value), top - 1), bottom + 1);
+  parts.push(
+    `<clipPath id="${id}"><rect x="${left - 3}" y="${top - 2}" width="${right - left + 6}" height="${bottom - top + 4}"/></clipPath>`,
+    `<g clip-path="url(#${id})">`,
+  );
   for (const { y: ys, xs, band, color } of curves) {
     if (!band) continue;
     const path = area<number>()
       .defined((i) => usable(band.low[i] as number) && usable(band.high[i] as number))
       .x((i) => x(xs[i] as number))
-      .y0((i) => inside(band.low[i] as number))
-      .y1((i) => inside(band.high[i] as number))
+      .y0((i) => y(band.low[i] as number))
+      .y1((i) => y(band.high[i] as number))
       .digits(2)(indices(ys));
     parts.push(`<path d="${path ?? ''}" fill="${escapeXml(color)}" fill-opacity="0.16"/>`);
   }
   for (const reference of references) {
     if (!usable(reference.y)) continue;
-    const at = round(inside(reference.y));
-    parts.push(`<path d="M${left},${at}H${width - 8}" stroke="${muted}" stroke-dasharray="3 3"/>`);
-    if (reference.label) {
-      parts.push(
-        label(width - 10, at - 5, reference.label, `text-anchor="end" font-size="11" fill="${muted}"`),
-      );
-    }
+    const at = round(y(reference.y));
+    parts.push(`<path d="M${left},${at}H${right}" stroke="${muted}" stroke-dasharray="3 3"/>`);
   }
   for (const { y: ys, xs, color, dashed } of curves) {
     const defined = (i: number) => usable(ys[i] as number) && Number.isFinite(xs[i] as number);
     const path = line<number>()
       .defined(defined)
       .x((i) => x(xs[i] as number))
-      .y((i) => inside(ys[i] as number))
+      .y((i) => y(ys[i] as number))
       .digits(2)(indices(ys));
     const dash = dashed ? ' stroke-dasharray="6 4"' : '';
-    // Round caps make a single value between gaps a dot.
+    const stroke = escapeXml(color);
     parts.push(
-      `<path d="${path ?? ''}" fill="none" stroke="${escapeXml(color)}" stroke-width="1.8" stroke-linejoin="round" stroke-linecap="round"${dash}/>`,
+      `<path d="${path ?? ''}" fill="none" stroke="${stroke}" stroke-width="1.8" stroke-linejoin="round"${dash}/>`,
+    );
+    // A line through a single value has no length.
+    for (const i of indices(ys)) {
+      if (!defined(i) || defined(i - 1) || defined(i + 1)) continue;
+      parts.push(
+        `<circle cx="${round(x(xs[i] as number))}" cy="${round(y(ys[i] as number))}" r="2.5" fill="${stroke}"/>`,
+      );
+    }
+  }
+  parts.push('</g>');
+  for (const reference of references) {
+    if (!reference.label || !usable(reference.y) || y(reference.y) < top - 2 || y(reference.y) > bottom + 2)
+      continue;
+    const halo = 'stroke="white" stroke-width="3" stroke-linejoin="round" paint-order="stroke"';
+    parts.push(
+      label(
+        right - 2,
+        y(reference.y) - 5,
+        reference.label,
+        `text-anchor="end" font-size="11" fill="${muted}" ${halo}`,
+      ),
     );
   }
   return parts.join('\n');

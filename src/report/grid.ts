@@ -111,7 +111,7 @@ export async function composeGrid(grid: Grid): Promise<Image> {
   }
   if (grid.subtitle) {
     write(layout.margin, y + 10, grid.subtitle, `font-size="${layout.subtitle}" fill="${tones.muted}"`);
-    y += 26;
+    y += 32;
   }
   if (columns.some((heading) => heading !== '')) {
     columns.forEach((heading, c) => {

@@ -7,8 +7,8 @@ import { assertClose, checkOp, lcg, loadFixture, testDevice } from '../support.t
 
 checkOp('ssim', {
   run: ({ x, target }) => ssim(x as never, target as never),
-  // "almost flat" has a deviation of 0.002 at 0.95: the rounding of x − μ is 6e-8 · 0.95 / 0.002 = 3e-5 a pixel, and averages out.
-  tolerance: { forward: 1e-6, gradient: 1e-5 },
+  // Measured 1e-7 and, on the two flat images, 4e-6: there x − μ is a small difference of rounded numbers and C₂ = 9e-4 divides it.
+  tolerance: { forward: 5e-7, gradient: 1e-5 },
   // "flat" is a maximum in y near which the function bends within a step.
   finiteDifferences: false,
 });
@@ -32,7 +32,7 @@ test('a precomputed target gives the same bits', async () => {
   });
   const [a, da, plain, b, db] = await Promise.all(results.map((t) => t.floats()));
   assert.equal(a, b);
-  assert.equal(a, plain, 'without a gradient');
+  assertClose(plain!, a!, 2e-7, 'without a gradient, in other code');
   assert.equal(da, db);
   for (const t of [...results, x!, y!]) t.dispose();
 });

@@ -129,7 +129,7 @@ def train_classifier(args):
     test = fashion_mnist(args.data, 'test')
     torch.manual_seed(args.seed)
     net = WideResNet(**WRN).to(memory_format=torch.channels_last)
-    opt = torch.optim.SGD(net.parameters(), args.lr, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    opt = torch.optim.SGD(net.parameters(), args.lr, momentum=0.9, nesterov=True, weight_decay=2e-4)
     check = Checkpoint(args, 'classifier')
     epoch, seconds = 0, 0.0
     if (state := check.load()):
@@ -578,7 +578,7 @@ def main():
             p.add_argument('--' + k.replace('_', '-'), type=type(v), default=v, help='default: %(default)s')
         return p
 
-    command('classifier', train_classifier, epochs=8, batch=128, lr=0.1)
+    command('classifier', train_classifier, epochs=16, batch=128, lr=0.1)
     command('edm', train_edm, steps=4000, batch=64, lr=1.5e-3, ema=0.998, sigma_mean=-0.8, sigma_std=1.4)
     command('trajectories', make_trajectories, shards=900, first=0, stride=1, batch=128)
     command('consistency', train_consistency, steps=9000, batch=128, lr=1e-3, ema=0.998, top=0.4, huber=0.03, ssim=0.2)
@@ -591,7 +591,9 @@ def main():
     command('samples', samples)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    args.run(args)
+    run = args.run
+    del args.run
+    run(args)
 
 
 if __name__ == '__main__':

@@ -1,0 +1,131 @@
+/** CMAP's loop against a PyTorch loop in float64 from the same latents, and its promises about results. */
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { InputError } from '../../src/engine/errors.ts';
+import { type CmapOptions, checkCmapOptions, paperCifar10 } from '../../src/cmap/options.ts';
+import { purify } from '../../src/cmap/purify.ts';
+import { countVotes } from '../../src/cmap/vote.ts';
+import { ConsistencyModel } from '../../src/nets/consistency.ts';
+import { assertClose, type Fixture, fromNchw, loadFixture, relativeError, testDevice, toNchw } from '../support.ts';
+
+const test = suite('cmap');
+
+async function setUp(): Promise<{ model: ConsistencyModel; fixture: Fixture; options: CmapOptions }> {
+  const device = await testDevice();
+  const fixture = loadFixture('nets/cmap-trace');
+  const names = fixture.names.filter((name) => name.startsWith('params.')).map((name) => name.slice(7));
+  const model = ConsistencyModel.load(device, JSON.parse(fixture.metadata.config as string), {
+    label: 'fixture',
+    names,
+    shape: (name) => fixture.get(`params.${name}`).shape,
+    floats: (name) => fixture.get(`params.${name}`).data,
+  });
+  const { k, iterations, lr, alpha, lambda, betas } = JSON.parse(fixture.metadata.options as string);
+  return { model, fixture, options: { k, iterations, lr, alpha, lambda, betas, seed: 0 } };
+}
+
+test('30 iterations follow PyTorch: trace, latents, images', async () => {
+  const { model, fixture, options } = await setUp();
+  const { device } = model;
+  const x = device.tensor(...fromNchw(fixture.get('x')));
+  const latents = device.tensor(...fromNchw(fixture.get('z0')));
+  let last = 0;
+  const result = await purify(model, x, options, {
+    latents,
+    onIteration: (done, total) => {
+      assert.is(total, 30);
+      assert.is(done, last + 1);
+      last = done;
+    },
+  });
+  assert.is(last, 30);
+  const want = fixture.get('trace');
+  const [b, t] = want.shape as [number, number];
+  for (let i = 0; i < b; i++) {
+    for (let j = 0; j < t; j++) {
+      const entry = result.trace[i]![j]!;
+      const got = [entry.total, entry.mae, entry.ssim, entry.constraint];
+      const reference = want.data.subarray((i * t + j) * 4, (i * t + j) * 4 + 4);
+      // The promise is 1e-3; PyTorch's own float32 run stays within 1e-6 of float64.
+      got.forEach((value, c) => {
+        const error = Math.abs(value - (reference[c] as number)) / Math.max(0.1, Math.abs(reference[c] as number));
+        assert.ok(error < 1e-4, `image ${i}, iteration ${j}, part ${c}: ${value} against ${reference[c]}`);
+      });
+    }
+  }
+  const z = fixture.get('latents');
+  assertClose(toNchw(await result.latents.floats(), z.shape), z.data, 2e-4, 'latents');
+  const images = fixture.get('images');
+  assertClose(toNchw(await result.images.floats(), images.shape), images.data, 2e-4, 'images');
+  for (const tensor of [x, latents, result.latents, result.images]) tensor.dispose();
+  model.dispose();
+});
+
+test('same seed, same result, bit for bit; whatever the batch, the same image to rounding; another seed differs', async () => {
+  const { model, fixture, options } = await setUp();
+  const { device } = model;
+  const short = { ...options, iterations: 3, seed: 11 };
+  const x = device.tensor(...fromNchw(fixture.get('x')));
+  const { data, shape } = fixture.get('x');
+  const size = data.length / (shape[0] as number);
+  const second = device.tensor(...fromNchw({ data: data.slice(size), shape: [1, ...shape.slice(1)] }));
+  const run = async (images: typeof x, o: CmapOptions, imageIds?: number[]) => {
+    const { images: out, latents, trace } = await purify(model, images, o, { imageIds });
+    const values = await latents.floats();
+    out.dispose();
+    latents.dispose();
+    return { values, trace };
+  };
+  const a = await run(x, short);
+  const b = await run(x, short);
+  assert.equal(a, b);
+  const alone = await run(second, short, [1]);
+  assert.ok(relativeError(alone.values, a.values.slice(a.values.length / 2)) < 1e-6, 'the second image alone');
+  const other = await run(x, { ...short, seed: 12 });
+  assert.ok(relativeError(other.values, a.values) > 0.1);
+  x.dispose();
+  second.dispose();
+  model.dispose();
+});
+
+test('nothing is left behind', async () => {
+  const { model, fixture, options } = await setUp();
+  const { device } = model;
+  const x = device.tensor(...fromNchw(fixture.get('x')));
+  const once = async () => {
+    const { images, latents } = await purify(model, x, { ...options, iterations: 2 });
+    images.dispose();
+    latents.dispose();
+  };
+  await once();
+  const before = device.memory();
+  await once();
+  const after = device.memory();
+  assert.is(after.liveBytes, before.liveBytes);
+  assert.is(after.tensors, before.tensors);
+  assert.is(after.buffersCreated, before.buffersCreated);
+  x.dispose();
+  model.dispose();
+});
+
+test('options out of range are named with value and range', () => {
+  const refuses = (change: Partial<CmapOptions>, pattern: RegExp) =>
+    assert.throws(
+      () => checkCmapOptions({ ...paperCifar10, ...change }),
+      (error: unknown) => error instanceof InputError && pattern.test(error.message),
+    );
+  refuses({ k: 0 }, /^k must be an integer of at least 2 .*, got 0$/);
+  refuses({ k: 2.5 }, /got 2.5$/);
+  refuses({ iterations: 0 }, /^iterations must be a positive integer, got 0$/);
+  refuses({ lr: -1 }, /^lr must be a positive number, got -1$/);
+  refuses({ alpha: Number.NaN }, /^alpha must be a number of at least 0, got NaN$/);
+  refuses({ lambda: -5e-4 }, /^lambda/);
+  refuses({ seed: -1 }, /^seed/);
+});
+
+test('the vote: most counts win, the lowest class wins a tie', () => {
+  assert.equal(countVotes([2, 1, 1, 0], 3), { label: 1, votes: [1, 2, 1] });
+  assert.equal(countVotes([2, 2, 1, 1], 3), { label: 1, votes: [0, 2, 2] });
+});
+
+test.run();
