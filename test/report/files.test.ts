@@ -1,0 +1,43 @@
+import { mkdirSync, readdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { ensureDirectory, writeFileAtomic } from '../../src/report/files.ts';
+import { refuses, temporaryFolder } from '../formats/fuzz.ts';
+
+const folder = temporaryFolder();
+
+test('files are written and replaced, with nothing left beside them', () => {
+  const path = join(folder, 'a', 'b', 'c.txt');
+  writeFileAtomic(path, 'first');
+  writeFileAtomic(path, Uint8Array.of(0x68, 0x69));
+  assert.is(readFileSync(path, 'utf8'), 'hi');
+  assert.equal(readdirSync(join(folder, 'a', 'b')), ['c.txt']);
+});
+
+test('a link stays a link, a mode stays', () => {
+  const target = join(folder, 'target');
+  writeFileSync(target, 'old', { mode: 0o600 });
+  symlinkSync(target, join(folder, 'link'));
+  writeFileAtomic(join(folder, 'link'), 'new');
+  assert.is(readFileSync(target, 'utf8'), 'new');
+  assert.is(statSync(target).mode & 0o777, 0o600);
+});
+
+test('a device stays a device', () => {
+  writeFileAtomic('/dev/null', 'x');
+  assert.not(statSync('/dev/null').isFile());
+});
+
+test('refusals name the place and the way out', () => {
+  mkdirSync(join(folder, 'dir'));
+  writeFileSync(join(folder, 'file'), '');
+  refuses(() => writeFileAtomic(join(folder, 'dir'), 'x'), join(folder, 'dir'), 'folder', 'choose another');
+  refuses(() => writeFileAtomic(join(folder, 'file', 'x'), 'x'), 'not a folder');
+  refuses(() => ensureDirectory(join(folder, 'file')), join(folder, 'file'), 'in the way');
+  refuses(() => writeFileAtomic(join(folder, 'n'.repeat(300)), 'x'), 'too long');
+  refuses(() => writeFileAtomic('/proc/none/x', 'x'), '/proc/none/x', 'cannot write');
+  assert.equal(readdirSync(folder).sort(), ['a', 'dir', 'file', 'link', 'target']);
+});
+
+test.run();
