@@ -93,6 +93,7 @@ class PurifyLoop {
   readonly latents: Tensor;
   readonly adam: Adam;
   readonly trace: Trace;
+  readonly constants: readonly Tensor[];
   readonly program;
 
   constructor(
@@ -126,10 +127,11 @@ class PurifyLoop {
     this.trace = new Trace(device, options.iterations, fields.length * b);
     model.prepare(sigma);
 
+    // What depends on the image alone is not repeated at every iteration.
+    const { target, similarity } = device.scope(() => ({ target: affine(x, 2, -1), similarity: ssimTarget(x) }));
+    this.constants = [device.keep(target), device.keep(similarity.moments)];
     const elements = height * width * channels;
     this.program = device.record('cmap iteration', () => {
-      const target = affine(x, 2, -1);
-      const similarity = ssimTarget(x);
       let images = x;
       const parts: Tensor[] = [];
       const { output, pullback } = vjp(
@@ -170,6 +172,7 @@ class PurifyLoop {
 
   dispose(): void {
     this.program?.dispose();
+    for (const tensor of this.constants) tensor.dispose();
     this.trace.dispose();
     this.adam.dispose();
     this.latents.dispose();

@@ -304,10 +304,8 @@ export class Device {
     }
     if (this.#slot === SLOTS) this.flush();
     const offset = this.#slot * SLOT;
-    if (k.paramsIndex >= 0) {
-      packParams(k, params, this.#slotBytes, offset);
-      this.#slot++;
-    }
+    packParams(k, params, this.#slotBytes, offset);
+    if (k.paramsIndex >= 0) this.#slot++;
     const { pipeline, layout } = this.pipelines.get(k);
     const bindGroup = this.bindGroup(k, layout, storages, this.#slots, offset);
     this.dispatch(k, pipeline, bindGroup, grid, work.flops ?? 0);
@@ -384,15 +382,18 @@ export class Device {
     this.flush();
     const recorder = new Recorder(this);
     this.#recorder = recorder;
-    let outputs: T;
     try {
-      outputs = this.scope(f);
+      const outputs = this.scope(f);
+      this.#recorder = null;
+      const tensors = new Set<Tensor>();
+      collect(outputs, tensors);
+      return new Program(this, name, recorder, outputs, [...tensors]);
+    } catch (error) {
+      for (const storage of recorder.owned) this.drop(storage);
+      throw error;
     } finally {
       this.#recorder = null;
     }
-    const tensors = new Set<Tensor>();
-    collect(outputs, tensors);
-    return new Program(this, name, recorder, outputs, [...tensors]);
   }
 
   /** Times every dispatch of `f`; needs the timestamp-query feature. */

@@ -45,26 +45,31 @@ const cache = new Map<string, { kernel: Kernel; source: string }>();
  * @param constants numbers (abstract: they fit u32, i32 and f32), booleans, or WGSL text such as a type's name
  */
 export function kernel(name: string, source: string, constants: Constants = {}): Kernel {
-  const suffix = Object.entries(constants)
-    .map(([key, value]) => `${key}=${value}`)
-    .join(' ');
-  const key = `${name} ${suffix}`;
+  const key = nameOf(name, constants);
   const known = cache.get(key);
   if (known) {
     if (known.source !== source) throw new CmapError(`kernel ${key}: two different sources have this name`);
     return known.kernel;
   }
-  const made = assemble(suffix ? `${name}[${suffix}]` : name, source, constants);
+  const made = assemble(name, source, constants);
   cache.set(key, { kernel: made, source });
   return made;
 }
 
 /** Every kernel made so far, for tests that compile all of them. */
 export function knownKernels(): readonly Kernel[] {
-  return [...cache.values()];
+  return [...cache.values()].map((entry) => entry.kernel);
 }
 
-function assemble(name: string, source: string, constants: Constants): Kernel {
+/** `conv2d[CIN=3 COUT=8]`. */
+function nameOf(name: string, constants: Constants): string {
+  const suffix = Object.entries(constants).map(([key, value]) => `${key}=${value}`);
+  return suffix.length > 0 ? `${name}[${suffix.join(' ')}]` : name;
+}
+
+/** As `kernel`, but not remembered. @throws KernelError for text that is not WGSL */
+export function assemble(shortName: string, source: string, constants: Constants = {}): Kernel {
+  const name = nameOf(shortName, constants);
   // Directives must stand before every declaration.
   const directives: string[] = [];
   const body = source.replace(/^\s*(?:enable|requires|diagnostic)\b[^;]*;/gm, (line) => {

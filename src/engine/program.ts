@@ -61,6 +61,7 @@ export class Program<T> {
   readonly #buffers: GPUBuffer[] = [];
   readonly #owned: Set<Storage>;
   readonly #uniform: GPUBuffer;
+  readonly #outputTensors: readonly Tensor[];
   #steps: readonly Step[];
   #dispatches: Dispatch[] | null = null;
 
@@ -74,20 +75,25 @@ export class Program<T> {
   ) {
     this.#steps = recorder.steps;
     this.#owned = recorder.owned;
-    const pinned = new Set(outputTensors.map((t) => t.storage).filter((s) => recorder.virtual.has(s)));
+    this.#outputTensors = outputTensors.filter((t) => recorder.virtual.has(t.storage));
+    const pinned = new Set(this.#outputTensors.map((t) => t.storage));
     const lives = lifetimes(recorder.steps, recorder.virtual, pinned);
     const plan = planMemory(lives);
     this.plannedBytes = plan.sizes.reduce((a, b) => a + b, 0);
     this.unplannedBytes = lives.reduce((sum, life) => sum + sizeClass(life.storage.bytes), 0);
-    for (const bytes of plan.sizes) this.#buffers.push(device.acquire(bytes, `program ${name}`));
+    const params = new DataView(new ArrayBuffer(Math.max(SLOT, SLOT * recorder.steps.length)));
+    recorder.steps.forEach((step, i) => {
+      packParams(step.kernel, step.params, params, i * SLOT);
+    });
+    try {
+      for (const bytes of plan.sizes) this.#buffers.push(device.acquire(bytes, `program ${name}`));
+    } catch (error) {
+      for (const buffer of this.#buffers) device.giveBack(buffer);
+      throw error;
+    }
     for (const [storage, slot] of plan.slots) storage.buffer = this.#buffers[slot] as GPUBuffer;
     // The program owns this memory: disposing of an output must not give it to the pool.
     for (const life of lives) life.storage.references++;
-
-    const params = new DataView(new ArrayBuffer(Math.max(SLOT, SLOT * recorder.steps.length)));
-    recorder.steps.forEach((step, i) => {
-      if (step.kernel.paramsIndex >= 0) packParams(step.kernel, step.params, params, i * SLOT);
-    });
     this.#uniform = device.handle.createBuffer({ size: params.byteLength, usage: 0x40 | 0x8, label: `params ${name}` });
     device.handle.queue.writeBuffer(this.#uniform, 0, params.buffer as ArrayBuffer);
   }
@@ -127,6 +133,7 @@ export class Program<T> {
     for (const step of this.#steps) {
       for (const storage of step.storages) if (storage.buffer && given.has(storage.buffer)) storage.buffer = null;
     }
+    for (const tensor of this.#outputTensors) tensor.dispose();
     for (const buffer of this.#buffers) this.device.giveBack(buffer);
     for (const storage of this.#owned) this.device.drop(storage);
     this.#owned.clear();

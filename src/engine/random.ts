@@ -8,8 +8,8 @@ import advanceSource from './advance.wgsl';
 import type { Device } from './device.ts';
 import { check } from './errors.ts';
 import { kernel, linearGrid } from './kernel.ts';
-import philoxSource from './philox.wgsl';
 import { keyOf } from './philox.ts';
+import philoxSource from './philox.wgsl';
 import randomSource from './random.wgsl';
 import { type Shape, sizeOf, Tensor } from './tensor.ts';
 
@@ -43,7 +43,10 @@ export interface RandomOptions {
 
 const draws = {
   normal: ['f32', 'return vec4<f32>(normals_of(words.x, words.y), normals_of(words.z, words.w));'],
-  uniform: ['f32', 'return vec4<f32>(uniform_of(words.x), uniform_of(words.y), uniform_of(words.z), uniform_of(words.w));'],
+  uniform: [
+    'f32',
+    'return vec4<f32>(uniform_of(words.x), uniform_of(words.y), uniform_of(words.z), uniform_of(words.w));',
+  ],
   bits: ['u32', 'return words;'],
 } as const;
 
@@ -73,12 +76,14 @@ function random(name: keyof typeof draws, device: Device, shape: Shape, options:
   check(isWord(purpose), () => `random ${name}: purpose must be a u32, got ${purpose}`);
   check(
     !rows || (rows.dtype === 'u32' && rows.size === count),
-    () => `random ${name}: rows is ${rows?.dtype} [${rows?.shape}], wanted u32 [${count}] for shape [${shape}]`,
+    () =>
+      `random ${name}: rows is ${rows?.dtype} [${rows?.shape}], wanted u32 [${count}] for shape [${shape}]`,
   );
   const onDevice = step instanceof Tensor ? step : null;
   check(
     onDevice ? onDevice.dtype === 'u32' && onDevice.size === 1 : isWord(step as number),
-    () => `random ${name}: step must be a u32 or a u32 tensor [1], got ${onDevice ? `${onDevice.dtype} [${onDevice.shape}]` : step}`,
+    () =>
+      `random ${name}: step must be a u32 or a u32 tensor [1], got ${onDevice ? `${onDevice.dtype} [${onDevice.shape}]` : step}`,
   );
 
   const [type, draw] = draws[name];
@@ -115,7 +120,10 @@ function random(name: keyof typeof draws, device: Device, shape: Shape, options:
 
 /** Adds one to a step, a u32 tensor [1], in place. Usable in a program. */
 export function advance(step: Tensor): void {
-  check(step.dtype === 'u32' && step.size === 1, () => `advance: step must be u32 [1], got ${step.dtype} [${step.shape}]`);
+  check(
+    step.dtype === 'u32' && step.size === 1,
+    () => `advance: step must be u32 [1], got ${step.dtype} [${step.shape}]`,
+  );
   step.device.run(kernel('advance', advanceSource), { step }, {}, [1, 1, 1]);
 }
 

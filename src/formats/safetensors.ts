@@ -130,11 +130,11 @@ export function checkSafetensors(
 
   // In order of position the tensors must follow each other without gap or overlap, up to the end of the file.
   entries.sort(([, a], [, b]) => a.begin - b.begin || a.end - b.end);
+  const needed = entries.at(-1)?.[1].end ?? dataBegin;
+  if (needed > size) fail(`truncated: its tensors need ${needed} bytes, the file has ${size}; get it again`);
   let at = dataBegin;
   let before = 'the header';
   for (const [name, { begin, end }] of entries) {
-    if (end > size)
-      fail(`truncated: tensor ${quote(name)} needs ${end} bytes, the file has ${size}; get it again`);
     if (begin !== at) {
       fail(
         `tensor ${quote(name)} begins at byte ${begin}, but ${before} ends at ${at}: ${begin < at ? 'they overlap' : 'unused bytes between them'}`,

@@ -44,14 +44,23 @@ export class Adam {
   ) {
     const { lr, betas = [0.9, 0.999], eps = 1e-8 } = options;
     checkRate(lr);
-    for (const beta of betas) if (!(beta >= 0 && beta < 1)) throw new InputError(`adam: betas must be in [0, 1), got ${betas.join(', ')}`);
+    for (const beta of betas)
+      if (!(beta >= 0 && beta < 1))
+        throw new InputError(`adam: betas must be in [0, 1), got ${betas.join(', ')}`);
     if (!(eps >= 0)) throw new InputError(`adam: eps must be at least 0, got ${eps}`);
-    check(!device.recording, () => 'adam: made while a program is recorded, which would forget its state at each run; make it before');
+    check(
+      !device.recording,
+      () =>
+        'adam: made while a program is recorded, which would forget its state at each run; make it before',
+    );
     this.params = Array.isArray(params) ? params : [params as Tensor];
-    this.params.forEach((p, i) => check(p.dtype === 'f32', () => `adam: parameter ${i} [${p.shape}] is ${p.dtype}, wanted f32`));
+    for (const [i, p] of this.params.entries()) {
+      check(p.dtype === 'f32', () => `adam: parameter ${i} [${p.shape}] is ${p.dtype}, wanted f32`);
+    }
     this.#betas = betas;
     this.#eps = eps;
-    const zeros = (shape: readonly number[], dtype: 'f32' | 'u32' = 'f32') => device.keep(device.zeros(shape, dtype));
+    const zeros = (shape: readonly number[], dtype: 'f32' | 'u32' = 'f32') =>
+      device.keep(device.zeros(shape, dtype));
     this.moments = this.params.map((p) => ({ m: zeros(p.shape), v: zeros(p.shape) }));
     this.correction = zeros([2]);
     this.count = zeros([1], 'u32');
@@ -66,7 +75,10 @@ export class Adam {
   step(gradients: Tensor | readonly Tensor[]): void {
     const { device, correction, count, rate } = this;
     const all = Array.isArray(gradients) ? (gradients as readonly Tensor[]) : [gradients as Tensor];
-    check(all.length === this.params.length, () => `adam: ${all.length} gradients for ${this.params.length} parameters`);
+    check(
+      all.length === this.params.length,
+      () => `adam: ${all.length} gradients for ${this.params.length} parameters`,
+    );
     this.params.forEach((p, i) => {
       const g = all[i] as Tensor;
       check(
@@ -76,7 +88,12 @@ export class Adam {
     });
     // 1 − β in double: in f32 it would lose digits for β near 1.
     const complements = this.#betas.map((beta) => 1 - beta);
-    device.run(kernel('adam-advance', advanceSource), { correction, count }, { betas: this.#betas, complements }, [1, 1, 1]);
+    device.run(
+      kernel('adam-advance', advanceSource),
+      { correction, count },
+      { betas: this.#betas, complements },
+      [1, 1, 1],
+    );
     this.params.forEach((p, i) => {
       const wide = p.size % 4 === 0;
       const elements = wide ? p.size / 4 : p.size;
@@ -108,10 +125,12 @@ export class Adam {
 
   /** Gives the state back; the parameters stay. */
   dispose(): void {
-    for (const t of [this.correction, this.count, this.rate, ...this.moments.flatMap(({ m, v }) => [m, v])]) t.dispose();
+    for (const t of [this.correction, this.count, this.rate, ...this.moments.flatMap(({ m, v }) => [m, v])])
+      t.dispose();
   }
 }
 
 function checkRate(lr: number): void {
-  if (!(lr >= 0 && Number.isFinite(lr))) throw new InputError(`adam: lr must be a number of at least 0, got ${lr}`);
+  if (!(lr >= 0 && Number.isFinite(lr)))
+    throw new InputError(`adam: lr must be a number of at least 0, got ${lr}`);
 }

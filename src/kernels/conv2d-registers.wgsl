@@ -7,8 +7,8 @@
 // X = vec4<f32> or f32 (CIN not a multiple of 4). Appended: `fn four(at: u32, ci: u32) -> vec4<f32>`, four channels of x
 // from ci, where at is the first element of the pixel; `fn columns(at: u32) -> T`, Q neighbours of w; `biases`;
 // `fn store(at: u32, T)`.
-// Grid: x: one invocation 8 pixels x Q channels of a phase, y: folded, z: DILATION^2; count invocations a phase.
-struct Params { h: i32, wd: i32, oh: i32, ow: i32, top: i32, left: i32, pixels: u32, count: u32 }
+// Grid: x: one invocation 8 pixels x Q channels of a phase, y: folded, z: DILATION^2.
+struct Params { h: i32, wd: i32, oh: i32, ow: i32, top: i32, left: i32, pixels: u32 }
 @group(0) @binding(0) var<storage, read> x: array<X>;
 @group(0) @binding(1) var<storage, read> w: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> bias: array<vec4<f32>>;
@@ -47,7 +47,6 @@ fn put(m: u32, phase: i32, c: u32, value: T) {
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
   let i = id.x + id.y * groups.x * 64u;
-  if (i >= params.count) { return; }
   let c = i % (COUT / Q) * Q;
   let m0 = i / (COUT / Q) * 8u;
   let phase = i32(id.z);

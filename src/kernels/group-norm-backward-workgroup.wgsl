@@ -1,6 +1,6 @@
 // Group normalisation, backward, for GPUs: one workgroup a group of one image. The formulas are group-norm-backward.wgsl's,
 // constants and grid group-norm-workgroup.wgsl's. Workgroup memory 8 * LANES * THREADS bytes.
-struct Params { pixels: u32, groups: u32, count: u32 }
+struct Params { pixels: u32, groups: u32, width: u32, rows: u32, count: u32 }
 @group(0) @binding(0) var<storage, read> x: array<T>;
 @group(0) @binding(1) var<storage, read> dy: array<T>;
 @group(0) @binding(2) var<storage, read> stats: array<vec2<f32>>;
@@ -30,12 +30,12 @@ fn main(@builtin(local_invocation_index) i: u32, @builtin(workgroup_id) group: v
   let index = group.x + group.y * groups.x;
   if (index >= params.count) { return; }
   let n = index / params.groups;
-  let row = params.groups * WIDTH;
-  let c = (index % params.groups) * WIDTH + i % WIDTH;
-  let start = i / WIDTH;
-  let end = select(0u, params.pixels, start < ROWS);
+  let row = params.groups * params.width;
+  let c = (index % params.groups) * params.width + i % params.width;
+  let start = i / params.width;
+  let end = select(0u, params.pixels, start < params.rows);
   let first = n * params.pixels * row + c;
-  let inverse = 1.0 / f32(params.pixels * WIDTH * LANES);
+  let inverse = 1.0 / f32(params.pixels * params.width * LANES);
   let mean = stats[index].x;
   let rstd = stats[index].y;
 
@@ -48,7 +48,7 @@ fn main(@builtin(local_invocation_index) i: u32, @builtin(workgroup_id) group: v
   }
   var s0 = T();
   var s1 = T();
-  for (var p = start; p < end; p += ROWS) {
+  for (var p = start; p < end; p += params.rows) {
     let at = first + p * row;
     let h = (x[at] - mean) * rstd;
     var du = dy[at];
@@ -59,14 +59,14 @@ fn main(@builtin(local_invocation_index) i: u32, @builtin(workgroup_id) group: v
   part0[i] = s0;
   part1[i] = s1;
   workgroupBarrier();
-  for (var s = (ROWS / 2u) * WIDTH; s >= WIDTH; s /= 2u) {
+  for (var s = (params.rows / 2u) * params.width; s >= params.width; s /= 2u) {
     if (i < s) {
       part0[i] += part0[i + s];
       part1[i] += part1[i + s];
     }
     workgroupBarrier();
   }
-  if (i < WIDTH) {
+  if (i < params.width) {
     sums[n * 2u * row + c] = part0[i];
     sums[(n * 2u + 1u) * row + c] = part1[i];
     part0[i] *= k;
@@ -75,14 +75,14 @@ fn main(@builtin(local_invocation_index) i: u32, @builtin(workgroup_id) group: v
   workgroupBarrier();
   var plain = T();
   var weighted = T();
-  for (var b = 0u; b < WIDTH; b++) {
+  for (var b = 0u; b < params.width; b++) {
     plain += part0[b];
     weighted += part1[b];
   }
   let p0 = total(plain) * inverse * rstd;
   let p1 = total(weighted) * inverse * rstd * rstd;
 
-  for (var p = start; p < end; p += ROWS) {
+  for (var p = start; p < end; p += params.rows) {
     let at = first + p * row;
     var du = dy[at];
     if (SILU) { du *= slope((x[at] - mean) * rstd * k + shift); }

@@ -3,7 +3,7 @@
 //   dx = rstd * (k du - mean(k du) - h mean(k du h)), means over the group
 //   sums[image, 0, c] = sum over pixels of du, sums[image, 1, c] = sum over pixels of du h: the other gradients follow.
 // Constants, shapes and grid: as group-norm.wgsl; sums [N, 2, C] as T.
-struct Params { pixels: u32, groups: u32, count: u32 }
+struct Params { pixels: u32, groups: u32, width: u32, count: u32 }
 @group(0) @binding(0) var<storage, read> x: array<T>;
 @group(0) @binding(1) var<storage, read> dy: array<T>;
 @group(0) @binding(2) var<storage, read> stats: array<vec2<f32>>;
@@ -30,17 +30,17 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
   let i = id.x + id.y * groups.x * 16u;
   if (i >= params.count) { return; }
   let n = i / params.groups;
-  let channel = (i % params.groups) * WIDTH;
-  let row = params.groups * WIDTH;
+  let channel = (i % params.groups) * params.width;
+  let row = params.groups * params.width;
   let first = n * params.pixels * row + channel;
   let end = first + params.pixels * row;
-  let inverse = 1.0 / f32(params.pixels * WIDTH * LANES);
+  let inverse = 1.0 / f32(params.pixels * params.width * LANES);
   let mean = stats[i].x;
   let rstd = stats[i].y;
 
   var plain = 0.0;
   var weighted = 0.0;
-  for (var b = 0u; b < WIDTH; b++) {
+  for (var b = 0u; b < params.width; b++) {
     let c = channel + b;
     var k = scale[c];
     var shift = bias[c];
@@ -70,7 +70,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
   plain *= inverse * rstd;
   weighted *= inverse * rstd * rstd;
 
-  for (var b = 0u; b < WIDTH; b++) {
+  for (var b = 0u; b < params.width; b++) {
     let c = channel + b;
     var k = scale[c] * rstd;
     if (MODULATION) { k *= modulation[n * 2u * row + c] + T(1.0); }

@@ -3,7 +3,7 @@
 // i / WIDTH in steps of ROWS.
 // Constants: T, LANES, WIDTH, SILU, MODULATION as there; THREADS (a power of two, 64..256), ROWS (a power of two, ROWS * WIDTH <= THREADS).
 // Grid: one workgroup a group, count = N * groups. Workgroup memory 4 * THREADS bytes.
-struct Params { pixels: u32, groups: u32, count: u32, eps: f32 }
+struct Params { pixels: u32, groups: u32, width: u32, rows: u32, count: u32, eps: f32 }
 @group(0) @binding(0) var<storage, read> x: array<T>;
 @group(0) @binding(1) var<storage, read> scale: array<T>;
 @group(0) @binding(2) var<storage, read> bias: array<T>;
@@ -37,20 +37,20 @@ fn main(@builtin(local_invocation_index) i: u32, @builtin(workgroup_id) group: v
   let index = group.x + group.y * groups.x;
   if (index >= params.count) { return; }
   let n = index / params.groups;
-  let row = params.groups * WIDTH;
-  let c = (index % params.groups) * WIDTH + i % WIDTH;
-  let start = i / WIDTH;
-  // Invocations beyond ROWS * WIDTH do no pixels.
-  let end = select(0u, params.pixels, start < ROWS);
+  let row = params.groups * params.width;
+  let c = (index % params.groups) * params.width + i % params.width;
+  let start = i / params.width;
+  // Invocations beyond params.rows * params.width do no pixels.
+  let end = select(0u, params.pixels, start < params.rows);
   let first = n * params.pixels * row + c;
-  let inverse = 1.0 / f32(params.pixels * WIDTH * LANES);
+  let inverse = 1.0 / f32(params.pixels * params.width * LANES);
 
   var sum = T();
-  for (var p = start; p < end; p += ROWS) { sum += x[first + p * row]; }
+  for (var p = start; p < end; p += params.rows) { sum += x[first + p * row]; }
   let rough = reduce(i, vec2<f32>(total(sum), 0.0)).x * inverse;
   var off = T();
   var squares = T();
-  for (var p = start; p < end; p += ROWS) {
+  for (var p = start; p < end; p += params.rows) {
     let d = x[first + p * row] - rough;
     off += d;
     squares += d * d;
@@ -67,7 +67,7 @@ fn main(@builtin(local_invocation_index) i: u32, @builtin(workgroup_id) group: v
     factor *= m;
     shift = shift * m + modulation[(n * 2u + 1u) * row + c];
   }
-  for (var p = start; p < end; p += ROWS) {
+  for (var p = start; p < end; p += params.rows) {
     let at = first + p * row;
     var u = (x[at] - mean) * factor + shift;
     if (SILU) { u = u / (T(1.0) + exp(-clamp(u, T(-80.0), T(80.0)))); }

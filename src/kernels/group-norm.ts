@@ -94,12 +94,12 @@ export function groupNorm(x: Tensor, scale: Tensor, bias: Tensor, options: Group
   const constants = {
     T,
     LANES: lanes,
-    WIDTH: width,
     SILU: silu,
     MODULATION: modulation !== undefined,
-    ...(onWorkgroups ? { THREADS: threads, ROWS: rows } : {}),
+    ...(onWorkgroups ? { THREADS: threads } : {}),
   };
   const grid = onWorkgroups ? linearGrid(count, 1) : linearGrid(count, 16);
+  const params = { pixels, groups, width, count, ...(onWorkgroups ? { rows } : {}) };
   const m = modulation ?? scale;
 
   const y = device.empty(x.shape);
@@ -107,7 +107,7 @@ export function groupNorm(x: Tensor, scale: Tensor, bias: Tensor, options: Group
   const forward = onWorkgroups
     ? kernel('group-norm-workgroup', forwardWorkgroupSource, constants)
     : kernel('group-norm', forwardSource, constants);
-  device.run(forward, { x, scale, bias, modulation: m, y, stats }, { pixels, groups, count, eps }, grid, { flops: 9 * x.size });
+  device.run(forward, { x, scale, bias, modulation: m, y, stats }, { ...params, eps }, grid, { flops: 9 * x.size });
 
   // With h = (x − mean)·rstd, du = dy·act'(u) and k = scale·(1 + m₁):
   //     dx = rstd·(k·du − mean(k·du) − h·mean(k·du·h)), means over the group;
@@ -121,7 +121,7 @@ export function groupNorm(x: Tensor, scale: Tensor, bias: Tensor, options: Group
       ? kernel('group-norm-backward-workgroup', backwardWorkgroupSource, constants)
       : kernel('group-norm-backward', backwardSource, constants);
     const tensors = { x, dy, stats, scale, bias, modulation: m, dx, sums };
-    device.run(backward, tensors, { pixels, groups, count }, grid, { flops: 14 * x.size });
+    device.run(backward, tensors, params, grid, { flops: 14 * x.size });
     let dscale: Tensor | null = null;
     let dbias: Tensor | null = null;
     let dmodulation: Tensor | null = null;

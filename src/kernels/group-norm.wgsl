@@ -5,7 +5,7 @@
 // The variance is centred, and the second pass corrects the mean by the mean of the deviations.
 // Constants: T (f32 or vec4<f32>), LANES (1 or 4), WIDTH (T a group and pixel), SILU, MODULATION (bool).
 // Grid: one invocation a group, count = N * groups; workgroups of 16.
-struct Params { pixels: u32, groups: u32, count: u32, eps: f32 }
+struct Params { pixels: u32, groups: u32, width: u32, count: u32, eps: f32 }
 @group(0) @binding(0) var<storage, read> x: array<T>;
 @group(0) @binding(1) var<storage, read> scale: array<T>;
 @group(0) @binding(2) var<storage, read> bias: array<T>;
@@ -24,21 +24,21 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
   let i = id.x + id.y * groups.x * 16u;
   if (i >= params.count) { return; }
   let n = i / params.groups;
-  let channel = (i % params.groups) * WIDTH;
-  let row = params.groups * WIDTH;
+  let channel = (i % params.groups) * params.width;
+  let row = params.groups * params.width;
   let first = n * params.pixels * row + channel;
   let end = first + params.pixels * row;
-  let inverse = 1.0 / f32(params.pixels * WIDTH * LANES);
+  let inverse = 1.0 / f32(params.pixels * params.width * LANES);
 
   var sum = T();
   for (var at = first; at < end; at += row) {
-    for (var b = 0u; b < WIDTH; b++) { sum += x[at + b]; }
+    for (var b = 0u; b < params.width; b++) { sum += x[at + b]; }
   }
   let rough = total(sum) * inverse;
   var off = T();
   var squares = T();
   for (var at = first; at < end; at += row) {
-    for (var b = 0u; b < WIDTH; b++) {
+    for (var b = 0u; b < params.width; b++) {
       let d = x[at + b] - rough;
       off += d;
       squares += d * d;
@@ -49,7 +49,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
   let rstd = inverseSqrt(max(total(squares) * inverse - correction * correction, 0.0) + params.eps);
   stats[i] = vec2<f32>(mean, rstd);
 
-  for (var b = 0u; b < WIDTH; b++) {
+  for (var b = 0u; b < params.width; b++) {
     let c = channel + b;
     var factor = scale[c] * rstd;
     var shift = bias[c];

@@ -29,7 +29,8 @@ export function latentConstraint(z: Tensor, options: LatentConstraintOptions = {
   const { groups, k, elements, length, constants, forwardSource } = layout('latentConstraint', z);
   check(
     k > 1 || allowSingle,
-    () => `latentConstraint: K is 1 in [${z.shape}]; a standard deviation needs at least 2 latents an image (or allowSingle)`,
+    () =>
+      `latentConstraint: K is 1 in [${z.shape}]; a standard deviation needs at least 2 latents an image (or allowSingle)`,
   );
   const prior = { mean, deviation: std, weight: k > 1 ? 1 : 0 };
   const parts = device.empty([groups, partsOf(length)]);

@@ -1,12 +1,11 @@
 /** Mean absolute error of each image (the first term of Eq. 10). */
 import { differentiable } from '../engine/autograd.ts';
-import { check } from '../engine/errors.ts';
 import { kernel, linearGrid } from '../engine/kernel.ts';
 import { sizeOf, type Tensor } from '../engine/tensor.ts';
 import source from './mae.wgsl';
 import backwardSource from './mae-backward.wgsl';
 import backwardTargetSource from './mae-backward-target.wgsl';
-import { partsOf, rowSum, totalSource } from './row-sum.ts';
+import { partsOf, rowSum, targetGroup, totalSource } from './row-sum.ts';
 
 /**
  * mean |x − y| over all axes but the first: torch's `(x - y).abs().flatten(1).mean(1)`, with gradient 0 where x = y.
@@ -25,7 +24,12 @@ export function mae(x: Tensor, y: Tensor): Tensor {
   const length = wide ? elements / 4 : elements;
   const parts = device.empty([rows, partsOf(length)]);
   const params = { rows, length, parts: partsOf(length), group };
-  device.run(kernel('mae', source + totalSource(wide), constants), { x, y, parts }, params, linearGrid(parts.size));
+  device.run(
+    kernel('mae', source + totalSource(wide), constants),
+    { x, y, parts },
+    params,
+    linearGrid(parts.size),
+  );
 
   // d/dx = sign(x − y) / elements; d/dy is its negative, summed over the K images of a target.
   return differentiable('mae', [x, y], rowSum(parts, 1 / elements), (dy, [needsX, needsY]) => {
@@ -35,7 +39,12 @@ export function mae(x: Tensor, y: Tensor): Tensor {
     if (needsX) {
       dx = device.empty(x.shape);
       const count = rows * length;
-      device.run(kernel('mae-backward', backwardSource, constants), { x, y, dy, dx }, { count, length, group, scale }, linearGrid(count));
+      device.run(
+        kernel('mae-backward', backwardSource, constants),
+        { x, y, dy, dx },
+        { count, length, group, scale },
+        linearGrid(count),
+      );
     }
     if (needsY) {
       dtarget = device.empty(y.shape);
@@ -49,20 +58,4 @@ export function mae(x: Tensor, y: Tensor): Tensor {
     }
     return [dx, dtarget];
   });
-}
-
-/**
- * K of images x [B·K, ...] compared with targets y [B, ...].
- * @throws ShapeError unless the images are f32, of equal shape, and N is a multiple of B
- */
-export function targetGroup(name: string, x: Tensor, y: Tensor): number {
-  check(x.dtype === 'f32' && y.dtype === 'f32', () => `${name}: images are ${x.dtype} and ${y.dtype}, wanted f32`);
-  const [n, ...image] = x.shape;
-  const [b, ...target] = y.shape;
-  check(x.size > 0 && x.rank >= 2, () => `${name}: images [${x.shape}] have no elements; wanted [N, ...]`);
-  check(
-    n !== undefined && b !== undefined && n % b === 0 && String(image) === String(target),
-    () => `${name}: images [${x.shape}] do not fit targets [${y.shape}]: wanted [B·K, ...] and [B, ...]`,
-  );
-  return n / b;
 }

@@ -11,9 +11,8 @@ import { differentiable } from '../engine/autograd.ts';
 import { check } from '../engine/errors.ts';
 import { kernel, linearGrid } from '../engine/kernel.ts';
 import { sizeOf, Tensor } from '../engine/tensor.ts';
-import { targetGroup } from './mae.ts';
 import { sum } from './reduce.ts';
-import { partsOf, rowSum } from './row-sum.ts';
+import { partsOf, rowSum, targetGroup } from './row-sum.ts';
 import backwardColumnsSource from './ssim-backward-columns.wgsl';
 import backwardRowsSource from './ssim-backward-rows.wgsl';
 import columnsSource from './ssim-columns.wgsl';
@@ -43,7 +42,10 @@ const window = (() => {
  * @throws ShapeError
  */
 export function ssimTarget(y: Tensor): SsimTarget {
-  check(y.rank === 4 && y.dtype === 'f32' && y.size > 0, () => `ssim: target is ${y.dtype} [${y.shape}], wanted f32 [B, H, W, C]`);
+  check(
+    y.rank === 4 && y.dtype === 'f32' && y.size > 0,
+    () => `ssim: target is ${y.dtype} [${y.shape}], wanted f32 [B, H, W, C]`,
+  );
   const { device } = y;
   const [, height, width, channels] = y.shape as [number, number, number, number];
   const rows = rowMoments(y, y, 1, 1);
@@ -108,7 +110,10 @@ function rowMoments(x: Tensor, y: Tensor, groupX: number, groupY: number): Tenso
 }
 
 /** Partial sums of the map [N, parts], and its slopes [N, H, W, C, 4] in the moments of x when wanted. */
-function map({ x, groupX, y, groupY, moments }: Sides, wantsSlopes: boolean): { parts: Tensor; slopes: Tensor | null } {
+function map(
+  { x, groupX, y, groupY, moments }: Sides,
+  wantsSlopes: boolean,
+): { parts: Tensor; slopes: Tensor | null } {
   const { device } = x;
   const [b, height, width, channels] = x.shape as [number, number, number, number];
   const images = b * groupX;
@@ -119,7 +124,11 @@ function map({ x, groupX, y, groupY, moments }: Sides, wantsSlopes: boolean): { 
     ? '@group(0) @binding(4) var<storage, read_write> slopes: array<vec4<f32>>;\nfn store(at: u32, v: vec4<f32>) { slopes[at] = v; }'
     : 'fn store(at: u32, v: vec4<f32>) {}';
   device.run(
-    kernel(slopes ? 'ssim-map slopes' : 'ssim-map', [windowSource, columnsSource, mapSource, store].join('\n'), window),
+    kernel(
+      slopes ? 'ssim-map slopes' : 'ssim-map',
+      [windowSource, columnsSource, mapSource, store].join('\n'),
+      window,
+    ),
     { rows, target_moments: moments, parts, ...(slopes ? { slopes } : {}) },
     { images, parts: parts.shape[1] as number, height, width, channels, group: groupY },
     linearGrid(parts.size),
@@ -132,7 +141,12 @@ function map({ x, groupX, y, groupY, moments }: Sides, wantsSlopes: boolean): { 
  * With f the map, (a, b, c) = ∂f/∂(μ_x, σ_x², σ_xy) and w the window:
  * dx(q) = dy / (H·W·C) · Σ_p w(q − p) [a(p) + 2 (x(q) − μ_x(p)) b(p) + (y(q) − μ_y(p)) c(p)], columns then rows.
  */
-function backward({ x, groupX, y, groupY, moments }: Sides, slopes: Tensor, dy: Tensor, scale: number): Tensor {
+function backward(
+  { x, groupX, y, groupY, moments }: Sides,
+  slopes: Tensor,
+  dy: Tensor,
+  scale: number,
+): Tensor {
   const { device } = x;
   const [b, height, width, channels] = x.shape as [number, number, number, number];
   const count = b * groupX * height * width * channels;

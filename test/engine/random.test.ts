@@ -1,8 +1,8 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import { kernel } from '../../src/engine/kernel.ts';
 import { type Block, keyOf, normalsOf, philox4x32, uniformOf } from '../../src/engine/philox.ts';
 import philoxSource from '../../src/engine/philox.wgsl';
-import { kernel } from '../../src/engine/kernel.ts';
 import { advance, purposes, randomBits, randomNormal, randomUniform } from '../../src/engine/random.ts';
 import { lcg, testDevice } from '../support.ts';
 
@@ -10,7 +10,11 @@ const test = suite('random');
 
 /** Known answers of philox4x32-10 from Random123 1.09 (examples/kat_vectors): counter, key, result. */
 const known: [Block, [number, number], Block][] = [
-  [[0, 0, 0, 0], [0, 0], [0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8]],
+  [
+    [0, 0, 0, 0],
+    [0, 0],
+    [0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8],
+  ],
   [
     [0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff],
     [0xffffffff, 0xffffffff],
@@ -48,7 +52,10 @@ test('known answers on the device, and 1,000 counters like the host', async () =
   const given = device.tensor(cases.flat(), [6000], 'u32');
   device.run(k, { given, y }, {}, [16, 1, 1]);
   const got = [...(await y.read())];
-  assert.equal(got, cases.flatMap((c) => philox4x32(c.slice(0, 4) as Block, c.slice(4) as [number, number])));
+  assert.equal(
+    got,
+    cases.flatMap((c) => philox4x32(c.slice(0, 4) as Block, c.slice(4) as [number, number])),
+  );
   y.dispose();
   given.dispose();
 });
@@ -63,8 +70,14 @@ test('normal numbers are those of the host in double, at extreme words too', asy
   const random = lcg(4);
   const words: number[] = [];
   // Radius at its ends and where ln u is near 0; angles at the borders of quadrants.
-  for (const a of [0, 1, 255, 256, 0xffffffff, 0xfffffffe, 0xffffff00, 0xfffffeff, 0xff000000, 0x7fffffff, 0x80000000, 0xb504f300]) {
-    for (const b of [0, 0xffffffff, 0x20000000, 0x1fffffff, 0x40000000, 0x3fffffff, 0x60000000, 0x80000000, 0xe0000000]) words.push(a, b);
+  for (const a of [
+    0, 1, 255, 256, 0xffffffff, 0xfffffffe, 0xffffff00, 0xfffffeff, 0xff000000, 0x7fffffff, 0x80000000,
+    0xb504f300,
+  ]) {
+    for (const b of [
+      0, 0xffffffff, 0x20000000, 0x1fffffff, 0x40000000, 0x3fffffff, 0x60000000, 0x80000000, 0xe0000000,
+    ])
+      words.push(a, b);
   }
   while (words.length < 40_000) words.push(Math.floor((random() + 1) * 2 ** 31));
   const pairs = words.length / 2;
@@ -101,7 +114,11 @@ test('elements are philox((element / 4, row, purpose, step), seed)', async () =>
   const shape = [3, 2, 5]; // ten numbers a row: the last block is cut
   const rows = device.tensor([7, 100_000, 0xffffffff], [3], 'u32');
   const options = { seed, purpose, step, rows };
-  const results = device.scope(() => [randomBits(device, shape, options), randomUniform(device, shape, options), randomNormal(device, shape, options)]);
+  const results = device.scope(() => [
+    randomBits(device, shape, options),
+    randomUniform(device, shape, options),
+    randomNormal(device, shape, options),
+  ]);
   const [bits, uniform, normal] = await Promise.all(results.map((t) => t.read()));
   const words = [7, 100_000, 0xffffffff].flatMap((row) =>
     [0, 1, 2].flatMap((block) => philox4x32([block, row, purpose, step], keyOf(seed))).slice(0, 10),
@@ -109,12 +126,14 @@ test('elements are philox((element / 4, row, purpose, step), seed)', async () =>
   assert.equal([...bits!], words);
   assert.equal([...uniform!], words.map(uniformOf));
   const blocks = [7, 100_000, 0xffffffff].flatMap((row) =>
-    [0, 1, 2].flatMap((block) => {
-      const [a, b, c, d] = philox4x32([block, row, purpose, step], keyOf(seed));
-      return [...normalsOf(a, b), ...normalsOf(c, d)];
-    }).slice(0, 10),
+    [0, 1, 2]
+      .flatMap((block) => {
+        const [a, b, c, d] = philox4x32([block, row, purpose, step], keyOf(seed));
+        return [...normalsOf(a, b), ...normalsOf(c, d)];
+      })
+      .slice(0, 10),
   );
-  normal!.forEach((v, i) => assert.ok(Math.abs(v - blocks[i]!) <= 2e-6, `normal ${i}`));
+  for (const [i, v] of normal!.entries()) assert.ok(Math.abs(v - blocks[i]!) <= 2e-6, `normal ${i}`);
   for (const t of [...results, rows]) t.dispose();
 });
 
@@ -143,7 +162,9 @@ test('a replayed program draws fresh numbers from a step on the device', async (
   });
   for (let s = 3; s < 6; s++) {
     const got = await program.run().floats();
-    const eager = device.scope(() => randomUniform(device, [2, 6], { seed: 1, purpose: purposes.dropout, step: s }));
+    const eager = device.scope(() =>
+      randomUniform(device, [2, 6], { seed: 1, purpose: purposes.dropout, step: s }),
+    );
     assert.equal(got, await eager.floats(), `step ${s}`);
     eager.dispose();
   }
@@ -193,11 +214,20 @@ test('errors name the argument', async () => {
   device.scope(() => {
     const options = { seed: 1, purpose: 0 };
     assert.throws(() => randomNormal(device, [], options), /has no first axis/);
-    assert.throws(() => randomNormal(device, [2], { ...options, seed: -1 }), /seed must be an integer in \[0, 2\^53\), got -1/);
+    assert.throws(
+      () => randomNormal(device, [2], { ...options, seed: -1 }),
+      /seed must be an integer in \[0, 2\^53\), got -1/,
+    );
     assert.throws(() => randomNormal(device, [2], { ...options, seed: 0.5 }), /got 0.5/);
     assert.throws(() => randomNormal(device, [2], { ...options, purpose: -1 }), /purpose must be a u32/);
-    assert.throws(() => randomNormal(device, [2], { ...options, step: 1.5 }), /step must be a u32 .* got 1.5/);
-    assert.throws(() => randomNormal(device, [2], { ...options, rows: device.zeros([3], 'u32') }), /rows is u32 \[3\], wanted u32 \[2\]/);
+    assert.throws(
+      () => randomNormal(device, [2], { ...options, step: 1.5 }),
+      /step must be a u32 .* got 1.5/,
+    );
+    assert.throws(
+      () => randomNormal(device, [2], { ...options, rows: device.zeros([3], 'u32') }),
+      /rows is u32 \[3\], wanted u32 \[2\]/,
+    );
     assert.throws(() => advance(device.zeros([1])), /step must be u32 \[1\], got f32 \[1\]/);
   });
 });

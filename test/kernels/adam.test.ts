@@ -17,7 +17,9 @@ for (const [name, attributes] of Object.entries(fixture.cases)) {
     const device = await testDevice();
     const { data: start, shape } = get('start');
     const all = get('gradients').data;
-    const gradients = Array.from({ length: 50 }, (_, t) => all.slice(t * start.length, (t + 1) * start.length));
+    const gradients = Array.from({ length: 50 }, (_, t) =>
+      all.slice(t * start.length, (t + 1) * start.length),
+    );
 
     const eager = device.tensor(start, shape);
     const adam = new Adam(device, eager, settings);
@@ -88,7 +90,12 @@ test('its state outlives the scope that made it, and dispose gives all of it bac
   const p = device.full([4], 1);
   const adam = device.scope(() => new Adam(device, p, { lr: 1 }));
   device.scope(() => adam.step(device.full([4], 1)));
-  assertClose(await p.floats(), [0, 0, 0, 0].map(() => 0), 1e-6, 'step');
+  assertClose(
+    await p.floats(),
+    [0, 0, 0, 0].map(() => 0),
+    1e-6,
+    'step',
+  );
   adam.dispose();
   p.dispose();
   assert.is(device.memory().tensors, before);
@@ -98,12 +105,21 @@ test('errors say which gradient and which option', async () => {
   const device = await testDevice();
   device.scope(() => {
     const p = device.zeros([4]);
-    assert.throws(() => new Adam(device, p, { lr: -1 }), (e: Error) => e instanceof InputError && /lr .* got -1/.test(e.message));
+    assert.throws(
+      () => new Adam(device, p, { lr: -1 }),
+      (e: Error) => e instanceof InputError && /lr .* got -1/.test(e.message),
+    );
     assert.throws(() => new Adam(device, p, { lr: Number.NaN }), /lr .* got NaN/);
-    assert.throws(() => new Adam(device, p, { lr: 1, betas: [0.9, 1] }), /betas must be in \[0, 1\), got 0.9, 1/);
+    assert.throws(
+      () => new Adam(device, p, { lr: 1, betas: [0.9, 1] }),
+      /betas must be in \[0, 1\), got 0.9, 1/,
+    );
     assert.throws(() => new Adam(device, device.zeros([1], 'u32'), { lr: 1 }), /parameter 0 \[1\] is u32/);
     const adam = new Adam(device, p as Tensor, { lr: 1 });
-    assert.throws(() => adam.step([]), (e: Error) => e instanceof ShapeError && /0 gradients for 1 parameters/.test(e.message));
+    assert.throws(
+      () => adam.step([]),
+      (e: Error) => e instanceof ShapeError && /0 gradients for 1 parameters/.test(e.message),
+    );
     assert.throws(() => adam.step(device.zeros([5])), /gradient 0 is f32 \[5\], the parameter is f32 \[4\]/);
     assert.throws(() => device.record('bad', () => new Adam(device, p, { lr: 1 })), /make it before/);
     adam.dispose();

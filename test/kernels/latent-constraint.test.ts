@@ -40,7 +40,9 @@ test('gradient agrees with finite differences of the float64 formula', async () 
   const got = await g!.floats();
   g!.dispose();
   const want = got.map((_, i) => {
-    const [up, down] = [0.01, -0.01].map((h) => loss(Float64Array.from(z, (v, j) => (j === i ? v + h : v)))) as [number, number];
+    const [up, down] = [0.01, -0.01].map((h) =>
+      loss(Float64Array.from(z, (v, j) => (j === i ? v + h : v))),
+    ) as [number, number];
     return (up - down) / 0.02;
   });
   assertClose(got, want, 1e-5, 'dz');
@@ -60,7 +62,10 @@ test('K = 1 is refused, or loses the term of the standard deviation', async () =
   const device = await testDevice();
   const values = device.scope(() => {
     const z = device.full([2, 1, 3], 7);
-    assert.throws(() => latentConstraint(z), (e: Error) => e instanceof ShapeError && /K is 1 in \[2,1,3\]/.test(e.message));
+    assert.throws(
+      () => latentConstraint(z),
+      (e: Error) => e instanceof ShapeError && /K is 1 in \[2,1,3\]/.test(e.message),
+    );
     const { output, pullback } = vjp((u) => latentConstraint(u, { allowSingle: true, mean: 1 }), [z]);
     return [output, pullback()[0], latentStatistics(z)];
   });
@@ -97,7 +102,9 @@ test('latentStatistics are the means of mean_k and std_k', async () => {
 
 test('a shape without latents is refused', async () => {
   const device = await testDevice();
-  device.scope(() => assert.throws(() => latentStatistics(device.zeros([4])), /latents are \[4\], wanted \[B, K, ...\]/));
+  device.scope(() =>
+    assert.throws(() => latentStatistics(device.zeros([4])), /latents are \[4\], wanted \[B, K, ...\]/),
+  );
 });
 
 test.run();

@@ -18,7 +18,9 @@ test('errors name the shapes', async () => {
     const x = device.zeros([6, 4, 4, 1]);
     assert.throws(
       () => mae(x, device.zeros([4, 4, 4, 1])),
-      (e: Error) => e instanceof ShapeError && e.message === 'mae: images [6,4,4,1] do not fit targets [4,4,4,1]: wanted [B·K, ...] and [B, ...]',
+      (e: Error) =>
+        e instanceof ShapeError &&
+        e.message === 'mae: images [6,4,4,1] do not fit targets [4,4,4,1]: wanted [B·K, ...] and [B, ...]',
     );
     assert.throws(() => mae(x, device.zeros([6, 4, 4, 3])), /do not fit targets/);
     assert.throws(() => mae(x, device.zeros([6, 4, 4, 1], 'u32')), /f32 and u32/);

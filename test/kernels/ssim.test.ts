@@ -42,10 +42,21 @@ test('gradient agrees with finite differences', async () => {
   const random = lcg(11);
   const shape = [1, 9, 7, 2];
   const x = Float32Array.from({ length: 126 }, () => 0.5 + 0.4 * random());
-  const y = device.tensor(Float32Array.from(x, (v) => v + 0.2 * random()), shape);
+  const y = device.tensor(
+    Float32Array.from(x, (v) => v + 0.2 * random()),
+    shape,
+  );
   const direction = x.map(() => random());
   const value = async (h: number) => {
-    const t = device.scope(() => ssim(device.tensor(x.map((v, i) => v + h * direction[i]!), shape), y));
+    const t = device.scope(() =>
+      ssim(
+        device.tensor(
+          x.map((v, i) => v + h * direction[i]!),
+          shape,
+        ),
+        y,
+      ),
+    );
     const [v] = await t.floats();
     t.dispose();
     return v!;
@@ -65,7 +76,10 @@ test('gradient agrees with finite differences', async () => {
 test('an image is 1 like itself, with gradient 0', async () => {
   const device = await testDevice();
   const random = lcg(2);
-  const x = device.tensor(Float32Array.from({ length: 300 }, () => 0.5 + 0.5 * random()), [1, 10, 10, 3]);
+  const x = device.tensor(
+    Float32Array.from({ length: 300 }, () => 0.5 + 0.5 * random()),
+    [1, 10, 10, 3],
+  );
   const results = device.scope(() => {
     const { output, pullback } = vjp((u) => ssim(u, x), [x]);
     return [output, pullback()[0]!];
@@ -79,7 +93,8 @@ test('errors name the shapes', async () => {
   const device = await testDevice();
   device.scope(() => {
     const x = device.zeros([3, 4, 4, 1]);
-    const bad = (e: Error) => e instanceof ShapeError && /images \[3,4,4,1\] do not fit targets \[2,4,4,1\]/.test(e.message);
+    const bad = (e: Error) =>
+      e instanceof ShapeError && /images \[3,4,4,1\] do not fit targets \[2,4,4,1\]/.test(e.message);
     assert.throws(() => ssim(x, device.zeros([2, 4, 4, 1])), bad);
     assert.throws(() => ssim(device.zeros([3, 4, 4]), device.zeros([3, 4, 4])), /wanted f32 \[B, H, W, C\]/);
     assert.throws(() => ssim(device.zeros([3, 16]), ssimTarget(x)), /wanted \[N, H, W, C\]/);

@@ -36,7 +36,6 @@ test('refusals name the place and the way out', () => {
   refuses(() => writeFileAtomic(join(folder, 'file', 'x'), 'x'), 'not a folder');
   refuses(() => ensureDirectory(join(folder, 'file')), join(folder, 'file'), 'in the way');
   refuses(() => writeFileAtomic(join(folder, 'n'.repeat(300)), 'x'), 'too long');
-  refuses(() => writeFileAtomic('/proc/none/x', 'x'), '/proc/none/x', 'cannot write');
   assert.equal(readdirSync(folder).sort(), ['a', 'dir', 'file', 'link', 'target']);
 });
 

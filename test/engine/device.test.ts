@@ -1,0 +1,204 @@
+/** The device as a whole: order, losing it, errors in words, times, numbers that are not. */
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { vjp } from '../../src/engine/autograd.ts';
+import { Device } from '../../src/engine/device.ts';
+import {
+  AdapterError,
+  CmapError,
+  check,
+  DeviceLostError,
+  formatBytes,
+  InputError,
+  KernelError,
+  OutOfMemoryError,
+  ShapeError,
+} from '../../src/engine/errors.ts';
+import { kernel, linearGrid } from '../../src/engine/kernel.ts';
+import { affine, exp, sigmoid, silu, square, tanh } from '../../src/kernels/elementwise.ts';
+import { assertClose, testDevice } from '../support.ts';
+
+const test = suite('device');
+
+async function failureOf(promise: Promise<unknown>): Promise<Error> {
+  try {
+    await promise;
+  } catch (error) {
+    return error as Error;
+  }
+  throw new Error('it did not fail');
+}
+
+test('operations run in the order they are called, across host writes and 1,000 dispatches', async () => {
+  const device = await testDevice();
+  const x = device.tensor([1], [1]);
+  const before = affine(x, 10); // must see 1
+  x.write([2]);
+  const after = affine(x, 10); // must see 2
+  let sum = device.full([1], 0);
+  for (let i = 0; i < 1000; i++) {
+    const next = affine(sum, 1, 1);
+    sum.dispose();
+    sum = next;
+  }
+  assert.equal(
+    [...(await before.floats()), ...(await after.floats()), ...(await sum.floats())],
+    [10, 20, 1000],
+  );
+  for (const t of [x, before, after, sum]) t.dispose();
+});
+
+test('two reads at once do not mix', async () => {
+  const device = await testDevice();
+  const a = device.full([300], 1);
+  const b = device.full([300], 2);
+  const [x, y] = await Promise.all([a.floats(), b.floats()]);
+  assert.ok(x!.every((v) => v === 1) && y!.every((v) => v === 2));
+  a.dispose();
+  b.dispose();
+});
+
+test('a closed device rejects reads, syncs and programs with DeviceLostError, however often', async () => {
+  const device = await Device.open();
+  const x = device.full([4], 1);
+  const program = device.record('p', () => affine(x, 2));
+  program.run();
+  const pending = x.floats();
+  device.close();
+  const errors = [
+    await failureOf(pending).catch((e) => e),
+    await failureOf(x.floats()),
+    await failureOf(device.sync()),
+  ];
+  program.run();
+  errors.push(await failureOf(program.outputs.floats()));
+  // The read that was under way may have ended before the device did.
+  for (const error of errors.slice(1)) {
+    assert.instance(error, DeviceLostError);
+    assert.match(error.message, /: device was closed$/);
+  }
+  program.dispose();
+  x.dispose();
+});
+
+test('two devices live side by side, and their tensors do not mix', async () => {
+  const device = await testDevice();
+  const other = await Device.open();
+  const x = device.full([4], 1);
+  const y = other.full([4], 5);
+  const k = kernel(
+    'mixed test',
+    `@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+@compute @workgroup_size(4) fn main(@builtin(global_invocation_id) id: vec3<u32>) { y[id.x] = x[id.x]; }`,
+  );
+  assert.throws(() => device.run(k, { x, y }, {}, [1, 1, 1]), /mixed test: y lives on another device/);
+  assert.equal([...(await y.floats())], [5, 5, 5, 5]);
+  other.close();
+  assert.equal([...(await x.floats())], [1, 1, 1, 1]);
+  x.dispose();
+});
+
+test('a profile has one row a kernel and grid, one time a dispatch', async () => {
+  const device = await testDevice();
+  if (!device.capabilities.timestamps) {
+    const error = await failureOf(device.profile(() => {}));
+    assert.match(error.message, /has no timestamp queries/);
+    return;
+  }
+  const x = device.full([100], 1);
+  const program = device.record('profiled', () => affine(square(x), 2));
+  const profiler = await device.profile(() => {
+    for (let i = 0; i < 300; i++) device.scope(() => affine(affine(x, 2), 2)); // more than a query set holds
+    device.scope(() => square(x));
+    program.run();
+  });
+  const times = await profiler.times();
+  assert.is(times.length, 603);
+  assert.ok(times.every((t) => Number.isFinite(t.microseconds) && t.microseconds >= 0));
+  const table = await profiler.table();
+  const calls = Object.fromEntries(table.map((row) => [row.name.replace(/\[.*/, ''), row.calls]));
+  assert.equal(calls, { 'affine(2,0)': 601, square: 2 });
+  assert.equal(table[0]!.grid, linearGrid(25).join('×'));
+  for (let i = 1; i < table.length; i++) assert.ok(table[i - 1]!.microseconds >= table[i]!.microseconds);
+  // Afterwards nothing is timed.
+  device.scope(() => affine(x, 2));
+  await device.sync();
+  assert.is((await profiler.times()).length, 603);
+  program.dispose();
+  x.dispose();
+});
+
+test('errors are CmapErrors of one line with their own names', () => {
+  const errors = [
+    new ShapeError('a'),
+    new InputError('a'),
+    new AdapterError('a'),
+    new OutOfMemoryError('a'),
+    new DeviceLostError('a'),
+    new KernelError('a', 'source'),
+  ];
+  for (const error of errors) {
+    assert.instance(error, CmapError);
+    assert.is(error.name, error.constructor.name.replace(/^_/, ''));
+  }
+  assert.throws(
+    () => check(false, () => 'op: 3 is not 4'),
+    (e: Error) => e instanceof ShapeError && e.message === 'op: 3 is not 4',
+  );
+  check(true, () => assert.unreachable('built without a failure') as never);
+  assert.equal([0, 1023, 1536, 5 << 20, 3 * 2 ** 30].map(formatBytes), [
+    '0 B',
+    '1023 B',
+    '1.5 KiB',
+    '5.0 MiB',
+    '3.0 GiB',
+  ]);
+});
+
+test('large arguments stay finite: tanh, sigmoid and silu at ±100 and ±10,000', async () => {
+  const device = await testDevice();
+  const x = device.tensor([100, -100, 10_000, -10_000, 0], [5]);
+  for (const [f, want] of [
+    [tanh, [1, -1, 1, -1, 0]],
+    [sigmoid, [1, 0, 1, 0, 0.5]],
+    [silu, [100, 0, 10_000, 0, 0]],
+  ] as const) {
+    const [y, g] = device.scope(() => {
+      const { output, pullback } = vjp(f, [x]);
+      return [output, pullback()[0]!];
+    });
+    assertClose(await y!.floats(), want, 1e-6, 'value');
+    assert.ok((await g!.floats()).every(Number.isFinite), 'gradient');
+    y!.dispose();
+    g!.dispose();
+  }
+  x.dispose();
+});
+
+test('NaN is seen in its bits, on the device and after reading', async () => {
+  const device = await testDevice();
+  // A quiet NaN, a signalling one, negative, ±infinity, the largest number, 0.
+  const words = [0x7fc00000, 0x7f800001, 0xffc00001, 0x7f800000, 0xff800000, 0x7f7fffff, 0];
+  const x = device.tensor(words, [7], 'u32');
+  const y = device.empty([7], 'u32');
+  const k = kernel(
+    'nan test',
+    `@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read_write> y: array<u32>;
+@compute @workgroup_size(7) fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+  y[id.x] = select(0u, 1u, (bitcast<u32>(x[id.x]) & 0x7fffffffu) > 0x7f800000u);
+}`,
+  );
+  device.run(k, { x, y }, {}, [1, 1, 1]);
+  assert.equal([...(await y.read())], [1, 1, 1, 0, 0, 0, 0]);
+  const values = device.tensor([Number.NaN, Number.POSITIVE_INFINITY, -0], [3]);
+  const back = await values.floats();
+  assert.ok(Number.isNaN(back[0]) && back[1] === Number.POSITIVE_INFINITY && Object.is(back[2], -0));
+  const large = device.tensor([89, -200], [2]);
+  const e = exp(large);
+  assert.equal([...(await e.floats())], [Number.POSITIVE_INFINITY, 0]);
+  for (const t of [x, y, values, large, e]) t.dispose();
+});
+
+test.run();
