@@ -2,7 +2,14 @@
 export { checkPgdOptions, type PgdHooks, type PgdOptions, pgd } from './attacks/pgd.ts';
 export { type CmapOptions, checkCmapOptions, paperCifar10, paperImageNet100 } from './cmap/options.ts';
 export { type Purified, type PurifyHooks, purify, type TraceEntry } from './cmap/purify.ts';
-export { type Classifier, classify, classifyByVote, classifyEach, countVotes, type Vote } from './cmap/vote.ts';
+export {
+  type Classifier,
+  classify,
+  classifyByVote,
+  classifyEach,
+  countVotes,
+  type Vote,
+} from './cmap/vote.ts';
 export { fashionMnistClasses, type LabelledImages, loadFashionMnist } from './data/fashion-mnist.ts';
 export { type AdapterRecord, listAdapters, type OpenOptions } from './engine/adapter.ts';
 export { differentiable, noGrad, valueAndGrad, vjp } from './engine/autograd.ts';
@@ -30,6 +37,12 @@ export {
 } from './models.ts';
 export { ConsistencyModel, preconditioning, publishedSigmas, type Sigmas } from './nets/consistency.ts';
 export { type NcsnppConfig, ncsnppCifar10, ncsnppForward, ncsnppPlan } from './nets/ncsnpp.ts';
-export { bindParameters, countParameters, Parameters, type ParameterShapes, type TensorSource } from './nets/parameters.ts';
+export {
+  bindParameters,
+  countParameters,
+  Parameters,
+  type ParameterShapes,
+  type TensorSource,
+} from './nets/parameters.ts';
 export { WideResNet, type WideResNetConfig, wideResNetShapes } from './nets/wide-resnet.ts';
 export { formatProportion, mcnemar, wilson } from './report/statistics.ts';

@@ -27,14 +27,18 @@ export interface LoadedClassifier {
 export function loadConsistencyModel(device: Device, name = 'fashion-mnist-consistency'): LoadedModel {
   const { entry, source } = open(name, 'ncsnpp');
   const sigmas = (entry.sigma as Sigmas | undefined) ?? publishedSigmas;
-  return { name, net: ConsistencyModel.load(device, entry.config as unknown as NcsnppConfig, source, sigmas) };
+  return {
+    name,
+    net: ConsistencyModel.load(device, entry.config as unknown as NcsnppConfig, source, sigmas),
+  };
 }
 
 /** @param name of an entry of weights/manifest.json @throws InputError when it is missing, damaged or another kind */
 export function loadClassifier(device: Device, name = 'fashion-mnist-wrn'): LoadedClassifier {
   const { entry, source } = open(name, 'wide_resnet');
   const net = WideResNet.load(device, entry.config as unknown as WideResNetConfig, source);
-  const classes = (entry.classes as string[] | undefined) ?? Array.from({ length: net.classes }, (_, i) => `class ${i}`);
+  const classes =
+    (entry.classes as string[] | undefined) ?? Array.from({ length: net.classes }, (_, i) => `class ${i}`);
   return { name, net, classes };
 }
 
@@ -59,7 +63,8 @@ export function loadPreset(name: string): Preset {
   if (!found) throw new InputError(`${path}: no preset "${name}"; it has ${Object.keys(presets).join(', ')}`);
   const number = (field: string) => {
     const value = found[field];
-    if (typeof value !== 'number') throw new InputError(`${path}: ${name}.${field} is ${JSON.stringify(value)}, not a number`);
+    if (typeof value !== 'number')
+      throw new InputError(`${path}: ${name}.${field} is ${JSON.stringify(value)}, not a number`);
     return value;
   };
   const cmap = {

@@ -68,11 +68,19 @@ export function relativeError(actual: ArrayLike<number>, expected: ArrayLike<num
   return Math.sqrt(difference) / (reference > 0 ? Math.sqrt(reference) : 1);
 }
 
-export function assertClose(actual: ArrayLike<number>, expected: ArrayLike<number>, tolerance: number, what: string): void {
+export function assertClose(
+  actual: ArrayLike<number>,
+  expected: ArrayLike<number>,
+  tolerance: number,
+  what: string,
+): void {
   const error = relativeError(actual, expected);
   if (error > tolerance || Number.isNaN(error)) {
-    const show = (a: ArrayLike<number>) => Array.from({ length: Math.min(5, a.length) }, (_, i) => (a[i] as number).toPrecision(6)).join(' ');
-    assert.unreachable(`${what}: error ${error.toExponential(2)} > ${tolerance}\n    got  ${show(actual)}\n    want ${show(expected)}`);
+    const show = (a: ArrayLike<number>) =>
+      Array.from({ length: Math.min(5, a.length) }, (_, i) => (a[i] as number).toPrecision(6)).join(' ');
+    assert.unreachable(
+      `${what}: error ${error.toExponential(2)} > ${tolerance}\n    got  ${show(actual)}\n    want ${show(expected)}`,
+    );
   }
 }
 
@@ -94,7 +102,9 @@ export function checkOp(name: string, op: OpTest): void {
   for (const [label, attributes] of Object.entries(fixture.cases)) {
     const prefix = `${label}.`;
     const fields = fixture.names.filter((n) => n.startsWith(prefix)).map((n) => n.slice(prefix.length));
-    const inputNames = fields.filter((n) => n !== 'y' && n !== 'dy' && !(n.startsWith('d') && fields.includes(n.slice(1))));
+    const inputNames = fields.filter(
+      (n) => n !== 'y' && n !== 'dy' && !(n.startsWith('d') && fields.includes(n.slice(1))),
+    );
     const wanted = inputNames.filter((n) => fields.includes(`d${n}`));
     test(label, async () => {
       const device = await testDevice();
@@ -103,10 +113,13 @@ export function checkOp(name: string, op: OpTest): void {
         const { data, shape } = fixture.get(prefix + n);
         inputs[n] = device.tensor(data, shape, data instanceof Float32Array ? 'f32' : 'u32');
       }
-      const apply = (...xs: Tensor[]) => op.run({ ...inputs, ...Object.fromEntries(wanted.map((n, i) => [n, xs[i]])) }, attributes);
+      const apply = (...xs: Tensor[]) =>
+        op.run({ ...inputs, ...Object.fromEntries(wanted.map((n, i) => [n, xs[i]])) }, attributes);
       const targets = wanted.map((n) => inputs[n] as Tensor);
       const want = fixture.get(`${prefix}y`);
-      const dy = fields.includes('dy') ? device.tensor(fixture.get(`${prefix}dy`).data, want.shape) : undefined;
+      const dy = fields.includes('dy')
+        ? device.tensor(fixture.get(`${prefix}dy`).data, want.shape)
+        : undefined;
 
       const eager = device.scope(() => {
         const { output, pullback } = vjp(apply, targets);
@@ -126,12 +139,16 @@ export function checkOp(name: string, op: OpTest): void {
       });
       for (let round = 0; round < 2; round++) {
         const replayed = await Promise.all(program.run().map((t) => t.floats()));
-        replayed.forEach((r, i) => assert.equal(new Uint32Array(r.buffer), new Uint32Array((results[i] as Float32Array).buffer), 'replay'));
+        replayed.forEach((r, i) => {
+          const eagerBits = new Uint32Array((results[i] as Float32Array).buffer);
+          assert.equal(new Uint32Array(r.buffer), eagerBits, 'replay');
+        });
       }
       program.dispose();
 
       if (op.finiteDifferences !== false) {
-        for (let i = 0; i < wanted.length; i++) await midGraphCheck(device, apply, targets, i, wanted[i] as string);
+        for (let i = 0; i < wanted.length; i++)
+          await midGraphCheck(device, apply, targets, i, wanted[i] as string);
       }
       for (const t of [...eager, ...Object.values(inputs)]) t.dispose();
       dy?.dispose();
@@ -159,7 +176,10 @@ async function midGraphCheck(
   const scale = 0.75;
   const at = (v: Float32Array) => {
     const t = device.tensor(v, x.shape);
-    return { t, f: (u: Tensor) => apply(...targets.map((other, j) => (j === index ? affine(u, scale) : other))) };
+    return {
+      t,
+      f: (u: Tensor) => apply(...targets.map((other, j) => (j === index ? affine(u, scale) : other))),
+    };
   };
   let weights: Float32Array | null = null;
   const start = base.map((v) => v / scale);
@@ -199,7 +219,10 @@ async function midGraphCheck(
     best = Math.min(best, Math.abs((up - down) / (2 * step) - exact) / (norm + 1e-6));
   }
   // f32 differences of a smooth function at these steps are good to about 1 %.
-  assert.ok(best < 0.02, `d${name}: finite difference is off by ${best.toExponential(2)} of the gradient's norm`);
+  assert.ok(
+    best < 0.02,
+    `d${name}: finite difference is off by ${best.toExponential(2)} of the gradient's norm`,
+  );
 }
 
 /** Deterministic numbers in [-1, 1). */
@@ -212,7 +235,13 @@ export function lcg(seed: number): () => number {
 }
 
 /** A fixture's [..., C, H, W] as the engine's [..., H, W, C]: arguments of `device.tensor`. */
-export function fromNchw({ data, shape }: { data: Float32Array; shape: readonly number[] }): [Float32Array, number[]] {
+export function fromNchw({
+  data,
+  shape,
+}: {
+  data: Float32Array;
+  shape: readonly number[];
+}): [Float32Array, number[]] {
   const [c, h, w] = shape.slice(-3) as [number, number, number];
   const out = new Float32Array(data.length);
   for (let i = 0; i < data.length; i++) {

@@ -34,10 +34,14 @@ export interface PgdHooks {
 /** @throws InputError naming the field, its value and its range */
 export function checkPgdOptions(o: PgdOptions): void {
   if (!(o.eps >= 0 && o.eps <= 1)) {
-    throw new InputError(`eps must be in [0, 1] pixel units, got ${o.eps}${o.eps > 1 ? `; did you mean ${o.eps}/255?` : ''}`);
+    throw new InputError(
+      `eps must be in [0, 1] pixel units, got ${o.eps}${o.eps > 1 ? `; did you mean ${o.eps}/255?` : ''}`,
+    );
   }
-  if (!Number.isInteger(o.steps) || o.steps < 1) throw new InputError(`steps must be a positive integer, got ${o.steps}`);
-  if (!(o.stepSize > 0 && o.stepSize <= 1)) throw new InputError(`the step size must be in (0, 1], got ${o.stepSize}`);
+  if (!Number.isInteger(o.steps) || o.steps < 1)
+    throw new InputError(`steps must be a positive integer, got ${o.steps}`);
+  if (!(o.stepSize > 0 && o.stepSize <= 1))
+    throw new InputError(`the step size must be in (0, 1], got ${o.stepSize}`);
 }
 
 /**
@@ -59,7 +63,10 @@ export async function pgd(
   const n = x.shape[0] as number;
   check(labels.length === n, () => `pgd: ${labels.length} labels for ${n} images`);
   for (const label of labels) {
-    check(Number.isInteger(label) && label >= 0 && label < classifier.classes, () => `pgd: label ${label} is outside 0..${classifier.classes - 1}`);
+    check(
+      Number.isInteger(label) && label >= 0 && label < classifier.classes,
+      () => `pgd: label ${label} is outside 0..${classifier.classes - 1}`,
+    );
   }
   const target = device.keep(device.tensor(labels, [n], 'u32'));
   const adversarial = device.keep(

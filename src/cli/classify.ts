@@ -15,21 +15,27 @@ export function classifyCommand(): Command {
     .option('--model <name>', 'shipped consistency model', 'fashion-mnist-consistency')
     .option('--classifier <name>', 'shipped classifier', 'fashion-mnist-wrn');
   addCommonOptions(addCmapOptions(command, paperCifar10));
-  return command.action(async (paths: string[], options: Omit<PurifyOptions, 'out'> & { defence: boolean }) => {
-    if (options.defence) {
-      const { images, classifier } = await purifyFiles(paths, { ...options, out: '' });
-      for (const { path, undefended, vote } of images) {
-        const bare = classifier.classes[undefended];
-        const defended = classifier.classes[vote.label];
-        process.stdout.write(`${path}: undefended ${bare}; defended ${defended} (${describeVotes(vote, classifier.classes)})\n`);
+  return command.action(
+    async (paths: string[], options: Omit<PurifyOptions, 'out'> & { defence: boolean }) => {
+      if (options.defence) {
+        const { images, classifier } = await purifyFiles(paths, { ...options, out: '' });
+        for (const { path, undefended, vote } of images) {
+          const bare = classifier.classes[undefended];
+          const defended = classifier.classes[vote.label];
+          process.stdout.write(
+            `${path}: undefended ${bare}; defended ${defended} (${describeVotes(vote, classifier.classes)})\n`,
+          );
+        }
+        return;
       }
-      return;
-    }
-    const device = await openDevice(options);
-    const classifier = loadClassifier(device, options.classifier);
-    const shape = classifier.net.imageShape;
-    const x = device.tensor(readImages(paths, shape), [paths.length, ...shape]);
-    const labels = await classify(classifier.net, x);
-    paths.forEach((path, i) => process.stdout.write(`${path}: undefended ${classifier.classes[labels[i] as number]}\n`));
-  });
+      const device = await openDevice(options);
+      const classifier = loadClassifier(device, options.classifier);
+      const shape = classifier.net.imageShape;
+      const x = device.tensor(readImages(paths, shape), [paths.length, ...shape]);
+      const labels = await classify(classifier.net, x);
+      paths.forEach((path, i) => {
+        process.stdout.write(`${path}: undefended ${classifier.classes[labels[i] as number]}\n`);
+      });
+    },
+  );
 }

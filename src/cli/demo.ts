@@ -11,7 +11,17 @@ import { progress } from '../report/progress.ts';
 import { formatProportion, wilson } from '../report/statistics.ts';
 import { formatTable } from '../report/table.ts';
 import { writeGrid, writeTrace } from './figures.ts';
-import { addCmapOptions, addCommonOptions, type CmapFlags, type CommonOptions, cmapOptions, maybeProfiled, openDevice, parseInteger, parseNumber } from './options.ts';
+import {
+  addCmapOptions,
+  addCommonOptions,
+  type CmapFlags,
+  type CommonOptions,
+  cmapOptions,
+  maybeProfiled,
+  openDevice,
+  parseInteger,
+  parseNumber,
+} from './options.ts';
 
 interface DemoOptions extends CommonOptions, CmapFlags {
   count?: number;
@@ -35,12 +45,19 @@ export function defaultCount(adapter: Pick<AdapterRecord, 'kind' | 'source'>): n
 export function demoCommand(): Command {
   const command = new Command('demo')
     .description('Attack a Fashion-MNIST classifier, purify the images with CMAP, classify by vote.')
-    .option('--count <n>', 'test images; default 4 with SwiftShader, 8 with lavapipe, 64 on a GPU', parseInteger)
+    .option(
+      '--count <n>',
+      'test images; default 4 with SwiftShader, 8 with lavapipe, 64 on a GPU',
+      parseInteger,
+    )
     .option('--eps <x>', 'radius of the L∞ attack, such as 16/255', parseNumber)
     .option('--steps <n>', 'steps of the attack', parseInteger)
     .option('--step-size <x>', 'step size of the attack', parseNumber)
     .option('--out <dir>', 'where to write', 'out/demo')
-    .addHelpText('after', '\nDefaults of the attack and of CMAP: weights/presets.json, tuned for the shipped models.');
+    .addHelpText(
+      'after',
+      '\nDefaults of the attack and of CMAP: weights/presets.json, tuned for the shipped models.',
+    );
   addCommonOptions(addCmapOptions(command));
   return command.action(demo);
 }
@@ -56,7 +73,8 @@ async function demo(flags: CommonOptions & Partial<DemoOptions> & { out: string 
     ...flags,
   };
   const cmap = cmapOptions(options);
-  if (options.count !== undefined && options.count < 1) throw new InputError(`--count must be at least 1, got ${options.count}`);
+  if (options.count !== undefined && options.count < 1)
+    throw new InputError(`--count must be at least 1, got ${options.count}`);
   if (options.count !== undefined) loadFashionMnist({ count: options.count });
   ensureDirectory(options.out);
   const device = await openDevice(options);
@@ -64,16 +82,28 @@ async function demo(flags: CommonOptions & Partial<DemoOptions> & { out: string 
   const classifier = loadClassifier(device, 'fashion-mnist-wrn');
   const count = options.count ?? defaultCount(device.adapter);
   const { images, labels, shape } = loadFashionMnist({ count });
-  const attack = { eps: options.eps, steps: options.steps, stepSize: options.stepSize, randomStart: true, seed: cmap.seed };
+  const attack = {
+    eps: options.eps,
+    steps: options.steps,
+    stepSize: options.stepSize,
+    randomStart: true,
+    seed: cmap.seed,
+  };
 
   let bar: ReturnType<typeof progress> | null = null;
   const records = await maybeProfiled(device, options, () =>
-    evaluate(device, model.net, classifier.net, { images, shape, labels, attack, cmap, batch }, {
-      onProgress: (done, total, what) => {
-        bar ??= progress('demo', total, { quiet: options.quiet });
-        bar.update(done, what);
+    evaluate(
+      device,
+      model.net,
+      classifier.net,
+      { images, shape, labels, attack, cmap, batch },
+      {
+        onProgress: (done, total, what) => {
+          bar ??= progress('demo', total, { quiet: options.quiet });
+          bar.update(done, what);
+        },
       },
-    }),
+    ),
   );
   (bar as ReturnType<typeof progress> | null)?.stop();
   const seconds = (performance.now() - started) / 1000;
@@ -84,8 +114,20 @@ async function demo(flags: CommonOptions & Partial<DemoOptions> & { out: string 
   const { name, driver } = device.adapter;
   const setting = `K ${cmap.k}, ${cmap.iterations} iterations, PGD-${attack.steps}, eps ${(255 * attack.eps).toFixed(0)}/255, n ${n}, ${name}`;
   const image = shape.slice(1) as [number, number, number];
-  const grid = await writeGrid(options.out, records.slice(0, pictured), images, image, classifier.classes, setting);
-  const trace = await writeTrace(options.out, records.map((r) => r.trace), model.net.sigmas.max, `means over ${n} attacked images; ${setting}`);
+  const grid = await writeGrid(
+    options.out,
+    records.slice(0, pictured),
+    images,
+    image,
+    classifier.classes,
+    setting,
+  );
+  const trace = await writeTrace(
+    options.out,
+    records.map((r) => r.trace),
+    model.net.sigmas.max,
+    `means over ${n} attacked images; ${setting}`,
+  );
   const summary = {
     cleanAccuracy: right.clean / n,
     attackedAccuracy: right.attacked / n,
@@ -130,5 +172,7 @@ async function demo(flags: CommonOptions & Partial<DemoOptions> & { out: string 
       ['clean, purified by CMAP', formatProportion(right.defendedClean, n), `${right.defendedClean} of ${n}`],
     ],
   );
-  process.stdout.write(`${table}\n${setting}\n${seconds.toFixed(1)} s, ${(seconds / n).toFixed(2)} s an image\n${path}\n${grid}\n${trace}\n`);
+  process.stdout.write(
+    `${table}\n${setting}\n${seconds.toFixed(1)} s, ${(seconds / n).toFixed(2)} s an image\n${path}\n${grid}\n${trace}\n`,
+  );
 }

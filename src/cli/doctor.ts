@@ -16,7 +16,8 @@ export interface SelfTest {
 /** A 3×3 convolution checked against the host, then repeated for about a second. */
 export async function selfTest(device: Device, milliseconds = 1000): Promise<SelfTest> {
   const [n, side, c] = [8, 14, 48];
-  const wave = (count: number, seed: number) => Float32Array.from({ length: count }, (_, i) => Math.sin(seed + 0.37 * i));
+  const wave = (count: number, seed: number) =>
+    Float32Array.from({ length: count }, (_, i) => Math.sin(seed + 0.37 * i));
   const xs = wave(n * side * side * c, 1);
   const ws = wave(9 * c * c, 2);
   const start = performance.now();
@@ -37,7 +38,9 @@ export async function selfTest(device: Device, milliseconds = 1000): Promise<Sel
         const [iy, ix] = [py + dy - 1, px + dx - 1];
         if (iy < 0 || iy >= side || ix < 0 || ix >= side) continue;
         for (let ci = 0; ci < c; ci++) {
-          sum += (xs[((image * side + iy) * side + ix) * c + ci] as number) * (ws[((dy * 3 + dx) * c + ci) * c + co] as number);
+          sum +=
+            (xs[((image * side + iy) * side + ix) * c + ci] as number) *
+            (ws[((dy * 3 + dx) * c + ci) * c + co] as number);
         }
       }
     }
@@ -62,7 +65,10 @@ export async function selfTest(device: Device, milliseconds = 1000): Promise<Sel
 export function doctorCommand(): Command {
   return new Command('doctor')
     .description('Show the adapters, which one is used and why, and test it for a second.')
-    .option('--adapter <name>', 'hardware, lavapipe, swiftshader, or part of an adapter’s name (or CMAP_ADAPTER)')
+    .option(
+      '--adapter <name>',
+      'hardware, lavapipe, swiftshader, or part of an adapter’s name (or CMAP_ADAPTER)',
+    )
     .option('--json', 'print one JSON object')
     .action(async (options: { adapter?: string; json?: boolean }) => {
       const adapters = await listAdapters({ adapter: options.adapter });
@@ -70,7 +76,9 @@ export function doctorCommand(): Command {
       const test = await selfTest(device);
       const advice = adviceFor(adapters);
       if (options.json) {
-        process.stdout.write(`${JSON.stringify({ adapters, used: device.adapter, selfTest: test, advice }, null, 2)}\n`);
+        process.stdout.write(
+          `${JSON.stringify({ adapters, used: device.adapter, selfTest: test, advice }, null, 2)}\n`,
+        );
       } else {
         const { name, reason, driver, features, limits, profile } = device.adapter;
         const out = (line: string) => process.stdout.write(`${line}\n`);
@@ -78,7 +86,9 @@ export function doctorCommand(): Command {
         for (const a of adapters) out(`  ${a.usable ? 'usable  ' : 'unusable'}  ${a.name}: ${a.why}`);
         out(`used      ${name}: ${reason}`);
         out(`driver    ${driver || 'not stated'}; ${profile} profile; node ${process.version}`);
-        out(`features  ${features.filter((f) => /f16|subgroup|timestamp/.test(f)).join(', ') || 'none of those the kernels use'}`);
+        out(
+          `features  ${features.filter((f) => /f16|subgroup|timestamp/.test(f)).join(', ') || 'none of those the kernels use'}`,
+        );
         out(
           `limits    one tensor ${formatBytes(device.capabilities.maxBinding)}, ${limits.maxComputeInvocationsPerWorkgroup} invocations and ` +
             `${formatBytes(limits.maxComputeWorkgroupStorageSize ?? 0)} a workgroup, subgroups of ${device.capabilities.subgroupSize || 'varying size'}`,

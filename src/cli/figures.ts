@@ -33,25 +33,49 @@ export async function writeGrid(
         captioned(picture(original), r.clean, r.label),
         captioned(picture(r.adversarial), r.attacked, r.label),
         { image: picture(difference) },
-        ...r.purifiedLabels.map((l, j) => captioned(picture(r.purified.subarray(j * size, (j + 1) * size)), l, r.label)),
+        ...r.purifiedLabels.map((l, j) =>
+          captioned(picture(r.purified.subarray(j * size, (j + 1) * size)), l, r.label),
+        ),
         {
           image: picture(r.purified.subarray(0, size).map(() => 1)),
-          captions: [{ text: `${classes[label]}, ${votes[label]} of ${k}`, tone: label === r.label ? ('good' as const) : ('bad' as const) }],
+          captions: [
+            {
+              text: `${classes[label]}, ${votes[label]} of ${k}`,
+              tone: label === r.label ? ('good' as const) : ('bad' as const),
+            },
+          ],
         },
       ],
     };
   });
-  const columns = ['clean', 'adversarial', 'perturbation ×10', ...Array.from({ length: k }, (_, i) => `purified ${i + 1}`), 'vote'];
+  const columns = [
+    'clean',
+    'adversarial',
+    'perturbation ×10',
+    ...Array.from({ length: k }, (_, i) => `purified ${i + 1}`),
+    'vote',
+  ];
   const path = join(folder, 'grid.png');
-  writeFileAtomic(path, await gridToPng({ title: 'CMAP: attacked images, purified', subtitle, columns, rows }));
+  writeFileAtomic(
+    path,
+    await gridToPng({ title: 'CMAP: attacked images, purified', subtitle, columns, rows }),
+  );
   return path;
 }
 
 /** Loss parts, and the latents' mean and standard deviation, over iterations; means over images (the paper's Fig. 6). */
-export async function writeTrace(folder: string, traces: readonly (readonly TraceEntry[])[], sigma: number, subtitle: string): Promise<string> {
+export async function writeTrace(
+  folder: string,
+  traces: readonly (readonly TraceEntry[])[],
+  sigma: number,
+  subtitle: string,
+): Promise<string> {
   const iterations = traces[0]?.length ?? 0;
   const average = (field: keyof TraceEntry) =>
-    Float64Array.from({ length: iterations }, (_, t) => traces.reduce((sum, trace) => sum + (trace[t] as TraceEntry)[field], 0) / traces.length);
+    Float64Array.from(
+      { length: iterations },
+      (_, t) => traces.reduce((sum, trace) => sum + (trace[t] as TraceEntry)[field], 0) / traces.length,
+    );
   const xLabel = 'iteration';
   const chart = {
     title: 'Latent optimisation',
@@ -66,7 +90,11 @@ export async function writeTrace(folder: string, traces: readonly (readonly Trac
           { name: 'SSIM', y: average('ssim') },
         ],
       },
-      { title: 'Latent constraint (Eq. 12)', xLabel, series: [{ name: 'constraint', y: average('constraint') }] },
+      {
+        title: 'Latent constraint (Eq. 12)',
+        xLabel,
+        series: [{ name: 'constraint', y: average('constraint') }],
+      },
       {
         title: 'Latents across K',
         xLabel,

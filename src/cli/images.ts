@@ -15,7 +15,9 @@ export function readImages(paths: readonly string[], shape: readonly [number, nu
     const found = readPng(path);
     const image = channels === 1 ? toGray(found) : toRgb(found);
     if (image.width !== width || image.height !== height) {
-      throw new InputError(`${path}: is ${image.width}×${image.height}, the model takes ${width}×${height}; resize it first`);
+      throw new InputError(
+        `${path}: is ${image.width}×${image.height}, the model takes ${width}×${height}; resize it first`,
+      );
     }
     all.set(imageToFloats(image), i * size);
   });

@@ -15,9 +15,12 @@ const program = new Command('cmap')
   .configureHelp({ showGlobalOptions: true })
   .exitOverride()
   .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'cmap: ')) });
-for (const command of [demoCommand(), doctorCommand(), purifyCommand(), classifyCommand()]) program.addCommand(command);
+for (const command of [demoCommand(), doctorCommand(), purifyCommand(), classifyCommand()])
+  program.addCommand(command);
 for (const command of program.commands) {
-  command.exitOverride().configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'cmap: ')) });
+  command
+    .exitOverride()
+    .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'cmap: ')) });
 }
 
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {

@@ -6,14 +6,21 @@ import { Device } from '../engine/device.ts';
 /** "8/255" or "0.03" -> a number. */
 export function parseNumber(text: string): number {
   const parts = text.split('/').map((part) => (part.trim() === '' ? Number.NaN : Number(part)));
-  const value = parts.length === 2 ? (parts[0] as number) / (parts[1] as number) : parts.length === 1 ? (parts[0] as number) : Number.NaN;
-  if (!Number.isFinite(value)) throw new InvalidArgumentError(`"${text}" is not a number such as 0.03 or 8/255.`);
+  const value =
+    parts.length === 2
+      ? (parts[0] as number) / (parts[1] as number)
+      : parts.length === 1
+        ? (parts[0] as number)
+        : Number.NaN;
+  if (!Number.isFinite(value))
+    throw new InvalidArgumentError(`"${text}" is not a number such as 0.03 or 8/255.`);
   return value;
 }
 
 export function parseInteger(text: string): number {
   const value = Number(text);
-  if (text.trim() === '' || !Number.isSafeInteger(value)) throw new InvalidArgumentError(`"${text}" is not an integer.`);
+  if (text.trim() === '' || !Number.isSafeInteger(value))
+    throw new InvalidArgumentError(`"${text}" is not an integer.`);
   return value;
 }
 
@@ -25,7 +32,10 @@ export interface CommonOptions {
 
 export function addCommonOptions(command: Command): Command {
   return command
-    .option('--adapter <name>', 'hardware, lavapipe, swiftshader, or part of an adapter’s name (or CMAP_ADAPTER)')
+    .option(
+      '--adapter <name>',
+      'hardware, lavapipe, swiftshader, or part of an adapter’s name (or CMAP_ADAPTER)',
+    )
     .option('--profile', 'print the time of every kernel')
     .option('-q, --quiet', 'no progress');
 }
@@ -65,7 +75,11 @@ export async function openDevice(options: CommonOptions): Promise<Device> {
 }
 
 /** Runs `f`, with a table of kernel times after it when `--profile` asks for one. */
-export async function maybeProfiled<T>(device: Device, options: CommonOptions, f: () => Promise<T>): Promise<T> {
+export async function maybeProfiled<T>(
+  device: Device,
+  options: CommonOptions,
+  f: () => Promise<T>,
+): Promise<T> {
   if (!options.profile) return f();
   let result: T | undefined;
   const profiler = await device.profile(async () => {
@@ -83,7 +97,9 @@ export async function maybeProfiled<T>(device: Device, options: CommonOptions, f
         (row.gflops > 0 ? row.gflops.toFixed(2) : '').padStart(8),
         ` ${row.grid.padEnd(15)}`,
         row.name,
-      ].join(' ').concat('\n'),
+      ]
+        .join(' ')
+        .concat('\n'),
     );
   }
   return result as T;

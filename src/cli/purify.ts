@@ -12,7 +12,15 @@ import { type LoadedClassifier, type LoadedModel, loadClassifier, loadConsistenc
 import { writeFileAtomic } from '../report/files.ts';
 import { progress } from '../report/progress.ts';
 import { readImages } from './images.ts';
-import { addCmapOptions, addCommonOptions, cmapOptions, type CmapFlags, type CommonOptions, maybeProfiled, openDevice } from './options.ts';
+import {
+  addCmapOptions,
+  addCommonOptions,
+  cmapOptions,
+  type CmapFlags,
+  type CommonOptions,
+  maybeProfiled,
+  openDevice,
+} from './options.ts';
 
 export interface PurifyOptions extends CommonOptions, CmapFlags {
   out: string;
@@ -79,7 +87,14 @@ export async function purifyFiles(paths: readonly string[], options: PurifyOptio
       if (distance < least) [best, least] = [k, distance];
     }
     const at = (i * cmap.k + best) * size;
-    return { path, undefended: undefended[i] as number, vote, best, purified: generated.slice(at, at + size), trace: result.trace[i] ?? [] };
+    return {
+      path,
+      undefended: undefended[i] as number,
+      vote,
+      best,
+      purified: generated.slice(at, at + size),
+      trace: result.trace[i] ?? [],
+    };
   });
   return { device, model, classifier, images, seconds };
 }
@@ -105,7 +120,10 @@ export function purifyCommand(): Command {
   return command.action(async (paths: string[], options: PurifyOptions) => {
     const names = paths.map((path) => basename(path, extname(path)));
     const twin = names.findIndex((name, i) => names.indexOf(name) !== i);
-    if (twin >= 0) throw new InputError(`${paths[twin]}: two images are named ${names[twin]}; purify them into different --out folders`);
+    if (twin >= 0)
+      throw new InputError(
+        `${paths[twin]}: two images are named ${names[twin]}; purify them into different --out folders`,
+      );
     const { device, model, classifier, images, seconds } = await purifyFiles(paths, options);
     const [height, width, channels] = model.net.imageShape;
     images.forEach((image, i) => {
@@ -126,7 +144,9 @@ export function purifyCommand(): Command {
         trace: image.trace,
       };
       writeFileAtomic(`${target}.json`, `${JSON.stringify(record, null, 1)}\n`);
-      process.stdout.write(`${image.path}: ${describeVotes(image.vote, classifier.classes)} -> ${target}.purified.png\n`);
+      process.stdout.write(
+        `${image.path}: ${describeVotes(image.vote, classifier.classes)} -> ${target}.purified.png\n`,
+      );
     });
   });
 }

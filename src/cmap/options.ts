@@ -28,18 +28,32 @@ export const paperCifar10: CmapOptions = {
 };
 
 /** The released scripts' values for ImageNet-100 at 64×64. */
-export const paperImageNet100: CmapOptions = { ...paperCifar10, k: 5, iterations: 300, alpha: 0.5, lambda: 2e-4 };
+export const paperImageNet100: CmapOptions = {
+  ...paperCifar10,
+  k: 5,
+  iterations: 300,
+  alpha: 0.5,
+  lambda: 2e-4,
+};
 
 /** @throws InputError naming the field, its value and its range */
 export function checkCmapOptions(o: CmapOptions): void {
   const rules: [keyof CmapOptions, boolean, string][] = [
-    ['k', Number.isInteger(o.k) && o.k >= 2, 'an integer of at least 2 (the spread of the latents needs two)'],
+    [
+      'k',
+      Number.isInteger(o.k) && o.k >= 2,
+      'an integer of at least 2 (the spread of the latents needs two)',
+    ],
     ['iterations', Number.isInteger(o.iterations) && o.iterations >= 1, 'a positive integer'],
     ['lr', Number.isFinite(o.lr) && o.lr > 0, 'a positive number'],
     ['alpha', Number.isFinite(o.alpha) && o.alpha >= 0, 'a number of at least 0'],
     ['lambda', Number.isFinite(o.lambda) && o.lambda >= 0, 'a number of at least 0'],
     ['betas', o.betas.length === 2 && o.betas.every((b) => b >= 0 && b < 1), 'two numbers in [0, 1)'],
-    ['seed', Number.isInteger(o.seed) && o.seed >= 0 && o.seed <= Number.MAX_SAFE_INTEGER, 'a non-negative integer'],
+    [
+      'seed',
+      Number.isInteger(o.seed) && o.seed >= 0 && o.seed <= Number.MAX_SAFE_INTEGER,
+      'a non-negative integer',
+    ],
   ];
   for (const [name, ok, rule] of rules) {
     if (!ok) throw new InputError(`${name} must be ${rule}, got ${o[name]}`);

@@ -65,7 +65,12 @@ export interface PurifyHooks {
  * Purifies images.
  * @param x [B, H, W, C] in [0, 1]
  */
-export async function purify(model: ConsistencyModel, x: Tensor, options: CmapOptions, hooks: PurifyHooks = {}): Promise<Purified> {
+export async function purify(
+  model: ConsistencyModel,
+  x: Tensor,
+  options: CmapOptions,
+  hooks: PurifyHooks = {},
+): Promise<Purified> {
   checkCmapOptions(options);
   const loop = new PurifyLoop(model, x, options, hooks);
   try {
@@ -116,7 +121,10 @@ class PurifyLoop {
     this.latents = device.keep(
       device.scope(() => {
         if (hooks.latents) {
-          check(String(hooks.latents.shape) === String(shape), () => `purify: latents are [${hooks.latents?.shape}], wanted [${shape}]`);
+          check(
+            String(hooks.latents.shape) === String(shape),
+            () => `purify: latents are [${hooks.latents?.shape}], wanted [${shape}]`,
+          );
           return affine(hooks.latents, 1);
         }
         const rows = hooks.imageIds ? device.tensor(hooks.imageIds, [b], 'u32') : undefined;
@@ -128,7 +136,10 @@ class PurifyLoop {
     model.prepare(sigma);
 
     // What depends on the image alone is not repeated at every iteration.
-    const { target, similarity } = device.scope(() => ({ target: affine(x, 2, -1), similarity: ssimTarget(x) }));
+    const { target, similarity } = device.scope(() => ({
+      target: affine(x, 2, -1),
+      similarity: ssimTarget(x),
+    }));
     this.constants = [device.keep(target), device.keep(similarity.moments)];
     const elements = height * width * channels;
     this.program = device.record('cmap iteration', () => {
@@ -165,8 +176,12 @@ class PurifyLoop {
       const row = (t * b + i) * fields.length;
       return Object.fromEntries(fields.map((name, j) => [name, values[row + j]])) as unknown as TraceEntry;
     };
-    const trace = Array.from({ length: b }, (_, i) => Array.from({ length: options.iterations }, (_, t) => at(t, i)));
-    const images = device.keep(device.scope(() => reshape(affine(this.program.outputs.images, 1), this.latents.shape)));
+    const trace = Array.from({ length: b }, (_, i) =>
+      Array.from({ length: options.iterations }, (_, t) => at(t, i)),
+    );
+    const images = device.keep(
+      device.scope(() => reshape(affine(this.program.outputs.images, 1), this.latents.shape)),
+    );
     return { images, latents: device.keep(this.latents.alias()), trace };
   }
 

@@ -22,7 +22,12 @@ export interface Node {
 let recording = true;
 
 /** Attaches the gradient of an operation to its output. Returns the output. */
-export function differentiable(name: string, inputs: readonly Tensor[], output: Tensor, backward: Node['backward']): Tensor {
+export function differentiable(
+  name: string,
+  inputs: readonly Tensor[],
+  output: Tensor,
+  backward: Node['backward'],
+): Tensor {
   if (recording && inputs.some((x) => x.node)) output.node = { name, inputs, backward };
   return output;
 }
@@ -66,7 +71,10 @@ export function vjp(
 }
 
 /** Value and gradient of a function whose output is summed. */
-export function valueAndGrad(f: (...inputs: Tensor[]) => Tensor, inputs: readonly Tensor[]): { value: Tensor; gradients: Tensor[] } {
+export function valueAndGrad(
+  f: (...inputs: Tensor[]) => Tensor,
+  inputs: readonly Tensor[],
+): { value: Tensor; gradients: Tensor[] } {
   const { output, pullback } = vjp(f, inputs);
   return { value: output, gradients: pullback() };
 }
@@ -95,7 +103,9 @@ function pull(output: Tensor, wanted: readonly Tensor[], cotangent: Tensor | und
       top[1]++;
       const parent = parents[next] as Tensor;
       if (parent.node === gone) {
-        throw new CmapError(`pullback: an input [${parent.shape}] of ${tensor.node?.name} was disposed; end its scope after the pullback`);
+        throw new CmapError(
+          `pullback: an input [${parent.shape}] of ${tensor.node?.name} was disposed; end its scope after the pullback`,
+        );
       }
       if (parent.node && !reaches.has(parent)) stack.push([parent, 0]);
     } else {

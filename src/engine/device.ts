@@ -76,7 +76,8 @@ export class Device {
     this.#staging = new BufferPool(handle, handle.limits.maxBufferSize, STAGING, fail);
     this.#slots = handle.createBuffer({ size: SLOT * SLOTS, usage: UNIFORM, label: 'params' });
     handle.lost.then((info) => {
-      if (info.reason !== 'destroyed') fail(new DeviceLostError(`${adapter.name}: device lost: ${info.message}`));
+      if (info.reason !== 'destroyed')
+        fail(new DeviceLostError(`${adapter.name}: device lost: ${info.message}`));
       else fail(new DeviceLostError(`${adapter.name}: device was closed`));
     });
     handle.addEventListener('uncapturederror', (event) => {
@@ -110,7 +111,10 @@ export class Device {
 
   /** A tensor with the given elements, row-major. f16 takes 16-bit patterns. */
   tensor(data: HostData | readonly number[], shape: Shape = [data.length], dtype: DType = 'f32'): Tensor {
-    check(data.length === sizeOf(shape), () => `tensor: [${shape}] wants ${sizeOf(shape)} elements, got ${data.length}`);
+    check(
+      data.length === sizeOf(shape),
+      () => `tensor: [${shape}] wants ${sizeOf(shape)} elements, got ${data.length}`,
+    );
     const recorder = this.#recorder;
     this.#recorder = null; // data from the host is a constant of the program, not part of it
     try {
@@ -129,7 +133,12 @@ export class Device {
     if (dtype === 'f32') bits.setFloat32(0, value);
     else if (dtype === 'i32') bits.setInt32(0, value);
     else bits.setUint32(0, value);
-    this.run(kernel('fill', fillSource), { y: out }, { count: out.size, bits: bits.getUint32(0) }, linearGrid(out.size));
+    this.run(
+      kernel('fill', fillSource),
+      { y: out },
+      { count: out.size, bits: bits.getUint32(0) },
+      linearGrid(out.size),
+    );
     return out;
   }
 
@@ -142,12 +151,20 @@ export class Device {
     const out = this.empty(a.shape);
     const wide = a.size % 4 === 0;
     const count = wide ? a.size / 4 : a.size;
-    this.run(kernel('accumulate', accumulateSource, { T: wide ? 'vec4<f32>' : 'f32' }), { a, b, y: out }, { count }, linearGrid(count));
+    this.run(
+      kernel('accumulate', accumulateSource, { T: wide ? 'vec4<f32>' : 'f32' }),
+      { a, b, y: out },
+      { count },
+      linearGrid(count),
+    );
     return out;
   }
 
   write(tensor: Tensor, data: HostData | readonly number[]): void {
-    check(data.length === tensor.size, () => `write: tensor [${tensor.shape}] has ${tensor.size} elements, got ${data.length}`);
+    check(
+      data.length === tensor.size,
+      () => `write: tensor [${tensor.shape}] has ${tensor.size} elements, got ${data.length}`,
+    );
     const types = { f32: Float32Array, u32: Uint32Array, i32: Int32Array, f16: Uint16Array };
     const Type = types[tensor.dtype];
     let values = data instanceof Type ? data : Type.from(data);
@@ -283,9 +300,18 @@ export class Device {
    * @param params by the names of the fields of its `params` struct
    * @param grid workgroups in x, y, z
    */
-  run(k: Kernel, tensors: Readonly<Record<string, Tensor>>, params: ParamValues, grid: Grid, work: Work = {}): void {
+  run(
+    k: Kernel,
+    tensors: Readonly<Record<string, Tensor>>,
+    params: ParamValues,
+    grid: Grid,
+    work: Work = {},
+  ): void {
     for (const n of grid) {
-      check(n >= 1 && n <= this.capabilities.maxGrid, () => `${k.name}: grid [${grid}] is outside 1..${this.capabilities.maxGrid}`);
+      check(
+        n >= 1 && n <= this.capabilities.maxGrid,
+        () => `${k.name}: grid [${grid}] is outside 1..${this.capabilities.maxGrid}`,
+      );
     }
     const storages = k.bindings.map(({ name }) => {
       const tensor = tensors[name];
@@ -294,7 +320,10 @@ export class Device {
       return tensor.live();
     });
     k.bindings.forEach((b, i) => {
-      if (b.writable && storages.indexOf(storages[i] as Storage) !== storages.lastIndexOf(storages[i] as Storage)) {
+      if (
+        b.writable &&
+        storages.indexOf(storages[i] as Storage) !== storages.lastIndexOf(storages[i] as Storage)
+      ) {
         throw new CmapError(`${k.name}: ${b.name} is written and shares memory with another argument`);
       }
     });
@@ -312,7 +341,13 @@ export class Device {
   }
 
   /** Adds one dispatch to the current commands. */
-  dispatch(k: Kernel, pipeline: GPUComputePipeline, bindGroup: GPUBindGroup, grid: Grid, flops: number): void {
+  dispatch(
+    k: Kernel,
+    pipeline: GPUComputePipeline,
+    bindGroup: GPUBindGroup,
+    grid: Grid,
+    flops: number,
+  ): void {
     const profiler = this.#profiler;
     if (profiler) {
       this.#endPass();
@@ -326,7 +361,13 @@ export class Device {
     if (profiler) this.#endPass();
   }
 
-  bindGroup(k: Kernel, layout: GPUBindGroupLayout, storages: readonly Storage[], uniform: GPUBuffer, offset: number): GPUBindGroup {
+  bindGroup(
+    k: Kernel,
+    layout: GPUBindGroupLayout,
+    storages: readonly Storage[],
+    uniform: GPUBuffer,
+    offset: number,
+  ): GPUBindGroup {
     const entries: GPUBindGroupEntry[] = k.bindings.map((b, i) => {
       const storage = storages[i] as Storage;
       return { binding: b.index, resource: { buffer: backed(storage), size: storage.bytes } };
@@ -348,7 +389,13 @@ export class Device {
     if (!encoder) return;
     this.#encoder = null;
     if (this.#slot > 0) {
-      this.handle.queue.writeBuffer(this.#slots, 0, this.#slotBytes.buffer as ArrayBuffer, 0, this.#slot * SLOT);
+      this.handle.queue.writeBuffer(
+        this.#slots,
+        0,
+        this.#slotBytes.buffer as ArrayBuffer,
+        0,
+        this.#slot * SLOT,
+      );
       this.#slot = 0;
     }
     const collectTimes = this.#profiler?.resolve(encoder);
@@ -415,7 +462,9 @@ export class Device {
 
 function backed(storage: Storage): GPUBuffer {
   if (!storage.buffer) {
-    throw new CmapError('a tensor made while a program was recorded has no memory outside it; return it from the program');
+    throw new CmapError(
+      'a tensor made while a program was recorded has no memory outside it; return it from the program',
+    );
   }
   return storage.buffer;
 }

@@ -85,7 +85,10 @@ export function assemble(shortName: string, source: string, constants: Constants
   try {
     reflection = new WgslReflect(code);
   } catch (error) {
-    throw new KernelError(`kernel ${name}: the source was not understood: ${(error as Error).message.split('\n')[0]}`, numbered(code));
+    throw new KernelError(
+      `kernel ${name}: the source was not understood: ${(error as Error).message.split('\n')[0]}`,
+      numbered(code),
+    );
   }
   const bindings = reflection.storage
     .map((v) => ({ name: v.name, index: v.binding, writable: v.access === 'read_write' }))
@@ -105,7 +108,10 @@ export function assemble(shortName: string, source: string, constants: Constants
 function field(member: MemberInfo): ParamField {
   const text = member.type.getTypeName();
   const match = /^(?:vec([234])<?)?(u32|i32|f32|[uif])>?$/.exec(text);
-  if (!match) throw new CmapError(`kernel params: ${member.name}: type ${text} is not a scalar or vector of u32, i32, f32`);
+  if (!match)
+    throw new CmapError(
+      `kernel params: ${member.name}: type ${text} is not a scalar or vector of u32, i32, f32`,
+    );
   const short = match[2] as string;
   const type = (short.length === 1 ? `${short}32` : short) as ParamField['type'];
   return { name: member.name, type, offset: member.offset, length: match[1] ? Number(match[1]) : 1 };

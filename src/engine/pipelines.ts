@@ -28,7 +28,11 @@ export class Pipelines {
     const start = performance.now();
     this.device.pushErrorScope('validation');
     const { module, bind, layout } = this.#parts(k);
-    const pipeline = this.device.createComputePipeline({ label: k.name, layout, compute: { module, entryPoint: 'main' } });
+    const pipeline = this.device.createComputePipeline({
+      label: k.name,
+      layout,
+      compute: { module, entryPoint: 'main' },
+    });
     this.device.popErrorScope().then((error) => {
       if (!error) return;
       this.#made.delete(k); // so that the next use fails again instead of computing nothing
@@ -82,9 +86,13 @@ export class Pipelines {
         visibility: 4, // GPUShaderStage.COMPUTE; the global does not exist in Node
         buffer: { type: b.writable ? 'storage' : 'read-only-storage' },
       }));
-      if (k.paramsIndex >= 0) entries.push({ binding: k.paramsIndex, visibility: 4, buffer: { type: 'uniform' } });
+      if (k.paramsIndex >= 0)
+        entries.push({ binding: k.paramsIndex, visibility: 4, buffer: { type: 'uniform' } });
       const bind = this.device.createBindGroupLayout({ label: key, entries });
-      layouts = { bind, pipeline: this.device.createPipelineLayout({ label: key, bindGroupLayouts: [bind] }) };
+      layouts = {
+        bind,
+        pipeline: this.device.createPipelineLayout({ label: key, bindGroupLayouts: [bind] }),
+      };
       this.#layouts.set(key, layouts);
     }
     const module = this.device.createShaderModule({ label: k.name, code: k.code });

@@ -64,7 +64,9 @@ export class BufferPool {
         if (error) {
           const held = formatBytes(this.liveBytes + this.freeBytes);
           this.onError(
-            new OutOfMemoryError(`${label}: needs ${formatBytes(size)}, the device is full (${held} held); use a smaller batch or K`),
+            new OutOfMemoryError(
+              `${label}: needs ${formatBytes(size)}, the device is full (${held} held); use a smaller batch or K`,
+            ),
           );
         }
       }, this.onError);

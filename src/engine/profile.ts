@@ -80,7 +80,14 @@ export class Profiler {
     const rows = new Map<string, ProfileRow & { flops: number }>();
     for (const { name, grid, microseconds, flops } of await this.times()) {
       const key = `${name} ${grid}`;
-      const row = rows.get(key) ?? { name, grid: grid.join('×'), calls: 0, microseconds: 0, gflops: 0, flops: 0 };
+      const row = rows.get(key) ?? {
+        name,
+        grid: grid.join('×'),
+        calls: 0,
+        microseconds: 0,
+        gflops: 0,
+        flops: 0,
+      };
       row.calls++;
       row.microseconds += microseconds;
       row.flops += flops;

@@ -94,7 +94,11 @@ export class Program<T> {
     for (const [storage, slot] of plan.slots) storage.buffer = this.#buffers[slot] as GPUBuffer;
     // The program owns this memory: disposing of an output must not give it to the pool.
     for (const life of lives) life.storage.references++;
-    this.#uniform = device.handle.createBuffer({ size: params.byteLength, usage: 0x40 | 0x8, label: `params ${name}` });
+    this.#uniform = device.handle.createBuffer({
+      size: params.byteLength,
+      usage: 0x40 | 0x8,
+      label: `params ${name}`,
+    });
     device.handle.queue.writeBuffer(this.#uniform, 0, params.buffer as ArrayBuffer);
   }
 
@@ -131,7 +135,8 @@ export class Program<T> {
     this.device.flush();
     const given = new Set<GPUBuffer>(this.#buffers);
     for (const step of this.#steps) {
-      for (const storage of step.storages) if (storage.buffer && given.has(storage.buffer)) storage.buffer = null;
+      for (const storage of step.storages)
+        if (storage.buffer && given.has(storage.buffer)) storage.buffer = null;
     }
     for (const tensor of this.#outputTensors) tensor.dispose();
     for (const buffer of this.#buffers) this.device.giveBack(buffer);
@@ -200,7 +205,9 @@ export function planMemory(lives: readonly Life[]): { sizes: number[]; slots: Ma
   const tenants: Life[][] = [];
   const slots = new Map<Storage, number>();
   for (const life of [...lives].sort((a, b) => b.storage.bytes - a.storage.bytes)) {
-    let slot = tenants.findIndex((all) => all.every((other) => life.last < other.first || other.last < life.first));
+    let slot = tenants.findIndex((all) =>
+      all.every((other) => life.last < other.first || other.last < life.first),
+    );
     if (slot < 0) {
       slot = tenants.push([]) - 1;
       sizes.push(sizeClass(life.storage.bytes));

@@ -70,7 +70,8 @@ export class Tensor {
 
   /** Fails when the memory was given back; every use on the device goes through this. */
   live(): Storage {
-    if (this.#disposed) throw new CmapError(`tensor [${this.shape}] was disposed; return it from its scope to keep it`);
+    if (this.#disposed)
+      throw new CmapError(`tensor [${this.shape}] was disposed; return it from its scope to keep it`);
     return this.storage;
   }
 
@@ -92,7 +93,10 @@ export class Tensor {
 
   /** Another tensor over the same memory. */
   alias(shape: Shape = this.shape): Tensor {
-    check(sizeOf(shape) === this.size, () => `reshape: [${this.shape}] has ${this.size} elements, [${shape}] has ${sizeOf(shape)}`);
+    check(
+      sizeOf(shape) === this.size,
+      () => `reshape: [${this.shape}] has ${this.size} elements, [${shape}] has ${sizeOf(shape)}`,
+    );
     this.live().references++;
     return this.device.adopt(new Tensor(this.device, shape, this.dtype, this.storage));
   }

@@ -78,7 +78,10 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOpt
     k.rank === 3 && k.shape[0] === batch && k.shape[2] === all && k.size > 0,
     () => `attention: k [${k.shape}] is not [${batch},S,${all}], as q [${q.shape}] asks`,
   );
-  check(String(v.shape) === String(k.shape), () => `attention: v [${v.shape}] is not of the shape of k [${k.shape}]`);
+  check(
+    String(v.shape) === String(k.shape),
+    () => `attention: v [${v.shape}] is not of the shape of k [${k.shape}]`,
+  );
   check(
     Number.isInteger(heads) && heads >= 1 && all % heads === 0,
     () => `attention: ${all} channels do not divide into ${heads} heads`,
@@ -88,7 +91,9 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOpt
   const { scale = 1 / Math.sqrt(channels) } = options;
   const shape = { batch, heads, queries, keys, channels };
   const choice = chooseAttentionKernel(shape, q.device.capabilities, options.variant);
-  return choice.variant === 'composed' ? composed(q, k, v, heads, scale) : fused(q, k, v, shape, scale, choice);
+  return choice.variant === 'composed'
+    ? composed(q, k, v, heads, scale)
+    : fused(q, k, v, shape, scale, choice);
 }
 
 function composed(q: Tensor, k: Tensor, v: Tensor, heads: number, scale: number): Tensor {
@@ -96,7 +101,11 @@ function composed(q: Tensor, k: Tensor, v: Tensor, heads: number, scale: number)
   const split = (x: Tensor) => {
     const t = x.shape[1] as number;
     if (heads === 1) return x;
-    return reshape(transpose(reshape(x, [batch, t, heads, all / heads]), [0, 2, 1, 3]), [batch * heads, t, all / heads]);
+    return reshape(transpose(reshape(x, [batch, t, heads, all / heads]), [0, 2, 1, 3]), [
+      batch * heads,
+      t,
+      all / heads,
+    ]);
   };
   const weights = softmax(matmul(split(q), split(k), { transposeB: true, scale }));
   const y = matmul(weights, split(v));
@@ -122,11 +131,20 @@ function fused(
     D: channels / lanes,
     ...(onWorkgroups ? { PARTS: parts, WIDTH: width, THREADS: threads } : {}),
   };
-  const launch = (name: string, sources: [string, string], tile: boolean, tensors: Record<string, Tensor>, rows: number, products: number) => {
+  const launch = (
+    name: string,
+    sources: [string, string],
+    tile: boolean,
+    tensors: Record<string, Tensor>,
+    rows: number,
+    products: number,
+  ) => {
     const tiles = Math.ceil(rows / (threads / parts));
     const count = batch * heads * (onWorkgroups ? tiles : rows);
     const all = onWorkgroups || tile ? { ...constants, KEYS: choice.keys } : constants;
-    const k = onWorkgroups ? kernel(`${name}-workgroup`, `${sources[1]}\n${join(parts)}`, all) : kernel(name, sources[0], all);
+    const k = onWorkgroups
+      ? kernel(`${name}-workgroup`, `${sources[1]}\n${join(parts)}`, all)
+      : kernel(name, sources[0], all);
     device.run(
       k,
       tensors,
@@ -148,7 +166,14 @@ function fused(
     if (!needs[1] && !needs[2]) return [dq, null, null];
     const dk = device.empty(k.shape);
     const dv = device.empty(v.shape);
-    launch('attention-backward-keys', [keysSource, keysWorkgroupSource], false, { q, k, v, norms, dy, dk, dv }, keys, 4);
+    launch(
+      'attention-backward-keys',
+      [keysSource, keysWorkgroupSource],
+      false,
+      { q, k, v, norms, dy, dk, dv },
+      keys,
+      4,
+    );
     return [dq, dk, dv];
   });
 }

@@ -121,11 +121,19 @@ export function batchNormTraining(
   return { y, mean, variance };
 }
 
-function checkArguments(name: string, x: Tensor, parameters: Partial<BatchNormParameters>, eps: number): void {
+function checkArguments(
+  name: string,
+  x: Tensor,
+  parameters: Partial<BatchNormParameters>,
+  eps: number,
+): void {
   check(x.rank >= 1 && x.size > 0, () => `${name}: x [${x.shape}] is not [...,C] with at least one element`);
   const channels = x.shape.at(-1) as number;
   for (const [key, p] of Object.entries(parameters) as [string, Tensor][]) {
-    check(p.rank === 1 && p.size === channels, () => `${name}: ${key} [${p.shape}] is not [${channels}], the channels of x [${x.shape}]`);
+    check(
+      p.rank === 1 && p.size === channels,
+      () => `${name}: ${key} [${p.shape}] is not [${channels}], the channels of x [${x.shape}]`,
+    );
   }
   check(eps > 0, () => `${name}: eps ${eps} is not positive`);
 }
@@ -134,10 +142,20 @@ function layoutOf(x: Tensor) {
   const rows = x.size / (x.shape.at(-1) as number);
   const layout = batchNormLayout(rows, x.size / rows);
   const { columns, stride, count } = layout;
-  return { T: layout.lanes === 4 ? 'vec4<f32>' : 'f32', layout, params: { rows, columns, stride, count }, grid: linearGrid(count) };
+  return {
+    T: layout.lanes === 4 ? 'vec4<f32>' : 'f32',
+    layout,
+    params: { rows, columns, stride, count },
+    grid: linearGrid(count),
+  };
 }
 
-function apply(x: Tensor, { scale, bias, mean, variance }: BatchNormParameters, eps: number, relu: boolean): Tensor {
+function apply(
+  x: Tensor,
+  { scale, bias, mean, variance }: BatchNormParameters,
+  eps: number,
+  relu: boolean,
+): Tensor {
   const y = x.device.empty(x.shape);
   const { T, params, grid } = layoutOf(x);
   const k = kernel('batch-norm', forwardSource, { T, RELU: relu });
@@ -146,7 +164,15 @@ function apply(x: Tensor, { scale, bias, mean, variance }: BatchNormParameters, 
 }
 
 /** The sums over rows of du and of du·h: [2, C] together, and each as the gradient it is. */
-function sumsOf(x: Tensor, y: Tensor, dy: Tensor, mean: Tensor, variance: Tensor, eps: number, relu: boolean) {
+function sumsOf(
+  x: Tensor,
+  y: Tensor,
+  dy: Tensor,
+  mean: Tensor,
+  variance: Tensor,
+  eps: number,
+  relu: boolean,
+) {
   const { device } = x;
   const channels = mean.size;
   const { T, layout } = layoutOf(x);

@@ -10,7 +10,12 @@ export function scale(x: Tensor, factor: number): Tensor {
   const y = x.device.empty(x.shape);
   const wide = x.size % 4 === 0;
   const count = wide ? x.size / 4 : x.size;
-  x.device.run(kernel('scale', source, { T: wide ? 'vec4<f32>' : 'f32' }), { x, y }, { count, factor }, linearGrid(count));
+  x.device.run(
+    kernel('scale', source, { T: wide ? 'vec4<f32>' : 'f32' }),
+    { x, y },
+    { count, factor },
+    linearGrid(count),
+  );
   // dx = factor · dy
   return differentiable('scale', [x], y, (dy) => [scale(dy, factor)]);
 }

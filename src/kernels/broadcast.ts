@@ -21,7 +21,10 @@ export function broadcastShape(name: string, a: Shape, b: Shape): number[] {
   for (let k = 0; k < rank; k++) {
     const m = a[k - rank + a.length] ?? 1;
     const n = b[k - rank + b.length] ?? 1;
-    check(m === n || m === 1 || n === 1, () => `${name}: [${a}] and [${b}] do not broadcast: ${m} against ${n}`);
+    check(
+      m === n || m === 1 || n === 1,
+      () => `${name}: [${a}] and [${b}] do not broadcast: ${m} against ${n}`,
+    );
     shape.push(m === 1 ? n : m);
   }
   return shape;
@@ -39,7 +42,10 @@ function binary(name: string, f: string, a: Tensor, b: Tensor): Tensor {
   check(a.dtype === 'f32' && b.dtype === 'f32', () => `${name}: ${a.dtype} and ${b.dtype} are not both f32`);
   const shape = broadcastShape(name, a.shape, b.shape);
   const walk = mergeAxes(shape, [stridesIn(shape, a.shape), stridesIn(shape, b.shape)]);
-  check(walk.sizes.length <= maxRank, () => `${name}: [${a.shape}] and [${b.shape}] need more than ${maxRank} axes`);
+  check(
+    walk.sizes.length <= maxRank,
+    () => `${name}: [${a.shape}] and [${b.shape}] need more than ${maxRank} axes`,
+  );
   const y = device.empty(shape);
   const wide = widen(walk);
   const used = wide ?? walk;
@@ -91,7 +97,10 @@ export function div(a: Tensor, b: Tensor): Tensor {
   // da = dy/b, db = −(dy/b)·(a/b)
   return differentiable('div', [a, b], y, (dy, needs) => {
     const da = div(dy, b);
-    return [needs[0] ? sumTo(da, a.shape) : null, needs[1] ? scale(sumTo(mul(da, div(a, b)), b.shape), -1) : null];
+    return [
+      needs[0] ? sumTo(da, a.shape) : null,
+      needs[1] ? scale(sumTo(mul(da, div(a, b)), b.shape), -1) : null,
+    ];
   });
 }
 

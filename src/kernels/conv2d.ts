@@ -48,14 +48,23 @@ export function conv2d(x: Tensor, w: Tensor, options: Conv2dOptions = {}): Tenso
   const [batch, height, width, cin] = x.shape as [number, number, number, number];
   const [kh, kw, wCin, cout] = w.shape as [number, number, number, number];
   check(cin === wCin, () => `conv2d: x [${x.shape}] has ${cin} channels, w [${w.shape}] wants ${wCin}`);
-  check(!bias || (bias.rank === 1 && bias.shape[0] === cout), () => `conv2d: bias [${bias?.shape}] is not [${cout}]`);
+  check(
+    !bias || (bias.rank === 1 && bias.shape[0] === cout),
+    () => `conv2d: bias [${bias?.shape}] is not [${cout}]`,
+  );
   check(Number.isInteger(stride) && stride >= 1, () => `conv2d: stride ${stride} is not a positive integer`);
   const sides = typeof padding === 'number' ? [padding, padding, padding, padding] : padding;
-  check(sides.every((p) => Number.isInteger(p) && p >= 0), () => `conv2d: padding [${sides}] has a side that is not an integer ≥ 0`);
+  check(
+    sides.every((p) => Number.isInteger(p) && p >= 0),
+    () => `conv2d: padding [${sides}] has a side that is not an integer ≥ 0`,
+  );
   const [top, bottom, left, right] = sides as [number, number, number, number];
   const oh = Math.floor((height + top + bottom - kh) / stride) + 1;
   const ow = Math.floor((width + left + right - kw) / stride) + 1;
-  check(oh >= 1 && ow >= 1, () => `conv2d: a ${kh}x${kw} kernel does not fit ${height}x${width} padded by [${sides}]`);
+  check(
+    oh >= 1 && ow >= 1,
+    () => `conv2d: a ${kh}x${kw} kernel does not fit ${height}x${width} padded by [${sides}]`,
+  );
 
   const y = convolve(x, w, bias ?? null, { stride, dilation: 1, top, left }, [batch, oh, ow, cout], variant);
   // dx: dy spread out by the stride, convolved with the kernel flipped and its channels exchanged:
@@ -101,11 +110,21 @@ function convolve(
 function flip(w: Tensor): Tensor {
   const [kh, kw, cin, cout] = w.shape as [number, number, number, number];
   const y = w.device.empty([kh, kw, cout, cin]);
-  w.device.run(kernel('conv2d-flip', flipSource), { w, y }, { taps: kh * kw, cin, cout, count: y.size }, linearGrid(y.size));
+  w.device.run(
+    kernel('conv2d-flip', flipSource),
+    { w, y },
+    { taps: kh * kw, cin, cout, count: y.size },
+    linearGrid(y.size),
+  );
   return y;
 }
 
-function kernelGradient(x: Tensor, dy: Tensor, shape: readonly number[], { stride, top, left }: Geometry): Tensor {
+function kernelGradient(
+  x: Tensor,
+  dy: Tensor,
+  shape: readonly number[],
+  { stride, top, left }: Geometry,
+): Tensor {
   const { device } = x;
   const [, height, width, cin] = x.shape as [number, number, number, number];
   const [batch, oh, ow, cout] = dy.shape as [number, number, number, number];
@@ -122,7 +141,22 @@ function kernelGradient(x: Tensor, dy: Tensor, shape: readonly number[], { strid
   device.run(
     kernel('conv2d-weight', weightSource, { T: v === 4 ? 'vec4<f32>' : 'f32', ROWS: rows }),
     { x, dy, partial },
-    { h: height, wd: width, cin, oh, ow, cout: cout / v, kh, kw, stride, top, left, pixels, chunk, count: parts * blocks },
+    {
+      h: height,
+      wd: width,
+      cin,
+      oh,
+      ow,
+      cout: cout / v,
+      kh,
+      kw,
+      stride,
+      top,
+      left,
+      pixels,
+      chunk,
+      count: parts * blocks,
+    },
     linearGrid(parts * blocks),
     { flops: 2 * pixels * kh * kw * cin * cout },
   );

@@ -28,7 +28,10 @@ export function chooseCrossEntropyKernel(
   forced?: CrossEntropyVariant,
 ): { readonly variant: CrossEntropyVariant; readonly threads: number } {
   const variant = forced ?? (capabilities.cpu || shape.classes <= 32 ? 'registers' : 'workgroup');
-  return { variant, threads: variant === 'registers' ? 0 : ([32, 64, 128].find((t) => t >= shape.classes) ?? 256) };
+  return {
+    variant,
+    threads: variant === 'registers' ? 0 : ([32, 64, 128].find((t) => t >= shape.classes) ?? 256),
+  };
 }
 
 /**
@@ -56,7 +59,9 @@ export function crossEntropy(logits: Tensor, labels: Tensor, options: CrossEntro
   const norms = device.empty([rows, 2]);
   const onWorkgroups = variant === 'workgroup';
   device.run(
-    onWorkgroups ? kernel('cross-entropy-workgroup', workgroupSource, { THREADS: threads }) : kernel('cross-entropy', forwardSource),
+    onWorkgroups
+      ? kernel('cross-entropy-workgroup', workgroupSource, { THREADS: threads })
+      : kernel('cross-entropy', forwardSource),
     { x: logits, labels, loss, norms },
     { rows, classes, smoothing, nan },
     onWorkgroups ? linearGrid(rows, 1) : linearGrid(rows, 16),

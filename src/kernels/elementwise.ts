@@ -42,7 +42,11 @@ function elementwise(name: string, f: string, df: string, x: Tensor): Tensor {
   device.run(forward, { x, y }, { count }, linearGrid(count));
   return differentiable(name, [x], y, (dy) => {
     const dx = device.empty(x.shape);
-    const backward = kernel(`${name}-backward`, `${backwardSource}\nfn df(x: T) -> T { return ${df}; }`, constants);
+    const backward = kernel(
+      `${name}-backward`,
+      `${backwardSource}\nfn df(x: T) -> T { return ${df}; }`,
+      constants,
+    );
     device.run(backward, { x, dy, dx }, { count }, linearGrid(count));
     return [dx];
   });

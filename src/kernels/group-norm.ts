@@ -52,7 +52,8 @@ export function chooseGroupNormKernel(
   const width = perGroup / lanes;
   // A CPU wants one group an invocation, but enough of them to fill two cores' vectors.
   const wanted = forced ?? (capabilities.cpu && shape.batch * shape.groups >= 8 ? 'registers' : 'workgroup');
-  if (wanted === 'registers' || width > 256) return { variant: 'registers', lanes, width, threads: 0, rows: 0 };
+  if (wanted === 'registers' || width > 256)
+    return { variant: 'registers', lanes, width, threads: 0, rows: 0 };
   const threads = [64, 128].find((t) => t >= shape.pixels * width) ?? 256;
   return { variant: 'workgroup', lanes, width, threads, rows: 2 ** Math.floor(Math.log2(threads / width)) };
 }
@@ -69,20 +70,33 @@ export function chooseGroupNormKernel(
 export function groupNorm(x: Tensor, scale: Tensor, bias: Tensor, options: GroupNormOptions): Tensor {
   const { device } = x;
   const { groups, eps, silu = false, modulation, variant } = options;
-  check(x.rank >= 2 && x.size > 0, () => `groupNorm: x [${x.shape}] is not [N,...,C] with at least one element`);
+  check(
+    x.rank >= 2 && x.size > 0,
+    () => `groupNorm: x [${x.shape}] is not [N,...,C] with at least one element`,
+  );
   const batch = x.shape[0] as number;
   const channels = x.shape.at(-1) as number;
   const pixels = sizeOf(x.shape.slice(1, -1));
-  check(Number.isInteger(groups) && groups >= 1, () => `groupNorm: groups ${groups} is not a positive integer`);
+  check(
+    Number.isInteger(groups) && groups >= 1,
+    () => `groupNorm: groups ${groups} is not a positive integer`,
+  );
   check(channels % groups === 0, () => `groupNorm: ${channels} channels do not divide into ${groups} groups`);
   check(eps > 0, () => `groupNorm: eps ${eps} is not positive`);
-  for (const [name, p] of [['scale', scale], ['bias', bias]] as const) {
-    check(p.rank === 1 && p.size === channels, () => `groupNorm: ${name} [${p.shape}] is not [${channels}], the channels of x [${x.shape}]`);
+  for (const [name, p] of [
+    ['scale', scale],
+    ['bias', bias],
+  ] as const) {
+    check(
+      p.rank === 1 && p.size === channels,
+      () => `groupNorm: ${name} [${p.shape}] is not [${channels}], the channels of x [${x.shape}]`,
+    );
   }
   if (modulation) {
     check(
       modulation.rank === 2 && modulation.shape[0] === batch && modulation.shape[1] === 2 * channels,
-      () => `groupNorm: modulation [${modulation.shape}] is not [${batch},${2 * channels}] (x is [${x.shape}])`,
+      () =>
+        `groupNorm: modulation [${modulation.shape}] is not [${batch},${2 * channels}] (x is [${x.shape}])`,
     );
   }
 
@@ -107,7 +121,9 @@ export function groupNorm(x: Tensor, scale: Tensor, bias: Tensor, options: Group
   const forward = onWorkgroups
     ? kernel('group-norm-workgroup', forwardWorkgroupSource, constants)
     : kernel('group-norm', forwardSource, constants);
-  device.run(forward, { x, scale, bias, modulation: m, y, stats }, { ...params, eps }, grid, { flops: 9 * x.size });
+  device.run(forward, { x, scale, bias, modulation: m, y, stats }, { ...params, eps }, grid, {
+    flops: 9 * x.size,
+  });
 
   // With h = (x − mean)·rstd, du = dy·act'(u) and k = scale·(1 + m₁):
   //     dx = rstd·(k·du − mean(k·du) − h·mean(k·du·h)), means over the group;
@@ -128,14 +144,27 @@ export function groupNorm(x: Tensor, scale: Tensor, bias: Tensor, options: Group
     if (needs[1] || needs[2]) {
       dscale = device.empty([channels]);
       dbias = device.empty([channels]);
-      const k = kernel('group-norm-parameters', parametersSource, { T, MODULATION: modulation !== undefined });
-      device.run(k, { sums, modulation: m, dscale, dbias }, { batch, channels: channels / lanes }, linearGrid(channels / lanes));
+      const k = kernel('group-norm-parameters', parametersSource, {
+        T,
+        MODULATION: modulation !== undefined,
+      });
+      device.run(
+        k,
+        { sums, modulation: m, dscale, dbias },
+        { batch, channels: channels / lanes },
+        linearGrid(channels / lanes),
+      );
     }
     if (needs[3]) {
       dmodulation = device.empty([batch, 2 * channels]);
       const each = (batch * channels) / lanes;
       const k = kernel('group-norm-modulation', modulationSource, { T });
-      device.run(k, { sums, scale, bias, dmodulation }, { count: each, channels: channels / lanes }, linearGrid(each));
+      device.run(
+        k,
+        { sums, scale, bias, dmodulation },
+        { count: each, channels: channels / lanes },
+        linearGrid(each),
+      );
     }
     return modulation ? [dx, dscale, dbias, dmodulation] : [dx, dscale, dbias];
   });

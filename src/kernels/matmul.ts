@@ -49,7 +49,11 @@ export function matmul(a: Tensor, b: Tensor, options: MatmulOptions = {}): Tenso
 }
 
 /** db for a b that the batch shares: the sum over the batch. */
-function sharedGradient(a: Tensor, dy: Tensor, { transposeA, transposeB, scale, variant }: MatmulOptions): Tensor {
+function sharedGradient(
+  a: Tensor,
+  dy: Tensor,
+  { transposeA, transposeB, scale, variant }: MatmulOptions,
+): Tensor {
   const flat = (x: Tensor) => x.alias([x.size / (x.shape[2] as number), x.shape[2] as number]);
   if (!transposeA) {
     return transposeB
@@ -70,12 +74,26 @@ function sharedGradient(a: Tensor, dy: Tensor, { transposeA, transposeB, scale, 
  * @param bias [N]
  * @returns [...,N]
  */
-export function linear(x: Tensor, w: Tensor, bias?: Tensor, options: { variant?: MatmulVariant } = {}): Tensor {
+export function linear(
+  x: Tensor,
+  w: Tensor,
+  bias?: Tensor,
+  options: { variant?: MatmulVariant } = {},
+): Tensor {
   const { variant } = options;
-  check(x.rank >= 1 && w.rank === 2, () => `linear: x [${x.shape}] and w [${w.shape}] are not [...,K] and [K,N]`);
+  check(
+    x.rank >= 1 && w.rank === 2,
+    () => `linear: x [${x.shape}] and w [${w.shape}] are not [...,K] and [K,N]`,
+  );
   const [k, n] = w.shape as [number, number];
-  check(x.shape.at(-1) === k, () => `linear: x [${x.shape}] has ${x.shape.at(-1)} features, w [${w.shape}] wants ${k}`);
-  check(!bias || (bias.rank === 1 && bias.shape[0] === n), () => `linear: bias [${bias?.shape}] is not [${n}]`);
+  check(
+    x.shape.at(-1) === k,
+    () => `linear: x [${x.shape}] has ${x.shape.at(-1)} features, w [${w.shape}] wants ${k}`,
+  );
+  check(
+    !bias || (bias.rank === 1 && bias.shape[0] === n),
+    () => `linear: bias [${bias?.shape}] is not [${n}]`,
+  );
   const rows = x.alias([x.size / k, k]);
   const y = gemm({ a: rows, b: w, bias, variant }).alias([...x.shape.slice(0, -1), n]);
   // dx = dy wᵀ, dw = xᵀ dy, dbias = the column sums of dy.
@@ -103,15 +121,22 @@ interface Gemm {
 export function gemm({ a, b, bias, transposeA = false, transposeB = false, scale = 1 }: Gemm): Tensor {
   const { device } = a;
   const ranks = (x: Tensor) => x.rank === 2 || x.rank === 3;
-  check(ranks(a) && ranks(b), () => `matmul: a [${a.shape}] and b [${b.shape}] are not matrices or batches of them`);
+  check(
+    ranks(a) && ranks(b),
+    () => `matmul: a [${a.shape}] and b [${b.shape}] are not matrices or batches of them`,
+  );
   const [aRows, aColumns] = a.shape.slice(-2) as [number, number];
   const [bRows, bColumns] = b.shape.slice(-2) as [number, number];
   const [m, k] = transposeA ? [aColumns, aRows] : [aRows, aColumns];
   const [kOfB, n] = transposeB ? [bColumns, bRows] : [bRows, bColumns];
-  const show = () => `a [${a.shape}]${transposeA ? ' transposed' : ''}, b [${b.shape}]${transposeB ? ' transposed' : ''}`;
+  const show = () =>
+    `a [${a.shape}]${transposeA ? ' transposed' : ''}, b [${b.shape}]${transposeB ? ' transposed' : ''}`;
   check(k === kOfB, () => `matmul: inner dimensions ${k} and ${kOfB} differ: ${show()}`);
   const batch = a.rank === 3 ? (a.shape[0] as number) : b.rank === 3 ? (b.shape[0] as number) : 1;
-  check(b.rank === 2 || a.rank === 2 || b.shape[0] === batch, () => `matmul: batches ${a.shape[0]} and ${b.shape[0]} differ: ${show()}`);
+  check(
+    b.rank === 2 || a.rank === 2 || b.shape[0] === batch,
+    () => `matmul: batches ${a.shape[0]} and ${b.shape[0]} differ: ${show()}`,
+  );
 
   const y = device.empty(a.rank === 3 || b.rank === 3 ? [batch, m, n] : [m, n]);
   const wide = n % 4 === 0 && !transposeB;

@@ -10,7 +10,10 @@ import { reshape, transpose } from './shape.ts';
 export function pixelUnshuffle(x: Tensor, p: number): Tensor {
   const [n, h, w, c] = x.shape as readonly [number, number, number, number];
   check(x.rank === 4, () => `pixelUnshuffle: [${x.shape}] is not [N,H,W,C]`);
-  check(Number.isInteger(p) && p >= 1 && h % p === 0 && w % p === 0, () => `pixelUnshuffle: ${p} does not divide ${h} x ${w}`);
+  check(
+    Number.isInteger(p) && p >= 1 && h % p === 0 && w % p === 0,
+    () => `pixelUnshuffle: ${p} does not divide ${h} x ${w}`,
+  );
   const blocks = reshape(x, [n, h / p, p, w / p, p, c]);
   return reshape(transpose(blocks, [0, 1, 3, 5, 2, 4]), [n, h / p, w / p, c * p * p]);
 }
@@ -22,7 +25,10 @@ export function pixelUnshuffle(x: Tensor, p: number): Tensor {
 export function pixelShuffle(x: Tensor, p: number): Tensor {
   const [n, h, w, c] = x.shape as readonly [number, number, number, number];
   check(x.rank === 4, () => `pixelShuffle: [${x.shape}] is not [N,H,W,C]`);
-  check(Number.isInteger(p) && p >= 1 && c % (p * p) === 0, () => `pixelShuffle: ${p}² does not divide ${c} channels`);
+  check(
+    Number.isInteger(p) && p >= 1 && c % (p * p) === 0,
+    () => `pixelShuffle: ${p}² does not divide ${c} channels`,
+  );
   const blocks = reshape(x, [n, h, w, c / (p * p), p, p]);
   return reshape(transpose(blocks, [0, 1, 4, 2, 5, 3]), [n, h * p, w * p, c / (p * p)]);
 }

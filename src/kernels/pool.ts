@@ -11,7 +11,8 @@ import { mean } from './reduce.ts';
 function checkWindow(name: string, x: Tensor, size: number, stride: number): void {
   check(x.rank === 4, () => `${name}: [${x.shape}] is not [N,H,W,C]`);
   check(x.dtype === 'f32', () => `${name}: [${x.shape}] is ${x.dtype}, not f32`);
-  for (const n of [size, stride]) check(Number.isInteger(n) && n >= 1, () => `${name}: ${n} is not a whole number from 1`);
+  for (const n of [size, stride])
+    check(Number.isInteger(n) && n >= 1, () => `${name}: ${n} is not a whole number from 1`);
 }
 
 /**
@@ -43,7 +44,10 @@ export function maxPool(x: Tensor, size: number, stride = size, padding = 0): Te
   const [n, h, w, c] = x.shape as readonly [number, number, number, number];
   const out = (d: number) => Math.floor((d + 2 * padding - size) / stride) + 1;
   const [oh, ow] = [out(h), out(w)];
-  check(oh >= 1 && ow >= 1, () => `maxPool: window ${size} is larger than the image, ${h} x ${w} padded by ${padding}`);
+  check(
+    oh >= 1 && ow >= 1,
+    () => `maxPool: window ${size} is larger than the image, ${h} x ${w} padded by ${padding}`,
+  );
   const y = device.empty([n, oh, ow, c]);
   const index = device.empty(y.shape, 'u32');
   const wide = c % 4 === 0;
@@ -51,7 +55,12 @@ export function maxPool(x: Tensor, size: number, stride = size, padding = 0): Te
   const constants = wide ? { T: 'vec4<f32>', I: 'vec4<u32>' } : { T: 'f32', I: 'u32' };
   const shapes = { channels, in_size: [h, w], out_size: [oh, ow], size, stride, padding };
   const count = n * oh * ow * channels;
-  device.run(kernel('maxPool', maxSource, constants), { x, y, index }, { count, ...shapes }, linearGrid(count));
+  device.run(
+    kernel('maxPool', maxSource, constants),
+    { x, y, index },
+    { count, ...shapes },
+    linearGrid(count),
+  );
   // dx = Σ dy over the windows whose maximum it is.
   return differentiable('maxPool', [x], y, (dy) => {
     const dx = device.empty(x.shape);

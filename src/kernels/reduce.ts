@@ -46,8 +46,13 @@ const nextPowerOfTwo = (n: number) => 2 ** Math.ceil(Math.log2(Math.max(1, n)));
  * How to sum [outer, length, inner] over the middle. Registers where barriers are slow (CPU drivers) and where the
  * kept elements alone fill the device; workgroups where long lines must be spread over many invocations.
  */
-export function chooseSumKernel(shape: ReduceShape, capabilities: Pick<Capabilities, 'cpu'>, variant?: ReduceVariant): SumKernel {
-  const vector = shape.inner % 4 === 0 ? 'inner' : shape.inner === 1 && shape.length % 4 === 0 ? 'lanes' : 'none';
+export function chooseSumKernel(
+  shape: ReduceShape,
+  capabilities: Pick<Capabilities, 'cpu'>,
+  variant?: ReduceVariant,
+): SumKernel {
+  const vector =
+    shape.inner % 4 === 0 ? 'inner' : shape.inner === 1 && shape.length % 4 === 0 ? 'lanes' : 'none';
   const length = vector === 'lanes' ? shape.length / 4 : shape.length;
   const inner = vector === 'inner' ? shape.inner / 4 : shape.inner;
   const kept = shape.outer * inner;
@@ -80,7 +85,10 @@ function sumMiddle(x: Tensor, shape: ReduceShape, factor: number, variant?: Redu
   const U = vector === 'inner' ? 'vec4<f32>' : 'f32';
   const finish = vector === 'lanes' ? '(v.x + v.y) + (v.z + v.w)' : 'v';
   const appended = `\nfn finish(v: T) -> U { return ${finish}; }`;
-  const used = { length: vector === 'lanes' ? length / 4 : length, inner: vector === 'inner' ? inner / 4 : inner };
+  const used = {
+    length: vector === 'lanes' ? length / 4 : length,
+    inner: vector === 'inner' ? inner / 4 : inner,
+  };
   const scale = last ? factor : 1;
   if (choice.variant === 'registers') {
     const count = outer * chunks * used.inner;
@@ -106,11 +114,20 @@ export interface ReduceOptions {
   readonly variant?: ReduceVariant;
 }
 
-function sumScaled(name: string, x: Tensor, axes: readonly number[] | undefined, factor: number, options: ReduceOptions): Tensor {
+function sumScaled(
+  name: string,
+  x: Tensor,
+  axes: readonly number[] | undefined,
+  factor: number,
+  options: ReduceOptions,
+): Tensor {
   check(x.dtype === 'f32', () => `${name}: [${x.shape}] is ${x.dtype}, not f32`);
   check(x.size > 0, () => `${name}: [${x.shape}] has no elements`);
   const reduced = new Set((axes ?? x.shape.map((_, k) => k)).map((axis) => axisOf(name, axis, x.rank)));
-  check(axes === undefined || reduced.size === axes.length, () => `${name}: an axis is named twice in [${axes}]`);
+  check(
+    axes === undefined || reduced.size === axes.length,
+    () => `${name}: an axis is named twice in [${axes}]`,
+  );
   const kept = x.shape.map((n, k) => (reduced.has(k) ? 1 : n));
   const shape = options.keepDims ? kept : x.shape.filter((_, k) => !reduced.has(k));
 
@@ -125,7 +142,11 @@ function sumScaled(name: string, x: Tensor, axes: readonly number[] | undefined,
   let y: Tensor | null = null;
   const sizes = [...x.shape];
   runs.forEach(([from, to], i) => {
-    const line = { outer: sizeOf(sizes.slice(0, from)), length: sizeOf(sizes.slice(from, to)), inner: sizeOf(sizes.slice(to)) };
+    const line = {
+      outer: sizeOf(sizes.slice(0, from)),
+      length: sizeOf(sizes.slice(from, to)),
+      inner: sizeOf(sizes.slice(to)),
+    };
     const next = sumMiddle(y ?? x, line, i === runs.length - 1 ? factor : 1, options.variant);
     y?.dispose();
     y = next;
@@ -187,7 +208,12 @@ export function chooseMaxKernel(shape: ReduceShape, capabilities: Pick<Capabilit
   return capabilities.cpu || shape.length < 64 || kept >= 16384 ? 'registers' : 'workgroup';
 }
 
-function maxMiddle(x: Tensor, shape: ReduceShape, kept: Shape, variant?: ReduceVariant): { value: Tensor; index: Tensor } {
+function maxMiddle(
+  x: Tensor,
+  shape: ReduceShape,
+  kept: Shape,
+  variant?: ReduceVariant,
+): { value: Tensor; index: Tensor } {
   const { device } = x;
   const { outer, length, inner } = shape;
   const count = outer * inner;
@@ -203,7 +229,11 @@ function lineOf(name: string, x: Tensor, axis: number): { at: number; line: Redu
   check(x.dtype === 'f32', () => `${name}: [${x.shape}] is ${x.dtype}, not f32`);
   const at = axisOf(name, axis, x.rank);
   check(x.size > 0, () => `${name}: [${x.shape}] has no elements`);
-  const line = { outer: sizeOf(x.shape.slice(0, at)), length: x.shape[at] as number, inner: sizeOf(x.shape.slice(at + 1)) };
+  const line = {
+    outer: sizeOf(x.shape.slice(0, at)),
+    length: x.shape[at] as number,
+    inner: sizeOf(x.shape.slice(at + 1)),
+  };
   return { at, line };
 }
 
@@ -213,13 +243,20 @@ function lineOf(name: string, x: Tensor, axis: number): { at: number; line: Redu
  */
 export function max(x: Tensor, axis: number, options: ReduceOptions = {}): Tensor {
   const { at, line } = lineOf('max', x, axis);
-  const shape = options.keepDims ? x.shape.map((n, k) => (k === at ? 1 : n)) : x.shape.filter((_, k) => k !== at);
+  const shape = options.keepDims
+    ? x.shape.map((n, k) => (k === at ? 1 : n))
+    : x.shape.filter((_, k) => k !== at);
   const { value, index } = maxMiddle(x, line, shape, options.variant);
   // dx = dy at the first maximum, 0 elsewhere.
   return differentiable('max', [x], value, (dy) => {
     const dx = x.device.empty(x.shape);
     const k = kernel('max-backward', maxBackwardSource);
-    x.device.run(k, { dy, index, dx }, { count: x.size, length: line.length, inner: line.inner }, linearGrid(x.size));
+    x.device.run(
+      k,
+      { dy, index, dx },
+      { count: x.size, length: line.length, inner: line.inner },
+      linearGrid(x.size),
+    );
     return [dx];
   });
 }

@@ -26,16 +26,28 @@ export interface UpfirdnOptions {
  */
 export function upfirdn(x: Tensor, { up = 1, down = 1, pad, gain = 1 }: UpfirdnOptions): Tensor {
   check(x.rank === 4, () => `upfirdn: [${x.shape}] is not [N,H,W,C]`);
-  for (const n of [up, down]) check(Number.isInteger(n) && n >= 1, () => `upfirdn: factor ${n} is not a whole number from 1`);
+  for (const n of [up, down])
+    check(Number.isInteger(n) && n >= 1, () => `upfirdn: factor ${n} is not a whole number from 1`);
   check(pad.every(Number.isInteger), () => `upfirdn: pad [${pad}] is not of whole numbers`);
   const [before, after] = pad;
   const out = (n: number) => Math.floor((n * up + before + after - 4) / down) + 1;
   const [oh, ow] = [out(x.shape[1] as number), out(x.shape[2] as number)];
-  check(oh >= 1 && ow >= 1, () => `upfirdn: [${x.shape}] with up ${up}, down ${down}, pad [${pad}] gives ${oh} x ${ow}`);
+  check(
+    oh >= 1 && ow >= 1,
+    () => `upfirdn: [${x.shape}] with up ${up}, down ${down}, pad [${pad}] gives ${oh} x ${ow}`,
+  );
   return fir(x, up, down, before, oh, ow, gain);
 }
 
-function fir(x: Tensor, up: number, down: number, before: number, oh: number, ow: number, gain: number): Tensor {
+function fir(
+  x: Tensor,
+  up: number,
+  down: number,
+  before: number,
+  oh: number,
+  ow: number,
+  gain: number,
+): Tensor {
   const { device } = x;
   const [n, h, w, c] = x.shape as readonly [number, number, number, number];
   const y = device.empty([n, oh, ow, c]);
@@ -72,7 +84,10 @@ export function firConvPad(x: Tensor): Tensor {
 /** Each pixel repeated factor × factor times; torch.nn.functional.interpolate(mode='nearest'). */
 export function nearestUpsample(x: Tensor, factor = 2): Tensor {
   check(x.rank === 4, () => `nearestUpsample: [${x.shape}] is not [N,H,W,C]`);
-  check(Number.isInteger(factor) && factor >= 1, () => `nearestUpsample: factor ${factor} is not a whole number from 1`);
+  check(
+    Number.isInteger(factor) && factor >= 1,
+    () => `nearestUpsample: factor ${factor} is not a whole number from 1`,
+  );
   const [, h, w] = x.shape as readonly [number, number, number, number];
   return windowSpread(x, factor, factor, 1, h * factor, w * factor);
 }

@@ -38,7 +38,9 @@ export function mergeAxes(shape: Shape, strides: readonly (readonly number[])[])
     const top = sizes.length - 1;
     const joins =
       top >= 0 &&
-      merged.every((list, a) => (list[top] as number) * (sizes[top] as number) === (strides[a] as readonly number[])[k]);
+      merged.every(
+        (list, a) => (list[top] as number) * (sizes[top] as number) === (strides[a] as readonly number[])[k],
+      );
     if (joins) {
       sizes[top] = (sizes[top] as number) * size;
     } else {
@@ -96,6 +98,9 @@ export function elementType(name: string, dtype: DType, wide: boolean): string {
 
 /** `axis` in 0..rank-1; negative ones count from the end. */
 export function axisOf(name: string, axis: number, rank: number): number {
-  check(Number.isInteger(axis) && axis >= -rank && axis < rank, () => `${name}: axis ${axis} is outside a tensor of rank ${rank}`);
+  check(
+    Number.isInteger(axis) && axis >= -rank && axis < rank,
+    () => `${name}: axis ${axis} is outside a tensor of rank ${rank}`,
+  );
   return axis < 0 ? axis + rank : axis;
 }

@@ -8,7 +8,16 @@ import { kernel, linearGrid } from '../engine/kernel.ts';
 import { type Shape, sizeOf, type Tensor } from '../engine/tensor.ts';
 import blockSource from './shape-block.wgsl';
 import copySource from './shape-copy.wgsl';
-import { axisOf, elementType, halves, kernelRank, maxRank, mergeAxes, stridesOf, widen } from './shape-index.ts';
+import {
+  axisOf,
+  elementType,
+  halves,
+  kernelRank,
+  maxRank,
+  mergeAxes,
+  stridesOf,
+  widen,
+} from './shape-index.ts';
 import padSource from './shape-pad.wgsl';
 
 /**
@@ -33,10 +42,19 @@ export function reshape(x: Tensor, shape: Shape): Tensor {
 }
 
 /** y[i] = x[offset + Σ i_k strides_k], no gradient: the copy behind transposes, slices and broadcasts. */
-export function stridedCopy(name: string, x: Tensor, shape: Shape, strides: readonly number[], offset = 0): Tensor {
+export function stridedCopy(
+  name: string,
+  x: Tensor,
+  shape: Shape,
+  strides: readonly number[],
+  offset = 0,
+): Tensor {
   const { device } = x;
   const walk = mergeAxes(shape, [strides]);
-  check(walk.sizes.length <= maxRank, () => `${name}: [${x.shape}] -> [${shape}] needs more than ${maxRank} axes`);
+  check(
+    walk.sizes.length <= maxRank,
+    () => `${name}: [${x.shape}] -> [${shape}] needs more than ${maxRank} axes`,
+  );
   const y = device.empty(shape, x.dtype);
   const wide = widen(walk, [offset]);
   const used = wide ?? walk;
@@ -69,7 +87,12 @@ export function transpose(x: Tensor, permutation: readonly number[]): Tensor {
   const moving = permutation.filter((p) => x.shape[p] !== 1);
   if (moving.every((p, i) => i === 0 || p > (moving[i - 1] as number))) return reshape(x, shape);
   const strides = stridesOf(x.shape);
-  const y = stridedCopy('transpose', x, shape, permutation.map((p) => strides[p] as number));
+  const y = stridedCopy(
+    'transpose',
+    x,
+    shape,
+    permutation.map((p) => strides[p] as number),
+  );
   return differentiable('transpose', [x], y, (dy) => [transpose(dy, inverse)]);
 }
 
@@ -85,7 +108,11 @@ export function crop(x: Tensor, starts: readonly number[], shape: Shape): Tensor
   shape.forEach((n, k) => {
     const start = starts[k] as number;
     check(
-      Number.isInteger(start) && Number.isInteger(n) && start >= 0 && n >= 1 && start + n <= (x.shape[k] as number),
+      Number.isInteger(start) &&
+        Number.isInteger(n) &&
+        start >= 0 &&
+        n >= 1 &&
+        start + n <= (x.shape[k] as number),
       () => `crop: ${start}..${start + n} on axis ${k} is outside 0..${x.shape[k]}`,
     );
   });
@@ -95,7 +122,10 @@ export function crop(x: Tensor, starts: readonly number[], shape: Shape): Tensor
   const y = stridedCopy('crop', x, shape, strides, offset);
   // What was not taken has no influence: dx = dy surrounded by zeros.
   return differentiable('crop', [x], y, (dy) => [
-    pad(dy, starts.map((s, k) => [s, (x.shape[k] as number) - s - (shape[k] as number)])),
+    pad(
+      dy,
+      starts.map((s, k) => [s, (x.shape[k] as number) - s - (shape[k] as number)]),
+    ),
   ]);
 }
 
@@ -103,10 +133,18 @@ export function crop(x: Tensor, starts: readonly number[], shape: Shape): Tensor
 export function slice(x: Tensor, axis: number, start: number, length: number): Tensor {
   const at = axisOf('slice', axis, x.rank);
   check(
-    Number.isInteger(start) && Number.isInteger(length) && start >= 0 && length >= 1 && start + length <= (x.shape[at] as number),
+    Number.isInteger(start) &&
+      Number.isInteger(length) &&
+      start >= 0 &&
+      length >= 1 &&
+      start + length <= (x.shape[at] as number),
     () => `slice: ${start}..${start + length} on axis ${axis} of [${x.shape}] is outside 0..${x.shape[at]}`,
   );
-  return crop(x, x.shape.map((_, k) => (k === at ? start : 0)), x.shape.map((n, k) => (k === at ? length : n)));
+  return crop(
+    x,
+    x.shape.map((_, k) => (k === at ? start : 0)),
+    x.shape.map((n, k) => (k === at ? length : n)),
+  );
 }
 
 /**
@@ -168,7 +206,13 @@ export function pad(x: Tensor, pads: readonly (readonly number[])[], value = 0):
     { count, bits: bits.getUint32(0), size0, size1, before0, before1, inside0, inside1 },
     linearGrid(count),
   );
-  return differentiable('pad', [x], y, (dy) => [crop(dy, pads.map((p) => p[0] as number), x.shape)]);
+  return differentiable('pad', [x], y, (dy) => [
+    crop(
+      dy,
+      pads.map((p) => p[0] as number),
+      x.shape,
+    ),
+  ]);
 }
 
 /**
@@ -181,7 +225,9 @@ export function concat(xs: readonly Tensor[], axis: number): Tensor {
   const at = axisOf('concat', axis, first.rank);
   for (const x of xs) {
     check(
-      x.rank === first.rank && x.dtype === first.dtype && x.shape.every((n, k) => k === at || n === first.shape[k]),
+      x.rank === first.rank &&
+        x.dtype === first.dtype &&
+        x.shape.every((n, k) => k === at || n === first.shape[k]),
       () => `concat: [${x.shape}] ${x.dtype} does not fit [${first.shape}] ${first.dtype} along axis ${axis}`,
     );
   }
@@ -203,7 +249,12 @@ export function concat(xs: readonly Tensor[], axis: number): Tensor {
     const count = x.size / by;
     const k = kernel('concat', blockSource, { T: elementType('concat', x.dtype, wide) });
     if (count > 0) {
-      device.run(k, { x, y }, { count, inner: inner / by, stride: stride / by, offset: offset / by }, linearGrid(count));
+      device.run(
+        k,
+        { x, y },
+        { count, inner: inner / by, stride: stride / by, offset: offset / by },
+        linearGrid(count),
+      );
     }
     start += x.shape[at] as number;
   }

@@ -30,7 +30,8 @@ export function chooseSoftmaxKernel(
   const length = shape.columns / lanes;
   // Ten classes are not worth a barrier; a CPU wants a workgroup only where there are too few rows to go round.
   const short = capabilities.cpu ? shape.rows >= 8 || length <= 256 : length <= 8;
-  if ((forced ?? (short ? 'registers' : 'workgroup')) === 'registers') return { variant: 'registers', lanes, threads: 0 };
+  if ((forced ?? (short ? 'registers' : 'workgroup')) === 'registers')
+    return { variant: 'registers', lanes, threads: 0 };
   return { variant: 'workgroup', lanes, threads: [32, 64, 128].find((t) => t >= length) ?? 256 };
 }
 
@@ -54,14 +55,20 @@ function normalise(name: string, x: Tensor, LOG: boolean, forced?: SoftmaxVarian
   const { device } = x;
   check(x.rank >= 1 && x.size > 0, () => `${name}: x [${x.shape}] has no last axis with elements`);
   const rows = x.size / (x.shape.at(-1) as number);
-  const { variant, lanes, threads } = chooseSoftmaxKernel({ rows, columns: x.size / rows }, device.capabilities, forced);
+  const { variant, lanes, threads } = chooseSoftmaxKernel(
+    { rows, columns: x.size / rows },
+    device.capabilities,
+    forced,
+  );
   const params = { rows, columns: x.size / rows / lanes };
   const constants = { T: lanes === 4 ? 'vec4<f32>' : 'f32', LANES: lanes, LOG };
   const wide = { ...constants, THREADS: threads };
   const onWorkgroups = variant === 'workgroup';
   const grid = onWorkgroups ? linearGrid(rows, 1) : linearGrid(rows, 16);
   const y = device.empty(x.shape);
-  const forward = onWorkgroups ? kernel('softmax-workgroup', forwardWorkgroupSource, wide) : kernel('softmax', forwardSource, constants);
+  const forward = onWorkgroups
+    ? kernel('softmax-workgroup', forwardWorkgroupSource, wide)
+    : kernel('softmax', forwardSource, constants);
   device.run(forward, { x, y }, params, grid);
   // softmax: dx = y·(dy − Σ y·dy); logarithm: dx = dy − exp(y)·Σ dy.
   return differentiable(name, [x], y, (dy) => {

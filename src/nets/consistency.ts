@@ -41,10 +41,21 @@ export class ConsistencyModel {
     readonly sigmas: Sigmas = publishedSigmas,
   ) {}
 
-  static load(device: Device, config: NcsnppConfig, source: TensorSource, sigmas: Sigmas = publishedSigmas): ConsistencyModel {
+  static load(
+    device: Device,
+    config: NcsnppConfig,
+    source: TensorSource,
+    sigmas: Sigmas = publishedSigmas,
+  ): ConsistencyModel {
     const plan = ncsnppPlan(config);
     const parameters = bindParameters(device, plan.shapes, source);
-    return new ConsistencyModel(device, plan, parameters, source.floats('GaussianFourierProjection_0.W'), sigmas);
+    return new ConsistencyModel(
+      device,
+      plan,
+      parameters,
+      source.floats('GaussianFourierProjection_0.W'),
+      sigmas,
+    );
   }
 
   /** [H, W, C] of one image. */
@@ -71,7 +82,10 @@ export class ConsistencyModel {
    * @param x [N, H, W, C]; at σ it has a standard deviation of about √(σ² + σ_data²)
    */
   denoise(x: Tensor, sigma: number): Tensor {
-    check(sigma > 0 && Number.isFinite(sigma), () => `consistency model: sigma must be positive, got ${sigma}`);
+    check(
+      sigma > 0 && Number.isFinite(sigma),
+      () => `consistency model: sigma must be positive, got ${sigma}`,
+    );
     if (!this.device.recording) this.prepare(sigma);
     const embedding = this.#embeddings.get(sigma) ?? this.#embed(sigma);
     const { cIn, cSkip, cOut } = preconditioning(sigma, this.sigmas);

@@ -72,7 +72,13 @@ export function ncsnppPlan(config: NcsnppConfig): NcsnppPlan {
   const fail = (what: string) => {
     throw new InputError(`ncsnpp config: ${what}`);
   };
-  for (const [name, value] of Object.entries({ image_size, nf, num_res_blocks, num_channels: config.num_channels, patch })) {
+  for (const [name, value] of Object.entries({
+    image_size,
+    nf,
+    num_res_blocks,
+    num_channels: config.num_channels,
+    patch,
+  })) {
     if (!Number.isInteger(value) || value < 1) fail(`${name} must be a positive integer, got ${value}`);
   }
   if (!Array.isArray(ch_mult) || ch_mult.length === 0) fail('ch_mult must be a list of at least one number');
@@ -90,10 +96,18 @@ export function ncsnppPlan(config: NcsnppConfig): NcsnppPlan {
     for (const c of [from + skip, to]) {
       if (c < 4 || c % groupsOf(c) !== 0) fail(`${c} channels do not divide into ${groupsOf(c)} groups`);
     }
-    layers.push({ kind: 'block', name: `ResnetBlockBigGANpp_${blocks++}`, in: from + skip, out: to, skip, resample });
+    layers.push({
+      kind: 'block',
+      name: `ResnetBlockBigGANpp_${blocks++}`,
+      in: from + skip,
+      out: to,
+      skip,
+      resample,
+    });
     return to;
   };
-  const attend = (c: number) => layers.push({ kind: 'attention', name: `AttnBlockpp_${attentions++}`, channels: c });
+  const attend = (c: number) =>
+    layers.push({ kind: 'attention', name: `AttnBlockpp_${attentions++}`, channels: c });
   const push = (c: number) => {
     layers.push({ kind: 'push' });
     skips.push(c);
@@ -120,7 +134,8 @@ export function ncsnppPlan(config: NcsnppConfig): NcsnppPlan {
   attend(width);
   width = block(width, width, null);
   for (let level = ch_mult.length - 1; level >= 0; level--) {
-    for (let i = 0; i <= num_res_blocks; i++) width = block(width, nf * (ch_mult[level] as number), null, skips.pop());
+    for (let i = 0; i <= num_res_blocks; i++)
+      width = block(width, nf * (ch_mult[level] as number), null, skips.pop());
     if (config.attn_resolutions.includes(side)) attend(width);
     if (level > 0) {
       width = block(width, width, 'up');
@@ -188,7 +203,13 @@ function shapesOf(layers: readonly Layer[], nf: number): ParameterShapes {
  * σ alone, so a loop at one σ computes it once.
  * @returns [1, C] by block name
  */
-export function ncsnppEmbedding(device: Device, plan: NcsnppPlan, p: Parameters, w: ArrayLike<number>, cond: number): Map<string, Tensor> {
+export function ncsnppEmbedding(
+  device: Device,
+  plan: NcsnppPlan,
+  p: Parameters,
+  w: ArrayLike<number>,
+  cond: number,
+): Map<string, Tensor> {
   const nf = plan.config.nf;
   return new Map(
     device.scope(() => {
@@ -198,7 +219,12 @@ export function ncsnppEmbedding(device: Device, plan: NcsnppPlan, p: Parameters,
       t = silu(t);
       return plan.layers.flatMap((layer) =>
         layer.kind === 'block'
-          ? [[layer.name, linear(t, p.get(`${layer.name}.Dense_0.kernel`), p.get(`${layer.name}.Dense_0.bias`))] as [string, Tensor]]
+          ? [
+              [
+                layer.name,
+                linear(t, p.get(`${layer.name}.Dense_0.kernel`), p.get(`${layer.name}.Dense_0.bias`)),
+              ] as [string, Tensor],
+            ]
           : [],
       );
     }),
@@ -211,7 +237,12 @@ export function ncsnppEmbedding(device: Device, plan: NcsnppPlan, p: Parameters,
  * @param embedding from `ncsnppEmbedding`
  * @returns [N, H, W, C]
  */
-export function ncsnppForward(plan: NcsnppPlan, p: Parameters, x: Tensor, embedding: ReadonlyMap<string, Tensor>): Tensor {
+export function ncsnppForward(
+  plan: NcsnppPlan,
+  p: Parameters,
+  x: Tensor,
+  embedding: ReadonlyMap<string, Tensor>,
+): Tensor {
   const { image_size, num_channels } = plan.config;
   check(
     x.rank === 4 && x.shape[1] === image_size && x.shape[2] === image_size && x.shape[3] === num_channels,

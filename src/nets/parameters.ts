@@ -56,10 +56,13 @@ export function bindParameters(
       problems.push(`${name} is [${found}], the network wants [${wanted}]`);
     }
   }
-  for (const name of source.names) if (!shapes.has(name)) problems.push(`${name} [${source.shape(name)}] is not used`);
+  for (const name of source.names)
+    if (!shapes.has(name)) problems.push(`${name} [${source.shape(name)}] is not used`);
   if (problems.length > 0) {
     const more = problems.length > 4 ? `; and ${problems.length - 4} more` : '';
-    throw new InputError(`${source.label}: does not fit the network: ${problems.slice(0, 4).join('; ')}${more}`);
+    throw new InputError(
+      `${source.label}: does not fit the network: ${problems.slice(0, 4).join('; ')}${more}`,
+    );
   }
   const tensors = new Map<string, Tensor>();
   for (const [name, shape] of shapes) {

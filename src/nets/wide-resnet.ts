@@ -83,7 +83,8 @@ export class WideResNet {
 
 function blocksOf(config: WideResNetConfig): Block[] {
   const { depth, widen_factor } = config;
-  if ((depth - 4) % 6 !== 0 || depth < 10) throw new InputError(`wide_resnet config: depth must be 6n + 4, got ${depth}`);
+  if ((depth - 4) % 6 !== 0 || depth < 10)
+    throw new InputError(`wide_resnet config: depth must be 6n + 4, got ${depth}`);
   const blocks: Block[] = [];
   let width = 16;
   for (let stage = 1; stage <= 3; stage++) {
@@ -99,7 +100,8 @@ function blocksOf(config: WideResNetConfig): Block[] {
 export function wideResNetShapes(config: WideResNetConfig): ParameterShapes {
   const shapes = new Map<string, Shape>();
   const norm = (name: string, c: number) => {
-    for (const field of ['weight', 'bias', 'running_mean', 'running_var']) shapes.set(`${name}.${field}`, [c]);
+    for (const field of ['weight', 'bias', 'running_mean', 'running_var'])
+      shapes.set(`${name}.${field}`, [c]);
   };
   shapes.set('conv1.weight', [3, 3, config.in_channels, 16]);
   const blocks = blocksOf(config);

@@ -21,8 +21,18 @@ async function setUp() {
   const fixture = loadFixture('nets/pgd');
   const x = device.tensor(...fromNchw(fixture.get('x')));
   const labels = [...fixture.get('labels').data];
-  const { eps, stepSize } = JSON.parse(fixture.metadata.options as string) as { eps: number; stepSize: number };
-  return { device, net, fixture, x, labels, options: { eps, stepSize, steps: 5, randomStart: false, seed: 1 } };
+  const { eps, stepSize } = JSON.parse(fixture.metadata.options as string) as {
+    eps: number;
+    stepSize: number;
+  };
+  return {
+    device,
+    net,
+    fixture,
+    x,
+    labels,
+    options: { eps, stepSize, steps: 5, randomStart: false, seed: 1 },
+  };
 }
 
 for (const steps of [1, 5]) {
@@ -56,7 +66,9 @@ test('stays within eps and [0, 1], starts at random, and does not depend on the 
 
   const { data, shape } = fixture.get('x');
   const size = data.length / (shape[0] as number);
-  const third = device.tensor(...fromNchw({ data: data.slice(2 * size, 3 * size), shape: [1, ...shape.slice(1)] }));
+  const third = device.tensor(
+    ...fromNchw({ data: data.slice(2 * size, 3 * size), shape: [1, ...shape.slice(1)] }),
+  );
   const alone = await pgd(net, third, labels.slice(2, 3), random, { imageIds: [2] });
   const aloneValues = await alone.floats();
   const differing = aloneValues.filter((v, i) => Math.abs(v - (moved[2 * size + i] as number)) > 1e-5).length;
@@ -67,7 +79,11 @@ test('stays within eps and [0, 1], starts at random, and does not depend on the 
 
 test('the usual mistakes are named', async () => {
   const { net, x, labels, options } = await setUp();
-  const refuses = async (run: () => Promise<unknown>, kind: new (...args: never[]) => Error, pattern: RegExp) => {
+  const refuses = async (
+    run: () => Promise<unknown>,
+    kind: new (...args: never[]) => Error,
+    pattern: RegExp,
+  ) => {
     try {
       await run();
     } catch (error) {
@@ -76,8 +92,16 @@ test('the usual mistakes are named', async () => {
     }
     assert.unreachable(`not refused: ${pattern}`);
   };
-  await refuses(() => pgd(net, x, labels, { ...options, eps: 8 }), InputError, /eps must be in \[0, 1\] .* did you mean 8\/255\?/);
-  await refuses(() => pgd(net, x, labels, { ...options, steps: 0 }), InputError, /steps must be a positive integer, got 0/);
+  await refuses(
+    () => pgd(net, x, labels, { ...options, eps: 8 }),
+    InputError,
+    /eps must be in \[0, 1\] .* did you mean 8\/255\?/,
+  );
+  await refuses(
+    () => pgd(net, x, labels, { ...options, steps: 0 }),
+    InputError,
+    /steps must be a positive integer, got 0/,
+  );
   await refuses(() => pgd(net, x, [1], options), ShapeError, /1 labels for 4 images/);
   await refuses(() => pgd(net, x, [0, 1, 2, 9], options), ShapeError, /label 9 is outside 0..6/);
   x.dispose();

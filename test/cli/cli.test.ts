@@ -3,7 +3,18 @@
  * written; what goes right writes what the README says.
  */
 import { spawnSync } from 'node:child_process';
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite } from 'uvu';
@@ -42,7 +53,12 @@ function refused(args: string[], pattern: RegExp, at = root, env: Record<string,
 function image(index = 0): string {
   const { images } = loadFashionMnist({ count: 1, offset: index });
   const path = join(folder, `image-${index}.png`);
-  writePng(path, { width: 28, height: 28, channels: 1, data: Uint8Array.from(images, (v) => Math.round(255 * v)) });
+  writePng(path, {
+    width: 28,
+    height: 28,
+    channels: 1,
+    data: Uint8Array.from(images, (v) => Math.round(255 * v)),
+  });
   return path;
 }
 
@@ -52,7 +68,10 @@ test('bad flags', () => {
   refused(['demo', '--count', 'three'], /"three" is not an integer/);
   refused(['demo', '--count', '0'], /--count must be at least 1, got 0/);
   refused(['demo', '--count', '5000'], /5000 images from 0 on are not there; the package holds 1000/);
-  refused(['demo', '--eps', '8', '--count', '1'], /eps must be in \[0, 1\] pixel units, got 8; did you mean 8\/255\?/);
+  refused(
+    ['demo', '--eps', '8', '--count', '1'],
+    /eps must be in \[0, 1\] pixel units, got 8; did you mean 8\/255\?/,
+  );
   refused(['demo', '--k', '0'], /k must be an integer of at least 2 .*, got 0/);
   refused(['purify', image(), '--k', '0'], /k must be an integer of at least 2 .*, got 0/);
   refused(['purify', image(), '--iterations', '1.5'], /"1.5" is not an integer/);
@@ -81,14 +100,21 @@ test('damaged weights', () => {
   const copy = join(folder, 'copy');
   mkdirSync(copy);
   for (const name of ['dist', 'weights', 'data', 'package.json']) {
-    cpSync(join(root, name), join(copy, name), { recursive: true, filter: (path) => !path.includes(join('dist', 'test')) });
+    cpSync(join(root, name), join(copy, name), {
+      recursive: true,
+      filter: (path) => !path.includes(join('dist', 'test')),
+    });
   }
   symlinkSync(join(root, 'node_modules'), join(copy, 'node_modules'));
   const manifest = JSON.parse(readFileSync(join(copy, 'weights', 'manifest.json'), 'utf8'));
   const weights = join(copy, 'weights', manifest['fashion-mnist-wrn'].file);
   const whole = readFileSync(weights);
   truncateSync(weights, whole.length - 100);
-  refused(['classify', '--no-defence', image()], /truncated: has \d+ bytes, the manifest says \d+; restore it/, copy);
+  refused(
+    ['classify', '--no-defence', image()],
+    /truncated: has \d+ bytes, the manifest says \d+; restore it/,
+    copy,
+  );
   const changed = Buffer.from(whole);
   changed[changed.length - 1]! ^= 1;
   writeFileSync(weights, changed);
@@ -109,11 +135,19 @@ test('purify writes a picture and a record; classify prints a line an image', ()
   const out = join(folder, 'purified');
   const run = cmap(['purify', ...paths, ...args, '--out', out]);
   assert.is(run.status, 0, run.lines.join('\n'));
-  assert.equal(readdirSync(out).sort(), ['image-0.json', 'image-0.purified.png', 'image-1.json', 'image-1.purified.png']);
+  assert.equal(readdirSync(out).sort(), [
+    'image-0.json',
+    'image-0.purified.png',
+    'image-1.json',
+    'image-1.purified.png',
+  ]);
   const picture = decodePng(readFileSync(join(out, 'image-0.purified.png')), 'purified');
   assert.equal([picture.width, picture.height, picture.channels], [28, 28, 1]);
   const record = JSON.parse(readFileSync(join(out, 'image-0.json'), 'utf8'));
-  assert.is(record.votes.reduce((a: number, b: number) => a + b, 0), 2);
+  assert.is(
+    record.votes.reduce((a: number, b: number) => a + b, 0),
+    2,
+  );
   assert.is(record.trace.length, 3);
 
   const classified = cmap(['classify', ...paths, ...args]);
@@ -124,7 +158,20 @@ test('purify writes a picture and a record; classify prints a line an image', ()
 
 test('the demo writes its summary, grid and trace', () => {
   const out = join(folder, 'demo');
-  const run = cmap(['demo', '--count', '2', '--k', '2', '--iterations', '2', '--steps', '2', '--quiet', '--out', out]);
+  const run = cmap([
+    'demo',
+    '--count',
+    '2',
+    '--k',
+    '2',
+    '--iterations',
+    '2',
+    '--steps',
+    '2',
+    '--quiet',
+    '--out',
+    out,
+  ]);
   assert.is(run.status, 0, run.lines.join('\n'));
   const summary = JSON.parse(readFileSync(join(out, 'summary.json'), 'utf8'));
   for (const field of ['cleanAccuracy', 'attackedAccuracy', 'purifiedAccuracy', 'defendedCleanAccuracy']) {

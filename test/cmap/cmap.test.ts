@@ -6,7 +6,15 @@ import { type CmapOptions, checkCmapOptions, paperCifar10 } from '../../src/cmap
 import { purify } from '../../src/cmap/purify.ts';
 import { countVotes } from '../../src/cmap/vote.ts';
 import { ConsistencyModel } from '../../src/nets/consistency.ts';
-import { assertClose, type Fixture, fromNchw, loadFixture, relativeError, testDevice, toNchw } from '../support.ts';
+import {
+  assertClose,
+  type Fixture,
+  fromNchw,
+  loadFixture,
+  relativeError,
+  testDevice,
+  toNchw,
+} from '../support.ts';
 
 const test = suite('cmap');
 
@@ -48,7 +56,8 @@ test('30 iterations follow PyTorch: trace, latents, images', async () => {
       const reference = want.data.subarray((i * t + j) * 4, (i * t + j) * 4 + 4);
       // The promise is 1e-3; PyTorch's own float32 run stays within 1e-6 of float64.
       got.forEach((value, c) => {
-        const error = Math.abs(value - (reference[c] as number)) / Math.max(0.1, Math.abs(reference[c] as number));
+        const error =
+          Math.abs(value - (reference[c] as number)) / Math.max(0.1, Math.abs(reference[c] as number));
         assert.ok(error < 1e-4, `image ${i}, iteration ${j}, part ${c}: ${value} against ${reference[c]}`);
       });
     }
@@ -80,7 +89,10 @@ test('same seed, same result, bit for bit; whatever the batch, the same image to
   const b = await run(x, short);
   assert.equal(a, b);
   const alone = await run(second, short, [1]);
-  assert.ok(relativeError(alone.values, a.values.slice(a.values.length / 2)) < 1e-6, 'the second image alone');
+  assert.ok(
+    relativeError(alone.values, a.values.slice(a.values.length / 2)) < 1e-6,
+    'the second image alone',
+  );
   const other = await run(x, { ...short, seed: 12 });
   assert.ok(relativeError(other.values, a.values) > 0.1);
   x.dispose();

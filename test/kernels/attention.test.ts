@@ -18,7 +18,8 @@ const test = suite('attention room');
 test('mistakes are named', async () => {
   const device = await testDevice();
   const x = device.zeros([2, 9, 16]);
-  const fails = (f: () => unknown, pattern: RegExp) => assert.throws(f, (e: Error) => e instanceof ShapeError && pattern.test(e.message));
+  const fails = (f: () => unknown, pattern: RegExp) =>
+    assert.throws(f, (e: Error) => e instanceof ShapeError && pattern.test(e.message));
   fails(() => attention(device.zeros([9, 16]), x, x), /q \[9,16\] is not \[N,T,D\]/);
   fails(() => attention(x, device.zeros([1, 9, 16]), x), /k \[1,9,16\] is not \[2,S,16\]/);
   fails(() => attention(x, x, device.zeros([2, 8, 16])), /v \[2,8,16\] is not of the shape of k/);
@@ -29,12 +30,22 @@ test('choice', () => {
   const gpu = { cpu: false, subgroups: true, maxBinding: 2 ** 31 };
   const cpu = { cpu: true, subgroups: true, maxBinding: 2 ** 27 };
   const adm = { batch: 16, heads: 4, queries: 256, keys: 256, channels: 64 };
-  assert.equal(chooseAttentionKernel(adm, gpu), { variant: 'workgroup', lanes: 4, parts: 4, width: 4, threads: 64, keys: 16 });
+  assert.equal(chooseAttentionKernel(adm, gpu), {
+    variant: 'workgroup',
+    lanes: 4,
+    parts: 4,
+    width: 4,
+    threads: 64,
+    keys: 16,
+  });
   assert.equal(chooseAttentionKernel(adm, { ...gpu, subgroups: false }).parts, 1);
   assert.is(chooseAttentionKernel({ ...adm, heads: 1, channels: 256 }, gpu).variant, 'composed');
   assert.is(chooseAttentionKernel(adm, cpu).variant, 'registers');
   // 16 heads of 4096 x 4096 scores do not fit a binding of 128 MiB.
-  assert.is(chooseAttentionKernel({ ...adm, queries: 4096, keys: 4096, channels: 256 }, cpu).variant, 'registers');
+  assert.is(
+    chooseAttentionKernel({ ...adm, queries: 4096, keys: 4096, channels: 256 }, cpu).variant,
+    'registers',
+  );
 });
 
 test.run();

@@ -22,9 +22,14 @@ test('training returns the statistics it used', async () => {
   const device = await testDevice();
   const random = lcg(5);
   const [rows, channels] = [1000, 6];
-  const values = Float32Array.from({ length: rows * channels }, (_, i) => random() * (1 + (i % channels)) + 50);
+  const values = Float32Array.from(
+    { length: rows * channels },
+    (_, i) => random() * (1 + (i % channels)) + 50,
+  );
   const one = device.full([channels], 1);
-  const { mean, variance } = batchNormTraining(device.tensor(values, [rows, channels]), one, one, { eps: 1e-5 });
+  const { mean, variance } = batchNormTraining(device.tensor(values, [rows, channels]), one, one, {
+    eps: 1e-5,
+  });
   const means = Array.from({ length: channels }, (_, c) => {
     let sum = 0;
     for (let r = 0; r < rows; r++) sum += values[r * channels + c]! / rows;
@@ -43,9 +48,13 @@ test('mistakes are named', async () => {
   const device = await testDevice();
   const x = device.zeros([2, 3, 3, 8]);
   const [p, short] = [device.zeros([8]), device.zeros([4])];
-  const fails = (f: () => unknown, pattern: RegExp) => assert.throws(f, (e: Error) => e instanceof ShapeError && pattern.test(e.message));
+  const fails = (f: () => unknown, pattern: RegExp) =>
+    assert.throws(f, (e: Error) => e instanceof ShapeError && pattern.test(e.message));
   const rest = { scale: p, bias: p, mean: p };
-  fails(() => batchNorm(x, { ...rest, variance: short }, { eps: 1e-5 }), /batchNorm: variance \[4\] is not \[8\]/);
+  fails(
+    () => batchNorm(x, { ...rest, variance: short }, { eps: 1e-5 }),
+    /batchNorm: variance \[4\] is not \[8\]/,
+  );
   fails(() => batchNorm(x, { ...rest, variance: p }, { eps: -1 }), /eps -1 is not positive/);
   fails(() => batchNormTraining(x, short, p, { eps: 1e-5 }), /batchNormTraining: scale \[4\] is not \[8\]/);
   fails(() => batchNormTraining(device.zeros([1, 8]), p, p, { eps: 1e-5 }), /has 1 row/);
@@ -61,7 +70,15 @@ test('layout', () => {
     chunks: 256,
     partials: 1024,
   });
-  assert.equal(batchNormLayout(3, 7), { lanes: 1, columns: 7, stride: 1, count: 7, chunk: 32, chunks: 1, partials: 7 });
+  assert.equal(batchNormLayout(3, 7), {
+    lanes: 1,
+    columns: 7,
+    stride: 1,
+    count: 7,
+    chunk: 32,
+    chunks: 1,
+    partials: 7,
+  });
 });
 
 test.run();

@@ -27,14 +27,24 @@ test('a label that is not a class is loud', async () => {
   for (const variant of ['registers', 'workgroup'] as CrossEntropyVariant[]) {
     const { value, gradients } = valueAndGrad((x) => crossEntropy(x, labels, { variant }), [logits]);
     assert.equal([...(await value.floats())].map(Number.isNaN), [false, true]);
-    assert.equal([...(await gradients[0]!.floats())].map(Number.isNaN), [false, false, false, true, true, true]);
+    assert.equal([...(await gradients[0]!.floats())].map(Number.isNaN), [
+      false,
+      false,
+      false,
+      true,
+      true,
+      true,
+    ]);
   }
 });
 
 test('labels from the host are checked', () => {
   assert.equal(checkLabels([0, 9], 10), Uint32Array.of(0, 9));
   for (const bad of [-1, 10, 0.5, Number.NaN]) {
-    assert.throws(() => checkLabels([3, bad], 10), (e: Error) => e instanceof InputError && e.message.includes(`label 1 is ${bad}`));
+    assert.throws(
+      () => checkLabels([3, bad], 10),
+      (e: Error) => e instanceof InputError && e.message.includes(`label 1 is ${bad}`),
+    );
   }
 });
 
@@ -42,7 +52,8 @@ test('mistakes are named', async () => {
   const device = await testDevice();
   const logits = device.zeros([4, 10]);
   const labels = device.zeros([4], 'u32');
-  const fails = (f: () => unknown, pattern: RegExp) => assert.throws(f, (e: Error) => e instanceof ShapeError && pattern.test(e.message));
+  const fails = (f: () => unknown, pattern: RegExp) =>
+    assert.throws(f, (e: Error) => e instanceof ShapeError && pattern.test(e.message));
   fails(() => crossEntropy(device.zeros([10]), labels), /logits \[10\] is not \[N,C\]/);
   fails(() => crossEntropy(logits, device.zeros([4])), /labels are f32, not u32/);
   fails(() => crossEntropy(logits, device.zeros([3], 'u32')), /labels \[3\] is not \[4\]/);
@@ -50,9 +61,18 @@ test('mistakes are named', async () => {
 });
 
 test('choice', () => {
-  assert.equal(chooseCrossEntropyKernel({ classes: 10 }, { cpu: false }), { variant: 'registers', threads: 0 });
-  assert.equal(chooseCrossEntropyKernel({ classes: 1000 }, { cpu: false }), { variant: 'workgroup', threads: 256 });
-  assert.equal(chooseCrossEntropyKernel({ classes: 1000 }, { cpu: true }), { variant: 'registers', threads: 0 });
+  assert.equal(chooseCrossEntropyKernel({ classes: 10 }, { cpu: false }), {
+    variant: 'registers',
+    threads: 0,
+  });
+  assert.equal(chooseCrossEntropyKernel({ classes: 1000 }, { cpu: false }), {
+    variant: 'workgroup',
+    threads: 256,
+  });
+  assert.equal(chooseCrossEntropyKernel({ classes: 1000 }, { cpu: true }), {
+    variant: 'registers',
+    threads: 0,
+  });
 });
 
 test.run();

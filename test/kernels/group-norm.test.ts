@@ -20,18 +20,25 @@ const test = suite('group-norm room');
 
 test('variants agree at the shapes of networks', async () => {
   const device = await testDevice();
-  for (const [n, side, c, groups] of [[2, 14, 24, 6], [1, 7, 48, 12], [1, 3, 520, 2], [1, 1, 1024, 1]] as const) {
+  for (const [n, side, c, groups] of [
+    [2, 14, 24, 6],
+    [1, 7, 48, 12],
+    [1, 3, 520, 2],
+    [1, 1, 1024, 1],
+  ] as const) {
     const random = lcg(c);
     const draw = (shape: number[]) => device.tensor(Array.from({ length: sizeOf(shape) }, random), shape);
     const [x, scale, bias, dy] = [draw([n, side, side, c]), draw([c]), draw([c]), draw([n, side, side, c])];
     const [safe, fast] = (['registers', 'workgroup'] as const).map((variant) =>
       device.scope(() => {
-        const f = (...[x, scale, bias]: Tensor[]) => groupNorm(x!, scale!, bias!, { groups, eps: 1e-6, silu: true, variant });
+        const f = (...[x, scale, bias]: Tensor[]) =>
+          groupNorm(x!, scale!, bias!, { groups, eps: 1e-6, silu: true, variant });
         const { output, pullback } = vjp(f, [x, scale, bias]);
         return [output, ...pullback(dy)];
       }),
     );
-    for (const [i, t] of fast!.entries()) assertClose(await t.floats(), await safe![i]!.floats(), 3e-6, `output ${i} at ${x.shape}`);
+    for (const [i, t] of fast!.entries())
+      assertClose(await t.floats(), await safe![i]!.floats(), 3e-6, `output ${i} at ${x.shape}`);
     for (const t of [x, scale, bias, dy, ...safe!, ...fast!]) t.dispose();
   }
 });
@@ -40,23 +47,42 @@ test('mistakes are named', async () => {
   const device = await testDevice();
   const x = device.zeros([2, 3, 3, 48]);
   const p = device.zeros([48]);
-  const fails = (f: () => unknown, pattern: RegExp) => assert.throws(f, (e: Error) => e instanceof ShapeError && pattern.test(e.message));
+  const fails = (f: () => unknown, pattern: RegExp) =>
+    assert.throws(f, (e: Error) => e instanceof ShapeError && pattern.test(e.message));
   fails(() => groupNorm(x, p, p, { groups: 32, eps: 1e-5 }), /48 channels do not divide into 32 groups/);
   fails(() => groupNorm(x, p, device.zeros([24]), { groups: 4, eps: 1e-5 }), /bias \[24\] is not \[48\]/);
-  fails(() => groupNorm(x, p, p, { groups: 4, eps: 1e-5, modulation: p }), /modulation \[48\] is not \[2,96\]/);
+  fails(
+    () => groupNorm(x, p, p, { groups: 4, eps: 1e-5, modulation: p }),
+    /modulation \[48\] is not \[2,96\]/,
+  );
   fails(() => groupNorm(x, p, p, { groups: 4, eps: 0 }), /eps 0 is not positive/);
   fails(() => groupNorm(x, p, p, { groups: 1.5, eps: 1e-5 }), /groups 1.5/);
 });
 
 test('choice', () => {
   const shape = { batch: 16, pixels: 196, channels: 24, groups: 6 };
-  assert.equal(chooseGroupNormKernel(shape, { cpu: true }), { variant: 'registers', lanes: 4, width: 1, threads: 0, rows: 0 });
-  assert.equal(chooseGroupNormKernel(shape, { cpu: false }), { variant: 'workgroup', lanes: 4, width: 1, threads: 256, rows: 256 });
+  assert.equal(chooseGroupNormKernel(shape, { cpu: true }), {
+    variant: 'registers',
+    lanes: 4,
+    width: 1,
+    threads: 0,
+    rows: 0,
+  });
+  assert.equal(chooseGroupNormKernel(shape, { cpu: false }), {
+    variant: 'workgroup',
+    lanes: 4,
+    width: 1,
+    threads: 256,
+    rows: 256,
+  });
   const few = chooseGroupNormKernel({ ...shape, batch: 1, groups: 1 }, { cpu: true });
   assert.equal(few, { variant: 'workgroup', lanes: 4, width: 6, threads: 256, rows: 32 });
   assert.is(chooseGroupNormKernel({ ...shape, channels: 30 }, { cpu: false }).lanes, 1);
   assert.is(chooseGroupNormKernel({ ...shape, pixels: 49 }, { cpu: false }).threads, 64);
-  assert.is(chooseGroupNormKernel({ batch: 1, pixels: 4, channels: 2048, groups: 1 }, { cpu: false }).variant, 'registers');
+  assert.is(
+    chooseGroupNormKernel({ batch: 1, pixels: 4, channels: 2048, groups: 1 }, { cpu: false }).variant,
+    'registers',
+  );
 });
 
 test.run();

@@ -21,22 +21,48 @@ test('very negative logits give zeros, not NaN', async () => {
   const x = device.tensor([-3e38, 0, -3e38, 0, 0, 0, 0, -1e30], [2, 4]);
   for (const variant of ['registers', 'workgroup'] as SoftmaxVariant[]) {
     const y = await softmax(x, { variant }).floats();
-    assert.equal(y.map((v) => Math.round(v * 1e5) / 1e5), Float32Array.of(0, 0.5, 0, 0.5, 0.33333, 0.33333, 0.33333, 0));
+    assert.equal(
+      y.map((v) => Math.round(v * 1e5) / 1e5),
+      Float32Array.of(0, 0.5, 0, 0.5, 0.33333, 0.33333, 0.33333, 0),
+    );
   }
 });
 
 test('mistakes are named', async () => {
   const device = await testDevice();
-  assert.throws(() => softmax(device.zeros([])), (e: Error) => e instanceof ShapeError && /softmax: x \[\]/.test(e.message));
+  assert.throws(
+    () => softmax(device.zeros([])),
+    (e: Error) => e instanceof ShapeError && /softmax: x \[\]/.test(e.message),
+  );
 });
 
 test('choice', () => {
   const [gpu, cpu] = [{ cpu: false }, { cpu: true }];
-  assert.equal(chooseSoftmaxKernel({ rows: 64, columns: 10 }, gpu), { variant: 'workgroup', lanes: 1, threads: 32 });
-  assert.equal(chooseSoftmaxKernel({ rows: 4096, columns: 256 }, gpu), { variant: 'workgroup', lanes: 4, threads: 64 });
-  assert.equal(chooseSoftmaxKernel({ rows: 4096, columns: 8 }, gpu), { variant: 'registers', lanes: 4, threads: 0 });
-  assert.equal(chooseSoftmaxKernel({ rows: 4096, columns: 256 }, cpu), { variant: 'registers', lanes: 4, threads: 0 });
-  assert.equal(chooseSoftmaxKernel({ rows: 1, columns: 99999 }, cpu), { variant: 'workgroup', lanes: 1, threads: 256 });
+  assert.equal(chooseSoftmaxKernel({ rows: 64, columns: 10 }, gpu), {
+    variant: 'workgroup',
+    lanes: 1,
+    threads: 32,
+  });
+  assert.equal(chooseSoftmaxKernel({ rows: 4096, columns: 256 }, gpu), {
+    variant: 'workgroup',
+    lanes: 4,
+    threads: 64,
+  });
+  assert.equal(chooseSoftmaxKernel({ rows: 4096, columns: 8 }, gpu), {
+    variant: 'registers',
+    lanes: 4,
+    threads: 0,
+  });
+  assert.equal(chooseSoftmaxKernel({ rows: 4096, columns: 256 }, cpu), {
+    variant: 'registers',
+    lanes: 4,
+    threads: 0,
+  });
+  assert.equal(chooseSoftmaxKernel({ rows: 1, columns: 99999 }, cpu), {
+    variant: 'workgroup',
+    lanes: 1,
+    threads: 256,
+  });
 });
 
 test.run();

@@ -28,7 +28,11 @@ for (const name of ['ncsnpp-small', 'ncsnpp-patch']) {
     test(`${name} at sigma ${sigma}: output and input gradient`, async () => {
       const device = await testDevice();
       const fixture = loadFixture(`nets/${name}`);
-      const model = ConsistencyModel.load(device, JSON.parse(fixture.metadata.config as string), parametersOf(fixture));
+      const model = ConsistencyModel.load(
+        device,
+        JSON.parse(fixture.metadata.config as string),
+        parametersOf(fixture),
+      );
       const input = fixture.get(`x.${sigma}`);
       const x = device.tensor(...fromNchw(input));
       const cotangent = device.tensor(...fromNchw(fixture.get('cotangent')));
@@ -67,7 +71,13 @@ test('the published CIFAR-10 NCSN++ has 56,395,651 parameters', () => {
 });
 
 test('wrn-28-10 has 36,479,194 trained parameters', () => {
-  const shapes = wideResNetShapes({ depth: 28, widen_factor: 10, num_classes: 10, in_channels: 3, image_size: 32 });
+  const shapes = wideResNetShapes({
+    depth: 28,
+    widen_factor: 10,
+    num_classes: 10,
+    in_channels: 3,
+    image_size: 32,
+  });
   assert.is(countParameters(new Map([...shapes].filter(([name]) => !name.includes('running')))), 36_479_194);
 });
 
@@ -125,11 +135,16 @@ test('a checkpoint that does not fit is named with both shapes', async () => {
 test('an image of another size is refused with both shapes', async () => {
   const device = await testDevice();
   const fixture = loadFixture('nets/ncsnpp-patch');
-  const model = ConsistencyModel.load(device, JSON.parse(fixture.metadata.config as string), parametersOf(fixture));
+  const model = ConsistencyModel.load(
+    device,
+    JSON.parse(fixture.metadata.config as string),
+    parametersOf(fixture),
+  );
   const x = device.zeros([1, 32, 32, 1]);
   assert.throws(
     () => device.scope(() => model.denoise(x, 80)),
-    (error: unknown) => error instanceof ShapeError && error.message === 'ncsnpp: x is [1,32,32,1], wants [N,28,28,1]',
+    (error: unknown) =>
+      error instanceof ShapeError && error.message === 'ncsnpp: x is [1,32,32,1], wants [N,28,28,1]',
   );
   assert.throws(() => model.denoise(x, 0), /sigma must be positive, got 0/);
   x.dispose();
