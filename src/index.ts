@@ -17,7 +17,7 @@ export type { Capabilities } from './engine/capabilities.ts';
 export { Device, type MemoryReport } from './engine/device.ts';
 export * from './engine/errors.ts';
 export { type Kernel, kernel, linearGrid } from './engine/kernel.ts';
-export type { KernelTime, Profiler, ProfileRow } from './engine/profile.ts';
+export type { KernelTime, ProfileRow, Profiler } from './engine/profile.ts';
 export type { Program } from './engine/program.ts';
 export * from './engine/random.ts';
 export type { DType, Shape, Tensor } from './engine/tensor.ts';
@@ -40,8 +40,8 @@ export { type NcsnppConfig, ncsnppCifar10, ncsnppForward, ncsnppPlan } from './n
 export {
   bindParameters,
   countParameters,
-  Parameters,
   type ParameterShapes,
+  Parameters,
   type TensorSource,
 } from './nets/parameters.ts';
 export { WideResNet, type WideResNetConfig, wideResNetShapes } from './nets/wide-resnet.ts';

@@ -57,14 +57,15 @@ export interface Preset {
 }
 
 export function loadPreset(name: string): Preset {
-  const path = join(weightsFolder(), 'presets.json');
-  const presets = readJson(path) as Record<string, Record<string, number>>;
+  const path = join(weightsFolder(), 'manifest.json');
+  const { presets = {} } = readJson(path) as { presets?: Record<string, Record<string, unknown>> };
   const found = presets[name];
-  if (!found) throw new InputError(`${path}: no preset "${name}"; it has ${Object.keys(presets).join(', ')}`);
+  if (!found)
+    throw new InputError(`${path}: no preset "${name}"; it has ${Object.keys(presets).join(', ') || 'none'}`);
   const number = (field: string) => {
     const value = found[field];
     if (typeof value !== 'number')
-      throw new InputError(`${path}: ${name}.${field} is ${JSON.stringify(value)}, not a number`);
+      throw new InputError(`${path}: presets.${name}.${field} is ${JSON.stringify(value)}, not a number`);
     return value;
   };
   const cmap = {

@@ -11,8 +11,8 @@ import { existsSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { Device } from '../src/engine/device.ts';
 import { vjp } from '../src/engine/autograd.ts';
+import { Device } from '../src/engine/device.ts';
 import type { Tensor } from '../src/engine/tensor.ts';
 import { parseSafetensors } from '../src/formats/safetensors.ts';
 

@@ -10,7 +10,7 @@ import { Device } from '../src/engine/device.ts';
 import { knownKernels } from '../src/engine/kernel.ts';
 import { ConsistencyModel } from '../src/nets/consistency.ts';
 import { ncsnppCifar10, ncsnppPlan } from '../src/nets/ncsnpp.ts';
-import { Parameters, type ParameterShapes } from '../src/nets/parameters.ts';
+import { type ParameterShapes, Parameters } from '../src/nets/parameters.ts';
 import { WideResNet, wideResNetShapes } from '../src/nets/wide-resnet.ts';
 
 let device: Device;
@@ -31,7 +31,7 @@ test('every kernel made in this run compiles', async () => {
 test('ncsnpp-cifar10 at full size: the variants a GPU chooses compile, forward and gradient', async () => {
   const plan = ncsnppPlan(ncsnppCifar10);
   const model = new ConsistencyModel(device, plan, empty(plan.shapes), new Float32Array(plan.config.nf));
-  const z = device.empty([10, 32, 32, 3]);
+  const z = device.empty([2, 32, 32, 3]);
   const program = device.record('ncsnpp-cifar10', () => {
     const { output, pullback } = vjp((x) => model.generate(x), [z]);
     return pullback(output);
@@ -42,12 +42,13 @@ test('ncsnpp-cifar10 at full size: the variants a GPU chooses compile, forward a
   program.dispose();
   z.dispose();
   model.dispose();
+  device.trim();
 });
 
 test('wrn-28-10 at full size: the variants a GPU chooses compile, forward and gradient', async () => {
   const config = { depth: 28, widen_factor: 10, num_classes: 10, in_channels: 3, image_size: 32 };
   const classifier = new WideResNet(device, config, empty(wideResNetShapes(config)));
-  const x = device.empty([8, 32, 32, 3]);
+  const x = device.empty([2, 32, 32, 3]);
   const program = device.record('wrn-28-10', () => {
     const { output, pullback } = vjp((u) => classifier.logits(u), [x]);
     return pullback(output);

@@ -3,12 +3,13 @@
  * sign of the cross-entropy's gradient, each projected onto the ball and onto [0, 1]. One step is one replayed
  * Program.
  */
+
+import type { Classifier } from '../cmap/vote.ts';
 import { vjp } from '../engine/autograd.ts';
 import { check, InputError } from '../engine/errors.ts';
 import { kernel, linearGrid } from '../engine/kernel.ts';
 import { purposes, randomUniform } from '../engine/random.ts';
 import type { Tensor } from '../engine/tensor.ts';
-import type { Classifier } from '../cmap/vote.ts';
 import { add } from '../kernels/broadcast.ts';
 import { crossEntropy } from '../kernels/cross-entropy.ts';
 import { affine, clamp } from '../kernels/elementwise.ts';

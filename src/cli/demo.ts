@@ -1,9 +1,9 @@
 /** `cmap demo`: the whole idea on embedded images, in one command. */
 import { join } from 'node:path';
 import { Command } from 'commander';
+import { loadFashionMnist } from '../data/fashion-mnist.ts';
 import type { AdapterRecord } from '../engine/adapter.ts';
 import { InputError } from '../engine/errors.ts';
-import { loadFashionMnist } from '../data/fashion-mnist.ts';
 import { countRight, evaluate } from '../eval/evaluate.ts';
 import { loadClassifier, loadConsistencyModel, loadPreset } from '../models.ts';
 import { ensureDirectory, writeFileAtomic } from '../report/files.ts';
@@ -56,7 +56,7 @@ export function demoCommand(): Command {
     .option('--out <dir>', 'where to write', 'out/demo')
     .addHelpText(
       'after',
-      '\nDefaults of the attack and of CMAP: weights/presets.json, tuned for the shipped models.',
+      '\nDefaults of the attack and of CMAP: weights/manifest.json, tuned for the shipped models.',
     );
   addCommonOptions(addCmapOptions(command));
   return command.action(demo);

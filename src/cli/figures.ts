@@ -37,7 +37,6 @@ export async function writeGrid(
           captioned(picture(r.purified.subarray(j * size, (j + 1) * size)), l, r.label),
         ),
         {
-          image: picture(r.purified.subarray(0, size).map(() => 1)),
           captions: [
             {
               text: `${classes[label]}, ${votes[label]} of ${k}`,

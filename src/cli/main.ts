@@ -10,17 +10,24 @@ import { demoCommand } from './demo.ts';
 import { doctorCommand } from './doctor.ts';
 import { purifyCommand } from './purify.ts';
 
+/** The parser's complaint, on one line. */
+const outputError = (text: string, write: (text: string) => void) =>
+  write(
+    `${text
+      .trim()
+      .replace(/^error: /, 'cmap: ')
+      .replace(/\s*\n\s*/g, ' ')}\n`,
+  );
+
 const program = new Command('cmap')
   .description('Adversarial purification with consistency models on WebGPU.')
   .configureHelp({ showGlobalOptions: true })
   .exitOverride()
-  .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'cmap: ')) });
+  .configureOutput({ outputError });
 for (const command of [demoCommand(), doctorCommand(), purifyCommand(), classifyCommand()])
   program.addCommand(command);
 for (const command of program.commands) {
-  command
-    .exitOverride()
-    .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'cmap: ')) });
+  command.exitOverride().configureOutput({ outputError });
 }
 
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {

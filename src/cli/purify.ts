@@ -15,9 +15,9 @@ import { readImages } from './images.ts';
 import {
   addCmapOptions,
   addCommonOptions,
-  cmapOptions,
   type CmapFlags,
   type CommonOptions,
+  cmapOptions,
   maybeProfiled,
   openDevice,
 } from './options.ts';

@@ -11,8 +11,9 @@
  *
  * All images and all latents are one batch [B·K, H, W, C], and one iteration is one replayed Program.
  */
-import type { Device } from '../engine/device.ts';
+
 import { vjp } from '../engine/autograd.ts';
+import type { Device } from '../engine/device.ts';
 import { check } from '../engine/errors.ts';
 import { purposes, randomNormal } from '../engine/random.ts';
 import type { Tensor } from '../engine/tensor.ts';

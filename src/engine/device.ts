@@ -6,17 +6,18 @@
  * Memory: one GPUBuffer a storage, from a pool; `scope` gives back what it made except what it returns.
  * Failures on the device (lost, out of memory, a refused kernel) reject the next `read` or `sync`.
  */
-import { deviceDescriptor, type AdapterRecord, openAdapter, type OpenOptions } from './adapter.ts';
+
 import accumulateSource from './accumulate.wgsl';
+import { type AdapterRecord, deviceDescriptor, type OpenOptions, openAdapter } from './adapter.ts';
 import { type Capabilities, capabilitiesOf } from './capabilities.ts';
 import { CmapError, check, DeviceLostError } from './errors.ts';
 import fillSource from './fill.wgsl';
-import { type Kernel, kernel, linearGrid, packParams, type ParamValues } from './kernel.ts';
+import { type Kernel, kernel, linearGrid, type ParamValues, packParams } from './kernel.ts';
 import { Pipelines } from './pipelines.ts';
 import { BufferPool } from './pool.ts';
 import { Profiler } from './profile.ts';
 import { Program, Recorder } from './program.ts';
-import { bytesPer, type DType, type HostData, type Shape, sizeOf, Storage, Tensor } from './tensor.ts';
+import { bytesPer, type DType, type HostData, type Shape, Storage, sizeOf, Tensor } from './tensor.ts';
 
 const STORAGE = 0x80 | 0x4 | 0x8; // STORAGE | COPY_SRC | COPY_DST
 const STAGING = 0x1 | 0x8; // MAP_READ | COPY_DST

@@ -6,7 +6,7 @@
  */
 import { type Device, type Grid, SLOT } from './device.ts';
 import { CmapError } from './errors.ts';
-import { type Kernel, packParams, type ParamValues } from './kernel.ts';
+import { type Kernel, type ParamValues, packParams } from './kernel.ts';
 import { sizeClass } from './pool.ts';
 import { Storage, type Tensor } from './tensor.ts';
 

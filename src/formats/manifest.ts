@@ -29,15 +29,16 @@ export function weightsFolder(): string {
   return join(packageRoot(), 'weights');
 }
 
-/** All entries by name. @throws InputError */
+/** All entries by name; the manifest's `presets`, hyper-parameters by data set, are no entry. @throws InputError */
 export function readManifest(folder = weightsFolder()): Record<string, ManifestEntry> {
   const path = join(folder, 'manifest.json');
   const manifest = readJson(path);
   if (typeof manifest !== 'object' || manifest === null || Array.isArray(manifest)) {
     throw new InputError(`${path}: not an object of weights by name`);
   }
-  for (const [name, entry] of Object.entries(manifest)) checkEntry(`${path}: ${JSON.stringify(name)}`, entry);
-  return manifest as Record<string, ManifestEntry>;
+  const { presets: _, ...entries } = manifest as Record<string, ManifestEntry>;
+  for (const [name, entry] of Object.entries(entries)) checkEntry(`${path}: ${JSON.stringify(name)}`, entry);
+  return entries;
 }
 
 function checkEntry(what: string, entry: unknown): void {

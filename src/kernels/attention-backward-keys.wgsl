@@ -1,6 +1,9 @@
-// attention-backward-keys.wgsl for GPUs: a workgroup does ROWS keys of a head, and all read KEYS queries at a time from
-// workgroup memory. Constants, `join` and workgroup memory as attention-workgroup.wgsl.
-// Grid: one workgroup a tile of ROWS keys and head, count = N * heads * tiles.
+// Gradients of attention for keys and values; the scores are computed again. With p = exp(scale q k - logs):
+//   dv = sum over queries of p dy,  dk = scale * sum over queries of p (dy v - delta) q
+// A workgroup does THREADS / PARTS keys of a head, and all read KEYS queries at a time from workgroup memory.
+// q, dy [N, queries, heads, D], k, v, dk, dv [N, keys, heads, D] as T, norms [N, heads, queries] = (logs, delta) from
+// attention-backward-queries.wgsl. Constants, `join` and workgroup memory: as attention.wgsl.
+// Grid: one workgroup a tile of keys and head, count = N * heads * tiles.
 struct Params { queries: u32, keys: u32, heads: u32, tiles: u32, count: u32, scale: f32 }
 @group(0) @binding(0) var<storage, read> q: array<T>;
 @group(0) @binding(1) var<storage, read> k: array<T>;

@@ -1,4 +1,7 @@
-// attention-backward-queries.wgsl for GPUs; constants, `join`, grid and workgroup memory as attention-workgroup.wgsl.
+// Gradient of attention for the queries; the scores are computed again. With
+//   p = exp(scale q k - logs),  delta = sum over channels of dy o:   dq = scale * sum over keys of p (dy v - delta) k
+// q, o, dy, dq [N, queries, heads, D], k, v [N, keys, heads, D] as T; norms [N, heads, queries] = (logs, delta), written
+// for attention-backward-keys.wgsl. Constants, `join`, grid and workgroup memory: as attention.wgsl.
 struct Params { queries: u32, keys: u32, heads: u32, tiles: u32, count: u32, scale: f32 }
 @group(0) @binding(0) var<storage, read> q: array<T>;
 @group(0) @binding(1) var<storage, read> k: array<T>;

@@ -8,18 +8,15 @@ import type { Capabilities } from '../engine/capabilities.ts';
 import { check } from '../engine/errors.ts';
 import { kernel, linearGrid } from '../engine/kernel.ts';
 import type { Tensor } from '../engine/tensor.ts';
-import registersSource from './attention.wgsl';
+import forwardSource from './attention.wgsl';
 import keysSource from './attention-backward-keys.wgsl';
-import keysWorkgroupSource from './attention-backward-keys-workgroup.wgsl';
 import queriesSource from './attention-backward-queries.wgsl';
-import queriesWorkgroupSource from './attention-backward-queries-workgroup.wgsl';
-import workgroupSource from './attention-workgroup.wgsl';
 import { matmul } from './matmul.ts';
 import { reshape, transpose } from './shape.ts';
 import { softmax } from './softmax.ts';
 
-/** `registers`: fused, for CPU drivers. `workgroup`: fused, for GPUs. `composed`: matrix products, for wide heads. */
-export type AttentionVariant = 'composed' | 'registers' | 'workgroup';
+/** `composed`: matrix products and a softmax. `fused`: for GPUs and for scores that would not fit a buffer. */
+export type AttentionVariant = 'composed' | 'fused';
 
 export interface AttentionOptions {
   /** Channels are [heads, d], heads slowest; 1. */
@@ -38,8 +35,8 @@ export interface AttentionKernel {
   readonly parts: number;
   readonly width: number;
   readonly threads: number;
-  /** Keys at a time. */
-  readonly keys: number;
+  /** Keys in workgroup memory at a time. */
+  readonly tile: number;
 }
 
 /** Which kernel attends with heads of `channels` channels. A pure function. */
@@ -51,15 +48,15 @@ export function chooseAttentionKernel(
   const { batch, heads, queries, keys, channels } = shape;
   const lanes = channels % 4 === 0 ? 4 : 1;
   const length = channels / lanes;
-  const fused = capabilities.cpu ? 'registers' : 'workgroup';
   const scoreBytes = 4 * batch * heads * queries * keys;
-  const variant = forced ?? (channels <= 64 || scoreBytes > capabilities.maxBinding ? fused : 'composed');
-  if (variant !== 'workgroup') return { variant, lanes, parts: 1, width: length, threads: 0, keys: 4 };
+  const fits = scoreBytes <= capabilities.maxBinding;
+  const variant = forced ?? (fits && (capabilities.cpu || channels > 64) ? 'composed' : 'fused');
+  if (variant === 'composed') return { variant, lanes, parts: 1, width: length, threads: 0, tile: 0 };
   // Four invocations a query where they can add by shuffling: a quarter of the registers, four times the parallelism.
   const parts = capabilities.subgroups ? ([4, 2].find((p) => length % p === 0 && length / p >= 2) ?? 1) : 1;
-  // Two tiles of these many keys take at most 8 KiB, or one key each for very wide heads.
+  // Two tiles of this many keys take 8 KiB at most; one key each for the widest heads.
   const tile = [16, 8, 4, 2].find((t) => 2 * t * channels * 4 <= 8192) ?? 1;
-  return { variant, lanes, parts, width: length / parts, threads: 64, keys: tile };
+  return { variant, lanes, parts, width: length / parts, threads: 64, tile };
 }
 
 /**
@@ -123,57 +120,46 @@ function fused(
 ): Tensor {
   const { device } = q;
   const { batch, heads, queries, keys, channels } = shape;
-  const { lanes, parts, width, threads } = choice;
-  const onWorkgroups = choice.variant === 'workgroup';
+  const { lanes, parts, width, threads, tile } = choice;
   const constants = {
     T: lanes === 4 ? 'vec4<f32>' : 'f32',
     LANES: lanes,
     D: channels / lanes,
-    ...(onWorkgroups ? { PARTS: parts, WIDTH: width, THREADS: threads } : {}),
+    PARTS: parts,
+    WIDTH: width,
+    THREADS: threads,
+    KEYS: tile,
   };
   const launch = (
     name: string,
-    sources: [string, string],
-    tile: boolean,
+    source: string,
     tensors: Record<string, Tensor>,
     rows: number,
     products: number,
   ) => {
     const tiles = Math.ceil(rows / (threads / parts));
-    const count = batch * heads * (onWorkgroups ? tiles : rows);
-    const all = onWorkgroups || tile ? { ...constants, KEYS: choice.keys } : constants;
-    const k = onWorkgroups
-      ? kernel(`${name}-workgroup`, `${sources[1]}\n${join(parts)}`, all)
-      : kernel(name, sources[0], all);
+    const count = batch * heads * tiles;
     device.run(
-      k,
+      kernel(name, `${source}\n${join(parts)}`, constants),
       tensors,
-      { queries, keys, heads, count, scale, ...(onWorkgroups ? { tiles } : {}) },
-      onWorkgroups ? linearGrid(count, 1) : linearGrid(count, 16),
+      { queries, keys, heads, tiles, count, scale },
+      linearGrid(count, 1),
       { flops: 2 * products * batch * heads * queries * keys * channels },
     );
   };
   const o = device.empty(q.shape);
   const logs = device.empty([batch, heads, queries]);
-  launch('attention', [registersSource, workgroupSource], true, { q, k, v, o, logs }, queries, 2);
+  launch('attention', forwardSource, { q, k, v, o, logs }, queries, 2);
   // With p = exp(scale·q k − logs) and delta = dy·o, a number a query:
   //     dq = scale·Σ_keys p (dy·v − delta) k,  dk = scale·Σ_queries p (dy·v − delta) q,  dv = Σ_queries p dy.
   return differentiable('attention', [q, k, v], o, (dy, needs) => {
     const dq = device.empty(q.shape);
     const norms = device.empty([batch, heads, queries, 2]);
-    const sources: [string, string] = [queriesSource, queriesWorkgroupSource];
-    launch('attention-backward-queries', sources, false, { q, k, v, o, logs, dy, dq, norms }, queries, 3);
+    launch('attention-backward-queries', queriesSource, { q, k, v, o, logs, dy, dq, norms }, queries, 3);
     if (!needs[1] && !needs[2]) return [dq, null, null];
     const dk = device.empty(k.shape);
     const dv = device.empty(v.shape);
-    launch(
-      'attention-backward-keys',
-      [keysSource, keysWorkgroupSource],
-      false,
-      { q, k, v, norms, dy, dk, dv },
-      keys,
-      4,
-    );
+    launch('attention-backward-keys', keysSource, { q, k, v, norms, dy, dk, dv }, keys, 4);
     return [dq, dk, dv];
   });
 }

@@ -1,8 +1,10 @@
-// attention.wgsl for GPUs: a workgroup does ROWS queries of a head, and all read KEYS keys at a time from workgroup memory.
-// A query is spread over PARTS neighbouring invocations, each with every PARTS-th T of its channels; the text is completed
-// by `fn join(x: f32) -> f32`, the sum over the PARTS.
-// Constants: T, LANES, D as there; PARTS, WIDTH = D / PARTS, THREADS = ROWS * PARTS, KEYS.
-// Grid: one workgroup a tile of ROWS queries and head, count = N * heads * tiles. Workgroup memory 8 * KEYS * D * LANES bytes.
+// o = softmax(scale q kT) v for each head, without the matrix of scores (online softmax). A workgroup does
+// THREADS / PARTS queries of a head, and all read KEYS keys at a time from workgroup memory. A query is spread over PARTS
+// neighbouring invocations, each with every PARTS-th T of its channels; the text is completed by
+// `fn join(x: f32) -> f32`, the sum over the PARTS.
+// q, o [N, queries, heads, D], k, v [N, keys, heads, D] as T; logs [N, heads, queries] = log(sum over keys of exp(scale q k)).
+// Constants: T (f32 or vec4<f32>), LANES (1 or 4), D (T a head), PARTS (1, 2, 4), WIDTH = D / PARTS, THREADS, KEYS.
+// Grid: one workgroup a tile of queries and head, count = N * heads * tiles. Workgroup memory 8 * KEYS * D * LANES bytes.
 struct Params { queries: u32, keys: u32, heads: u32, tiles: u32, count: u32, scale: f32 }
 @group(0) @binding(0) var<storage, read> q: array<T>;
 @group(0) @binding(1) var<storage, read> k: array<T>;

@@ -1,15 +1,19 @@
 // y[n, oy, ox, co] = bias[co] + sum over ky, kx, ci of x[n, iy, ix, ci] * w[ky, kx, ci, co], with
-//   iy = (oy*STRIDE + ky - top) / DILATION, ix likewise, where they divide and lie inside x.
+//   iy = (oy*stride + ky - top) / DILATION, ix likewise, where they divide and lie inside x.
 // For software drivers, where a load costs many times an addition. Registers only: a subgroup computes 8 pixels x
 // SG*J channels. Lane l loads four channels of pixel l (and, where SG is 4, of pixel l+4), which subgroupBroadcast
 // spreads; it owns the output channels c + l + SG*j. DILATION > 1 (input gradient of a strided convolution): the
 // pixels are dealt to DILATION^2 phases, workgroup z, each with its own taps, so no tap is visited in vain.
-// Constants: KH, KW, CIN, COUT, STRIDE, DILATION, SG (4 or 8), J, WG, BIAS; T = f32 or vecJ<f32>, X = vec4<f32> or
-// f32 (CIN not a multiple of 4). Appended: `fn four(at: u32, ci: u32) -> vec4<f32>`, four channels of x from ci, where
-// at is the first element of the pixel; `fn columns(at: u32) -> T`, the lane's J weights of a row; `fn store(at, c, T)`.
+// Sizes are params, not constants: they cost no speed here, and one pipeline then serves all layers.
+// Constants: DILATION, SG (4 or 8), J, WG; T = f32 or vecJ<f32>, X = vec4<f32> or f32 (cin not a multiple of 4). Appended: `fn four(at: u32, ci: u32) -> vec4<f32>`, four channels of x from ci, where
+// at is the first element of the pixel; `fn columns(row: u32, c: u32) -> T`, the lane's J elements of a row of w;
+// `fn biases(c: u32) -> T`; `fn store(at: u32, c: u32, value: T)`, which leaves out channels past the last.
 // Grid: x: 8*WG/SG pixels of a phase, y: SG*J channels, z: DILATION^2.
 enable subgroups;
-struct Params { h: i32, wd: i32, oh: i32, ow: i32, top: i32, left: i32, pixels: u32 }
+struct Params {
+  h: i32, wd: i32, cin: u32, oh: i32, ow: i32, cout: u32, kh: i32, kw: i32,
+  stride: i32, top: i32, left: i32, pixels: u32, bias: u32,
+}
 @group(0) @binding(0) var<storage, read> x: array<X>;
 @group(0) @binding(1) var<storage, read> w: array<f32>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
@@ -31,17 +35,17 @@ fn firstTap(base: i32) -> i32 {
 }
 
 fn load(p: Pixel, ky: i32, kx: i32) -> vec2<u32> {
-  let iy = p.y * STRIDE + ky - params.top;
-  let ix = p.x * STRIDE + kx - params.left;
+  let iy = p.y * params.stride + ky - params.top;
+  let ix = p.x * params.stride + kx - params.left;
   let inside = iy >= 0 && ix >= 0 && iy / DILATION < params.h && ix / DILATION < params.wd;
-  let at = u32((p.n * params.h + iy / DILATION) * params.wd + ix / DILATION) * CIN;
+  let at = u32((p.n * params.h + iy / DILATION) * params.wd + ix / DILATION) * params.cin;
   return vec2(select(0u, at, inside), u32(inside));
 }
 
 fn put(m: u32, phase: i32, c: u32, value: T) {
   let p = pixelOf(m, phase);
   if (m < params.pixels && p.y < params.oh && p.x < params.ow) {
-    store(u32((p.n * params.oh + p.y) * params.ow + p.x) * COUT, c, value);
+    store(u32((p.n * params.oh + p.y) * params.ow + p.x) * params.cout, c, value);
   }
 }
 
@@ -55,22 +59,22 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
   let pb = pixelOf(m0 + (lane + SG) % 8u, phase);
   var s0 = T(); var s1 = T(); var s2 = T(); var s3 = T();
   var s4 = T(); var s5 = T(); var s6 = T(); var s7 = T();
-  for (var ky = firstTap(phase / DILATION * STRIDE - params.top); ky < KH; ky += DILATION) {
-    for (var kx = firstTap(phase % DILATION * STRIDE - params.left); kx < KW; kx += DILATION) {
+  for (var ky = firstTap(phase / DILATION * params.stride - params.top); ky < params.kh; ky += DILATION) {
+    for (var kx = firstTap(phase % DILATION * params.stride - params.left); kx < params.kw; kx += DILATION) {
       let fromA = load(pa, ky, kx);
       let fromB = load(pb, ky, kx);
       let ia = f32(fromA.y);
       let ib = f32(fromB.y);
-      var at = u32(ky * KW + kx) * (CIN * COUT) + c;
-      for (var ci = 0u; ci < CIN; ci += 4u) {
+      var row = u32(ky * params.kw + kx) * params.cin;
+      for (var ci = 0u; ci < params.cin; ci += 4u) {
         let xa = four(fromA.x, ci) * ia;
         var xb = xa;
         if (SG < 8) { xb = four(fromB.x, ci) * ib; }
-        // Where CIN is not a multiple of 4 the channels past the last are zeros, times a weight that exists.
-        let w0 = columns(at);
-        let w1 = columns(at + min(1u, CIN - 1u - ci) * COUT);
-        let w2 = columns(at + min(2u, CIN - 1u - ci) * COUT);
-        let w3 = columns(at + min(3u, CIN - 1u - ci) * COUT);
+        // Where cin is not a multiple of 4 the channels past the last are zeros, times a weight that exists.
+        let w0 = columns(row, c);
+        let w1 = columns(row + min(1u, params.cin - 1u - ci), c);
+        let w2 = columns(row + min(2u, params.cin - 1u - ci), c);
+        let w3 = columns(row + min(3u, params.cin - 1u - ci), c);
         s0 += subgroupBroadcast(xa.x, 0u) * w0 + subgroupBroadcast(xa.y, 0u) * w1 + subgroupBroadcast(xa.z, 0u) * w2 + subgroupBroadcast(xa.w, 0u) * w3;
         s1 += subgroupBroadcast(xa.x, 1u) * w0 + subgroupBroadcast(xa.y, 1u) * w1 + subgroupBroadcast(xa.z, 1u) * w2 + subgroupBroadcast(xa.w, 1u) * w3;
         s2 += subgroupBroadcast(xa.x, 2u) * w0 + subgroupBroadcast(xa.y, 2u) * w1 + subgroupBroadcast(xa.z, 2u) * w2 + subgroupBroadcast(xa.w, 2u) * w3;
@@ -79,11 +83,11 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
         s5 += subgroupBroadcast(xb.x, 5u % SG) * w0 + subgroupBroadcast(xb.y, 5u % SG) * w1 + subgroupBroadcast(xb.z, 5u % SG) * w2 + subgroupBroadcast(xb.w, 5u % SG) * w3;
         s6 += subgroupBroadcast(xb.x, 6u % SG) * w0 + subgroupBroadcast(xb.y, 6u % SG) * w1 + subgroupBroadcast(xb.z, 6u % SG) * w2 + subgroupBroadcast(xb.w, 6u % SG) * w3;
         s7 += subgroupBroadcast(xb.x, 7u % SG) * w0 + subgroupBroadcast(xb.y, 7u % SG) * w1 + subgroupBroadcast(xb.z, 7u % SG) * w2 + subgroupBroadcast(xb.w, 7u % SG) * w3;
-        at += 4u * COUT;
+        row += 4u;
       }
     }
   }
-  if (BIAS) {
+  if (params.bias != 0u) {
     let b = biases(c);
     s0 += b; s1 += b; s2 += b; s3 += b; s4 += b; s5 += b; s6 += b; s7 += b;
   }

@@ -4,15 +4,55 @@
  * geometry, the gradient for the kernel is a product over pixels.
  */
 import { differentiable } from '../engine/autograd.ts';
+import type { Capabilities } from '../engine/capabilities.ts';
 import { check } from '../engine/errors.ts';
 import { kernel, linearGrid } from '../engine/kernel.ts';
 import type { Tensor } from '../engine/tensor.ts';
 import directSource from './conv2d-direct.wgsl';
 import flipSource from './conv2d-flip.wgsl';
+import subgroupSource from './conv2d-subgroup.wgsl';
+import tiledSource from './conv2d-tiled.wgsl';
 import weightSource from './conv2d-weight.wgsl';
-import { sumRows } from './matmul.ts';
+import weightTiledSource from './conv2d-weight-tiled.wgsl';
+import {
+  chooseMatmulKernel,
+  laneText,
+  type MatmulKernel,
+  type MatmulVariant,
+  putText,
+  quadText,
+  SUBGROUP_WORKGROUP,
+  sumRows,
+  vec,
+} from './matmul.ts';
+import tileSource from './matmul-tile.wgsl';
 
-export type Conv2dVariant = 'direct';
+export type Conv2dVariant = MatmulVariant;
+
+/** A convolution as a product: `pixels` output pixels (of all images), `taps`·cin deep, cout wide. */
+export interface Conv2dShape {
+  readonly pixels: number;
+  readonly taps: number;
+  readonly cin: number;
+  readonly cout: number;
+  /** Of the input: 1, or the stride of the convolution whose input gradient this is. */
+  readonly dilation?: number;
+}
+
+/** Picks the kernel of a convolution, by the rule of matrix products; `forced` overrides. */
+export function chooseConv2dKernel(
+  shape: Conv2dShape,
+  capabilities: Capabilities,
+  forced?: Conv2dVariant,
+): MatmulKernel {
+  const { pixels, taps, cin, cout, dilation = 1 } = shape;
+  const batch = dilation ** 2;
+  return chooseMatmulKernel(
+    { batch, m: Math.ceil(pixels / batch), n: cout, k: taps * cin },
+    capabilities,
+    forced,
+  );
+}
 
 export interface Conv2dOptions {
   /** [Cout], added to every pixel. */
@@ -74,7 +114,7 @@ export function conv2d(x: Tensor, w: Tensor, options: Conv2dOptions = {}): Tenso
     const back = { stride: 1, dilation: stride, top: kh - 1 - top, left: kw - 1 - left };
     return [
       needs[0] ? convolve(dy, flip(w), null, back, x.shape, variant) : null,
-      needs[1] ? kernelGradient(x, dy, w.shape, { stride, dilation: 1, top, left }) : null,
+      needs[1] ? kernelGradient(x, dy, w.shape, { stride, dilation: 1, top, left }, variant) : null,
       needs[2] ? sumRows(dy.alias([dy.size / cout, cout])) : null,
     ];
   });
@@ -86,23 +126,82 @@ function convolve(
   bias: Tensor | null,
   geometry: Geometry,
   shape: readonly number[],
-  _variant: Conv2dVariant | undefined,
+  variant: Conv2dVariant | undefined,
 ): Tensor {
   const { device } = x;
-  const [batch, height, width, cin] = x.shape as [number, number, number, number];
+  const [batch, h, wd, cin] = x.shape as [number, number, number, number];
   const [kh, kw, , cout] = w.shape as [number, number, number, number];
   const [, oh, ow] = shape as [number, number, number, number];
+  const { stride, dilation, top, left } = geometry;
   const y = device.empty(shape);
-  const wide = cout % 4 === 0;
-  const v = wide ? 4 : 1;
-  const count = y.size / v;
-  device.run(
-    kernel('conv2d-direct', directSource, { T: wide ? 'vec4<f32>' : 'f32', BIAS: bias !== null }),
-    { x, w, bias: bias ?? w, y },
-    { h: height, wd: width, cin, oh, ow, cout: cout / v, kh, kw, ...geometry, count },
-    linearGrid(count),
-    { flops: (2 * batch * oh * ow * kh * kw * cin * cout) / geometry.dilation ** 2 },
+  const tensors = { x, w, bias: bias ?? w, y };
+  const work = { flops: (2 * batch * oh * ow * kh * kw * cin * cout) / dilation ** 2 };
+  const BIAS = bias !== null;
+  // Pixels of a phase: output positions that are alike modulo the dilation, and so have the same taps.
+  const pixels = batch * Math.ceil(oh / dilation) * Math.ceil(ow / dilation);
+  const choice = chooseConv2dKernel(
+    { pixels: pixels * dilation ** 2, taps: kh * kw, cin, cout, dilation },
+    device.capabilities,
+    variant,
   );
+  const constants = { KH: kh, KW: kw, CIN: cin, COUT: cout, STRIDE: stride, DILATION: dilation, BIAS };
+  const params = { h, wd, oh, ow, top, left, pixels };
+  if (choice.variant === 'subgroup') {
+    const { lanes, columns } = choice;
+    const wide = cin % 4 === 0;
+    const lane = laneText(columns, (c) => `w[row * params.cout + ${c}]`, 'params.cout');
+    const each = [0, 1, 2, 3].map(
+      (k) => `select(0.0, x[at + min(ci + ${k}u, params.cin - 1u)], ci + ${k}u < params.cin)`,
+    );
+    const text = `${lane.text}
+fn four(at: u32, ci: u32) -> vec4<f32> { return ${wide ? 'x[(at + ci) / 4u]' : `vec4(${each.join(', ')})`}; }`;
+    device.run(
+      kernel('conv2d-subgroup', subgroupSource + text, {
+        DILATION: dilation,
+        SG: lanes,
+        J: columns,
+        WG: SUBGROUP_WORKGROUP,
+        T: lane.T,
+        X: vec(wide),
+      }),
+      tensors,
+      { ...params, cin, cout, kh, kw, stride, bias: Number(BIAS) },
+      [
+        Math.ceil(pixels / ((8 * SUBGROUP_WORKGROUP) / lanes)),
+        Math.ceil(cout / (lanes * columns)),
+        dilation ** 2,
+      ],
+      work,
+    );
+  } else if (choice.variant === 'tiled') {
+    const wideX = cin % 4 === 0;
+    const wideY = cout % 4 === 0;
+    const text = tileSource + quadText('A', 'x', wideX) + quadText('B', 'w', wideY) + putText('y', wideY);
+    device.run(
+      kernel('conv2d-tiled', tiledSource + text, {
+        ...constants,
+        TILE: choice.tile,
+        A: vec(wideX),
+        B: vec(wideY),
+        Y: vec(wideY),
+      }),
+      tensors,
+      params,
+      [Math.ceil(cout / choice.tile), Math.ceil(pixels / choice.tile), dilation ** 2],
+      work,
+    );
+  } else {
+    const wide = cout % 4 === 0;
+    const v = wide ? 4 : 1;
+    const count = y.size / v;
+    device.run(
+      kernel('conv2d-direct', directSource, { T: vec(wide), BIAS }),
+      tensors,
+      { h, wd, cin, oh, ow, cout: cout / v, kh, kw, ...geometry, count },
+      linearGrid(count),
+      work,
+    );
+  }
   return y;
 }
 
@@ -124,41 +223,61 @@ function kernelGradient(
   dy: Tensor,
   shape: readonly number[],
   { stride, top, left }: Geometry,
+  variant: Conv2dVariant | undefined,
 ): Tensor {
   const { device } = x;
-  const [, height, width, cin] = x.shape as [number, number, number, number];
+  const [, h, wd, cin] = x.shape as [number, number, number, number];
   const [batch, oh, ow, cout] = dy.shape as [number, number, number, number];
   const [kh, kw] = shape as [number, number, number, number];
   const pixels = batch * oh * ow;
+  const work = { flops: 2 * pixels * kh * kw * cin * cout };
+  // Chunks of pixels, at least 64 each, whose sums are added in a second pass.
+  const chunked = (target: number) => {
+    const chunk = Math.ceil(pixels / Math.max(1, Math.min(Math.ceil(target), Math.ceil(pixels / 64))));
+    return { chunk, parts: Math.ceil(pixels / chunk) };
+  };
+  const sum = (partial: Tensor) => sumRows(partial).alias(shape);
+  const tiled = variant === 'tiled' || (variant === undefined && !device.capabilities.cpu && cout >= 8);
+  if (tiled) {
+    const rows = kh * kw * cin;
+    const tile = cout > 32 && rows > 32 ? 64 : 32;
+    const tiles = Math.ceil(rows / tile) * Math.ceil(cout / tile);
+    const { chunk, parts } = chunked(256 / tiles);
+    const partial = device.empty([parts, rows * cout]);
+    const wide = cout % 4 === 0;
+    device.run(
+      kernel(
+        'conv2d-weight-tiled',
+        weightTiledSource + tileSource + quadText('B', 'dy', wide) + putText('partial', wide),
+        {
+          KH: kh,
+          KW: kw,
+          CIN: cin,
+          COUT: cout,
+          STRIDE: stride,
+          TILE: tile,
+          B: vec(wide),
+          Y: vec(wide),
+        },
+      ),
+      { x, dy, partial },
+      { h, wd, oh, ow, top, left, pixels, chunk },
+      [Math.ceil(cout / tile), Math.ceil(rows / tile), parts],
+      work,
+    );
+    return sum(partial);
+  }
   const v = cout % 4 === 0 ? 4 : 1;
   const rows = cin % 4 === 0 ? 4 : 1;
   const blocks = (kh * kw * cin * cout) / (v * rows);
-  // Enough invocations to fill a GPU, and at least 64 pixels each.
-  const splits = Math.max(1, Math.min(Math.ceil(16384 / blocks), Math.ceil(pixels / 64)));
-  const chunk = Math.ceil(pixels / splits);
-  const parts = Math.ceil(pixels / chunk);
+  const { chunk, parts } = chunked(16384 / blocks);
   const partial = device.empty([parts, kh * kw * cin * cout]);
   device.run(
-    kernel('conv2d-weight', weightSource, { T: v === 4 ? 'vec4<f32>' : 'f32', ROWS: rows }),
+    kernel('conv2d-weight', weightSource, { T: vec(v === 4), ROWS: rows }),
     { x, dy, partial },
-    {
-      h: height,
-      wd: width,
-      cin,
-      oh,
-      ow,
-      cout: cout / v,
-      kh,
-      kw,
-      stride,
-      top,
-      left,
-      pixels,
-      chunk,
-      count: parts * blocks,
-    },
+    { h, wd, cin, oh, ow, cout: cout / v, kh, kw, stride, top, left, pixels, chunk, count: parts * blocks },
     linearGrid(parts * blocks),
-    { flops: 2 * pixels * kh * kw * cin * cout },
+    work,
   );
-  return sumRows(partial).alias(shape);
+  return sum(partial);
 }

@@ -1,7 +1,7 @@
 // Group normalisation, forward, for GPUs: one workgroup a group of one image. The formula is group-norm.wgsl's.
-// An invocation keeps to one T of channels, so its coefficients stay in registers: channel b = i % WIDTH, pixels from
-// i / WIDTH in steps of ROWS.
-// Constants: T, LANES, WIDTH, SILU, MODULATION as there; THREADS (a power of two, 64..256), ROWS (a power of two, ROWS * WIDTH <= THREADS).
+// An invocation keeps to one T of channels, so its coefficients stay in registers: channel i % width, pixels from
+// i / width in steps of `rows`, a power of two with rows * width <= THREADS.
+// Constants: T, LANES, SILU, MODULATION as there; THREADS (a power of two, 64..256).
 // Grid: one workgroup a group, count = N * groups. Workgroup memory 4 * THREADS bytes.
 struct Params { pixels: u32, groups: u32, width: u32, rows: u32, count: u32, eps: f32 }
 @group(0) @binding(0) var<storage, read> x: array<T>;

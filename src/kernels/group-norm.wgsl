@@ -3,7 +3,7 @@
 //   y = act(n * (1 + m[c]) + m[C + c]), stats[image, group] = (mean, 1 / sqrt(variance + eps))
 // x, y [N, pixels, C], scale, bias [C], modulation m [N, 2C], all as T.
 // The variance is centred, and the second pass corrects the mean by the mean of the deviations.
-// Constants: T (f32 or vec4<f32>), LANES (1 or 4), WIDTH (T a group and pixel), SILU, MODULATION (bool).
+// Constants: T (f32 or vec4<f32>), LANES (1 or 4), SILU, MODULATION (bool). params.width: T a group and pixel.
 // Grid: one invocation a group, count = N * groups; workgroups of 16.
 struct Params { pixels: u32, groups: u32, width: u32, count: u32, eps: f32 }
 @group(0) @binding(0) var<storage, read> x: array<T>;

@@ -3,13 +3,138 @@
  * read in place.
  */
 import { differentiable } from '../engine/autograd.ts';
+import type { Capabilities } from '../engine/capabilities.ts';
 import { check } from '../engine/errors.ts';
 import { kernel, linearGrid } from '../engine/kernel.ts';
 import type { Tensor } from '../engine/tensor.ts';
 import directSource from './matmul-direct.wgsl';
+import subgroupSource from './matmul-subgroup.wgsl';
 import sumSource from './matmul-sum.wgsl';
+import tileSource from './matmul-tile.wgsl';
+import tiledSource from './matmul-tiled.wgsl';
 
-export type MatmulVariant = 'direct';
+export type MatmulVariant = 'direct' | 'subgroup' | 'tiled';
+
+/** How a product is computed; `why` is for people. */
+export type MatmulKernel =
+  | { readonly variant: 'direct'; readonly why: string }
+  /** A subgroup of `lanes` computes 8 rows x lanes·columns; registers only. */
+  | {
+      readonly variant: 'subgroup';
+      readonly lanes: 4 | 8;
+      readonly columns: 1 | 2 | 3 | 4;
+      readonly why: string;
+    }
+  /** A workgroup computes tile x tile through workgroup memory. */
+  | { readonly variant: 'tiled'; readonly tile: 32 | 64; readonly why: string };
+
+/** The sizes of a product: batch x [m,k]·[k,n]. */
+export interface MatmulShape {
+  readonly batch: number;
+  readonly m: number;
+  readonly n: number;
+  readonly k: number;
+}
+
+/** Invocations of a workgroup of the subgroup kernels. */
+export const SUBGROUP_WORKGROUP = 32;
+/** Multiplications below which a software driver gains less than another pipeline costs. */
+const SMALL = 1e5;
+/** 64x64 tiles below this number leave a GPU idle; then 32x32. */
+const FEW_TILES = 64;
+
+/** Picks the kernel of a product; `forced` overrides. Also used by conv2d, whose rows are pixels. */
+export function chooseMatmulKernel(
+  shape: MatmulShape,
+  capabilities: Capabilities,
+  forced?: MatmulVariant,
+): MatmulKernel {
+  const { batch, m, n, k } = shape;
+  const { cpu, subgroups, subgroupSize: lanes, maxGrid } = capabilities;
+  const lanesFit = subgroups && (lanes === 4 || lanes === 8);
+  check(
+    forced !== 'subgroup' || lanesFit,
+    () => `matmul: variant subgroup wants subgroups of exactly 4 or 8, the device has ${lanes}`,
+  );
+  const fits = (rows: number) => batch <= maxGrid && Math.ceil(m / rows) <= maxGrid;
+  const subgroup = (): MatmulKernel | null => {
+    if (!lanesFit || !fits((8 * SUBGROUP_WORKGROUP) / lanes)) return null;
+    return {
+      variant: 'subgroup',
+      lanes,
+      columns: columnsPerLane(n, lanes),
+      why: 'software driver: registers and broadcasts',
+    };
+  };
+  const tiled = (): MatmulKernel | null => {
+    const tiles = batch * Math.ceil(m / 64) * Math.ceil(n / 64);
+    const tile = tiles < FEW_TILES || n <= 32 ? 32 : 64;
+    if (!fits(tile)) return null;
+    return {
+      variant: 'tiled',
+      tile,
+      why: tile === 64 ? `${tiles} tiles of 64x64` : 'too few tiles of 64x64',
+    };
+  };
+  const direct: MatmulKernel = { variant: 'direct', why: 'small, or nothing else fits' };
+  if (forced === 'direct') return direct;
+  if (forced === 'subgroup') return subgroup() ?? direct;
+  if (forced === 'tiled') return tiled() ?? direct;
+  if (cpu) return batch * m * n * k < SMALL ? direct : (subgroup() ?? direct);
+  return n < 8 || m < 8 ? direct : (tiled() ?? direct);
+}
+
+/** Columns a lane: the fewest loads, counting one of the row for those of each group of columns. */
+function columnsPerLane(n: number, lanes: number): 1 | 2 | 3 | 4 {
+  const cost = (j: number) => Math.ceil(n / (lanes * j)) * (1 + j);
+  return ([4, 3, 2, 1] as const).reduce((best, j) => (cost(j) < cost(best) ? j : best));
+}
+
+/** WGSL of a lane's accumulator and its columns, which are `lanes` apart; appended to the subgroup kernels. */
+export function laneText(columns: number, element: (c: string) => string, count: string) {
+  const T = columns === 1 ? 'f32' : `vec${columns}<f32>`;
+  const at = (j: number) => (j === 0 ? 'c' : `c + ${j}u * SG`);
+  // Columns past the last read the last, and are not stored.
+  const safe = (j: number) => `min(${at(j)}, ${count} - 1u)`;
+  const all = (f: (j: number) => string) => Array.from({ length: columns }, (_, j) => f(j));
+  return {
+    T,
+    text: `
+fn columns(row: u32, c: u32) -> T { return T(${all((j) => element(safe(j))).join(', ')}); }
+fn biases(c: u32) -> T { return T(${all((j) => `bias[${safe(j)}]`).join(', ')}); }
+fn store(at: u32, c: u32, value: T) {
+  ${all((j) => `if (${at(j)} < ${count}) { y[at + ${at(j)}] = value${columns > 1 ? `[${j}]` : ''}; }`).join('\n  ')}
+}`,
+  };
+}
+
+/** WGSL that reads or writes four neighbours of an array of vec4<f32> or f32; appended to the tiled kernels. */
+export function quadText(suffix: 'A' | 'B', array: string, wide: boolean): string {
+  return wide
+    ? `
+fn quad${suffix}(at: u32, count: u32) -> vec4<f32> { return ${array}[at / 4u]; }
+fn one${suffix}(at: u32) -> f32 { return ${array}[at / 4u][at % 4u]; }`
+    : `
+fn quad${suffix}(at: u32, count: u32) -> vec4<f32> {
+  var v = vec4(${array}[at], 0.0, 0.0, 0.0);
+  for (var j = 1u; j < min(4u, count); j++) { v[j] = ${array}[at + j]; }
+  return v;
+}
+fn one${suffix}(at: u32) -> f32 { return ${array}[at]; }`;
+}
+
+export function putText(array: string, wide: boolean): string {
+  return wide
+    ? `
+fn putY(at: u32, count: u32, value: vec4<f32>) { ${array}[at / 4u] = value; }`
+    : `
+fn putY(at: u32, count: u32, value: vec4<f32>) {
+  for (var j = 0u; j < min(4u, count); j++) { ${array}[at + j] = value[j]; }
+}`;
+}
+
+/** vec4<f32> or f32, as the name of an alias. */
+export const vec = (wide: boolean) => (wide ? 'vec4<f32>' : 'f32');
 
 export interface MatmulOptions {
   /** a is [K,M] or [B,K,M]. */
@@ -118,7 +243,15 @@ interface Gemm {
 }
 
 /** scale · op(a)·op(b) + bias without a gradient; shapes as in `matmul`, and a may be shared by the batch of b. */
-export function gemm({ a, b, bias, transposeA = false, transposeB = false, scale = 1 }: Gemm): Tensor {
+export function gemm({
+  a,
+  b,
+  bias,
+  transposeA = false,
+  transposeB = false,
+  scale = 1,
+  variant,
+}: Gemm): Tensor {
   const { device } = a;
   const ranks = (x: Tensor) => x.rank === 2 || x.rank === 3;
   check(
@@ -138,30 +271,113 @@ export function gemm({ a, b, bias, transposeA = false, transposeB = false, scale
     () => `matmul: batches ${a.shape[0]} and ${b.shape[0]} differ: ${show()}`,
   );
 
-  const y = device.empty(a.rank === 3 || b.rank === 3 ? [batch, m, n] : [m, n]);
-  const wide = n % 4 === 0 && !transposeB;
-  const v = wide ? 4 : 1;
-  const count = y.size / v;
-  device.run(
-    kernel('matmul-direct', directSource, { T: wide ? 'vec4<f32>' : 'f32', BIAS: bias !== undefined }),
-    { a, b, bias: bias ?? b, y },
-    {
-      m,
-      n: n / v,
-      k,
-      count,
-      aBatch: a.rank === 3 ? m * k : 0,
-      aRow: transposeA ? 1 : k,
-      aColumn: transposeA ? m : 1,
-      bBatch: b.rank === 3 ? (k * n) / v : 0,
-      bRow: transposeB ? 1 : n / v,
-      bColumn: transposeB ? k : 1,
+  const choice = chooseMatmulKernel({ batch, m, n, k }, device.capabilities, variant);
+  const parts =
+    choice.variant === 'tiled' && batch === 1 && transposeA && !transposeB && !bias ? splits(m, n, k) : 1;
+  if (parts > 1) {
+    // A long inner dimension and a small product: chunks of k as a batch, then their sum in order.
+    const partial = gemm({
+      a: a.alias([parts, k / parts, m]),
+      b: b.alias([parts, k / parts, n]),
+      transposeA,
       scale,
-    },
-    linearGrid(count),
-    { flops: 2 * batch * m * n * k },
-  );
+      variant,
+    });
+    return sumRows(partial.alias([parts, m * n])).alias(a.rank === 3 || b.rank === 3 ? [1, m, n] : [m, n]);
+  }
+  const y = device.empty(a.rank === 3 || b.rank === 3 ? [batch, m, n] : [m, n]);
+  const tensors = { a, b, bias: bias ?? b, y };
+  const BIAS = bias !== undefined;
+  const work = { flops: 2 * batch * m * n * k };
+  const aBatch = a.rank === 3 ? m * k : 0;
+  const bBatch = b.rank === 3 ? k * n : 0;
+  if (choice.variant === 'subgroup') {
+    const { lanes, columns } = choice;
+    const wide = !transposeA && k % 4 === 0;
+    const lane = laneText(columns, (c) => `b[row + ${c} * params.bColumn]`, 'params.n');
+    const each = [0, 1, 2, 3].map(
+      (j) => `select(0.0, a[at + min(k + ${j}u, params.k - 1u) * params.aColumn], k + ${j}u < params.k)`,
+    );
+    const text = `${lane.text}
+fn four(at: u32, k: u32) -> vec4<f32> { return ${wide ? 'a[(at + k) / 4u]' : `vec4(${each.join(', ')})`}; }`;
+    device.run(
+      kernel('matmul-subgroup', subgroupSource + text, {
+        SG: lanes,
+        J: columns,
+        WG: SUBGROUP_WORKGROUP,
+
+        T: lane.T,
+        X: vec(wide),
+      }),
+      tensors,
+      {
+        m,
+        n,
+        k,
+        aBatch,
+        aRow: transposeA ? 1 : k,
+        aColumn: transposeA ? m : 1,
+        bBatch,
+        bRow: transposeB ? 1 : n,
+        bColumn: transposeB ? k : 1,
+        scale,
+        bias: Number(BIAS),
+      },
+      [Math.ceil(m / ((8 * SUBGROUP_WORKGROUP) / lanes)), Math.ceil(n / (lanes * columns)), batch],
+      work,
+    );
+  } else if (choice.variant === 'tiled') {
+    const wideA = !transposeA && k % 4 === 0;
+    const wideB = !transposeB && n % 4 === 0;
+    const wideY = n % 4 === 0;
+    const text = tileSource + quadText('A', 'a', wideA) + quadText('B', 'b', wideB) + putText('y', wideY);
+    device.run(
+      kernel('matmul-tiled', tiledSource + text, {
+        TILE: choice.tile,
+        TA: transposeA,
+        TB: transposeB,
+        BIAS,
+        A: vec(wideA),
+        B: vec(wideB),
+        Y: vec(wideY),
+      }),
+      tensors,
+      { m, n, k, aBatch, bBatch, scale },
+      [Math.ceil(n / choice.tile), Math.ceil(m / choice.tile), batch],
+      work,
+    );
+  } else {
+    const wide = n % 4 === 0 && !transposeB;
+    const v = wide ? 4 : 1;
+    const count = y.size / v;
+    device.run(
+      kernel('matmul-direct', directSource, { T: vec(wide), BIAS }),
+      tensors,
+      {
+        m,
+        n: n / v,
+        k,
+        count,
+        aBatch,
+        aRow: transposeA ? 1 : k,
+        aColumn: transposeA ? m : 1,
+        bBatch: bBatch / v,
+        bRow: transposeB ? 1 : n / v,
+        bColumn: transposeB ? k : 1,
+        scale,
+      },
+      linearGrid(count),
+      work,
+    );
+  }
   return y;
+}
+
+/** Chunks of k for a GPU: enough 32x32 tiles to fill it, at least 64 deep each; a divisor of k, so 1 if k has none. */
+function splits(m: number, n: number, k: number): number {
+  const tiles = Math.ceil(m / 32) * Math.ceil(n / 32);
+  for (let s = Math.min(Math.ceil(256 / tiles), Math.floor(k / 64)); s > 1; s--) if (k % s === 0) return s;
+  return 1;
 }
 
 /** Column sums of x [rows, columns], in two passes where there are many rows. Without a gradient. */

@@ -19,7 +19,7 @@ import { linear } from '../kernels/matmul.ts';
 import { pixelShuffle, pixelUnshuffle } from '../kernels/pixel-shuffle.ts';
 import { firDownsample, firUpsample, upfirdn } from '../kernels/resample.ts';
 import { concat, reshape } from '../kernels/shape.ts';
-import type { Parameters, ParameterShapes } from './parameters.ts';
+import type { ParameterShapes, Parameters } from './parameters.ts';
 
 /** Names as in the published configuration files; `patch_size` is ours. */
 export interface NcsnppConfig {

@@ -11,7 +11,7 @@ import { add } from '../kernels/broadcast.ts';
 import { conv2d } from '../kernels/conv2d.ts';
 import { linear } from '../kernels/matmul.ts';
 import { globalAveragePool } from '../kernels/pool.ts';
-import { bindParameters, type Parameters, type ParameterShapes, type TensorSource } from './parameters.ts';
+import { bindParameters, type ParameterShapes, type Parameters, type TensorSource } from './parameters.ts';
 
 export interface WideResNetConfig {
   /** 6n + 4. */

@@ -55,7 +55,7 @@ const faint = '#e6e8eb';
 const outer = 20;
 const gap = 28;
 
-/** Draws a chart. Values that are not finite leave gaps. */
+/** Draws a chart. Values that are not finite, or of more than 100 digits, leave gaps. */
 export function lineChart(chart: Chart): string {
   const { panels, columns = Math.min(3, panels.length), width = 400, height = 280 } = chart;
   const rows = Math.ceil(panels.length / columns);
@@ -84,7 +84,10 @@ export function chartToPng(chart: Chart, scale = 2): Promise<Uint8Array> {
 function drawPanel(panel: Panel, width: number, height: number, id: string): string {
   const right = width - 8;
   const log = panel.yScale === 'log';
-  const usable = (value: number) => Number.isFinite(value) && (!log || value > 0);
+  // Near the ends of the range of doubles, rounding the limits would make them infinite or zero.
+  const usable = (value: number) => Math.abs(value) < 1e100 && (!log || value > 1e-100);
+  if (panel.yDomain && !panel.yDomain.every(usable))
+    throw new RangeError(`chart: no axis from ${panel.yDomain.join(' to ')}`);
   const references = panel.references ?? [];
   const curves = panel.series.map((series, i) => ({
     ...series,

@@ -15,7 +15,8 @@ export interface Caption {
 }
 
 export interface Cell {
-  readonly image: Image;
+  /** Without one, the captions stand in the middle of the place. */
+  readonly image?: Image;
   /** Lines under the image. */
   readonly captions?: readonly Caption[];
 }
@@ -62,10 +63,9 @@ export async function composeGrid(grid: Grid): Promise<Image> {
     row.cells.map((cell) => {
       if (!cell) return null;
       const { image, captions = [] } = cell;
-      return {
-        image: toRgb(upscale(image, Math.max(1, Math.ceil(size / Math.max(image.width, image.height))))),
-        captions,
-      };
+      if (!image) return { captions };
+      const factor = Math.max(1, Math.ceil(size / Math.max(image.width, image.height)));
+      return { image: toRgb(upscale(image, factor)), captions };
     }),
   );
   const text: string[] = [];
@@ -81,7 +81,7 @@ export async function composeGrid(grid: Grid): Promise<Image> {
     Math.ceil(
       Math.max(
         textWidth(heading, layout.heading),
-        ...enlarged.map((row) => row[c]?.image.width ?? 0),
+        ...enlarged.map((row) => row[c]?.image?.width ?? 0),
         ...enlarged.flatMap(
           (row) => row[c]?.captions.map((caption) => textWidth(caption.text, layout.caption)) ?? [],
         ),
@@ -129,8 +129,8 @@ export async function composeGrid(grid: Grid): Promise<Image> {
   const placed: { image: Image; x: number; y: number }[] = [];
   rows.forEach((row, r) => {
     const cells = enlarged[r] as (typeof enlarged)[number];
-    const height = Math.max(0, ...cells.map((cell) => cell?.image.height ?? 0));
-    const lineCount = Math.max(0, ...cells.map((cell) => cell?.captions.length ?? 0));
+    const height = Math.max(0, ...cells.map((cell) => cell?.image?.height ?? 0));
+    const lineCount = Math.max(0, ...cells.map((cell) => (cell?.image ? cell.captions.length : 0)));
     if (row.label) {
       write(
         layout.margin,
@@ -142,14 +142,15 @@ export async function composeGrid(grid: Grid): Promise<Image> {
     cells.forEach((cell, c) => {
       if (!cell) return;
       const middle = (lefts[c] as number) + (widths[c] as number) / 2;
-      placed.push({
-        image: cell.image,
-        x: Math.round(middle - cell.image.width / 2),
-        y: y + Math.floor((height - cell.image.height) / 2),
-      });
-      cell.captions.forEach((caption, i) => {
+      const { image, captions } = cell;
+      if (image) {
+        const x = Math.round(middle - image.width / 2);
+        placed.push({ image, x, y: y + Math.floor((height - image.height) / 2) });
+      }
+      const first = y + (image ? height + 16 : (height - (captions.length - 1) * layout.line) / 2 + 5);
+      captions.forEach((caption, i) => {
         const style = `text-anchor="middle" font-size="${layout.caption}" fill="${tones[caption.tone ?? 'plain']}"`;
-        write(middle, y + height + 16 + i * layout.line, caption.text, style);
+        write(middle, first + i * layout.line, caption.text, style);
       });
     });
     y += height + lineCount * layout.line + layout.rowGap;

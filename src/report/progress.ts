@@ -8,6 +8,8 @@ export interface ProgressOptions {
   readonly quiet?: boolean;
   /** Milliseconds between lines where there is no terminal. */
   readonly interval?: number;
+  /** The clock, in milliseconds. */
+  readonly now?: () => number;
 }
 
 export interface Progress {
@@ -27,9 +29,15 @@ export interface Progress {
  *     line.stop();
  */
 export function progress(label: string, total: number, options: ProgressOptions = {}): Progress {
-  const { stream = process.stderr, quiet = false, interval = 10_000 } = options;
+  const {
+    stream = process.stderr,
+    quiet = false,
+    interval = 10_000,
+    now = () => performance.now(),
+  } = options;
   if (quiet) return { tick() {}, update() {}, stop() {} };
-  const show = stream.isTTY ? bar(label, total, stream) : lines(label, total, stream, interval);
+  const time = clock(total, now);
+  const show = stream.isTTY ? bar(label, total, stream, time) : lines(label, total, stream, time, interval);
   let done = 0;
   let note = '';
   let stopped = false;
@@ -53,8 +61,7 @@ interface Display {
   stop(done: number): void;
 }
 
-function bar(label: string, total: number, stream: NodeJS.WritableStream): Display {
-  const time = clock(total);
+function bar(label: string, total: number, stream: NodeJS.WritableStream, time: Clock): Display {
   // Lines are cut to the terminal by the library; switching the terminal's own wrapping off would outlive Ctrl-C.
   const single = new SingleBar({
     stream,
@@ -73,8 +80,13 @@ function bar(label: string, total: number, stream: NodeJS.WritableStream): Displ
   };
 }
 
-function lines(label: string, total: number, stream: NodeJS.WritableStream, interval: number): Display {
-  const time = clock(total);
+function lines(
+  label: string,
+  total: number,
+  stream: NodeJS.WritableStream,
+  time: Clock,
+  interval: number,
+): Display {
   let next = interval;
   let any = false;
   return {
@@ -92,15 +104,17 @@ function lines(label: string, total: number, stream: NodeJS.WritableStream, inte
   };
 }
 
-function clock(total: number) {
-  const start = performance.now();
-  const elapsed = () => performance.now() - start;
-  return {
-    elapsed,
-    /** "3 min left", or nothing while there is nothing to judge from. */
-    left: (done: number) =>
-      done > 0 && done < total ? `${formatDuration((elapsed() / done) * (total - done))} left` : '',
-  };
+interface Clock {
+  elapsed(): number;
+  /** "3 min left", or nothing while there is nothing to judge from. */
+  left(done: number): string;
+}
+
+function clock(total: number, now: () => number): Clock {
+  const start = now();
+  const elapsed = () => now() - start;
+  const left = (done: number) => `${formatDuration((elapsed() / done) * (total - done))} left`;
+  return { elapsed, left: (done) => (done > 0 && done < total ? left(done) : '') };
 }
 
 /** Milliseconds in words: "0.8 s", "42 s", "3 min 20 s", "2 h 5 min". */

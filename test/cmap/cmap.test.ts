@@ -1,10 +1,10 @@
 /** CMAP's loop against a PyTorch loop in float64 from the same latents, and its promises about results. */
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { InputError } from '../../src/engine/errors.ts';
 import { type CmapOptions, checkCmapOptions, paperCifar10 } from '../../src/cmap/options.ts';
 import { purify } from '../../src/cmap/purify.ts';
 import { countVotes } from '../../src/cmap/vote.ts';
+import { InputError } from '../../src/engine/errors.ts';
 import { ConsistencyModel } from '../../src/nets/consistency.ts';
 import {
   assertClose,

@@ -1,13 +1,15 @@
 /** What the tests of file readers share: damaged copies of a good file, and the one acceptable way to refuse them. */
-import { mkdtempSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import * as assert from 'uvu/assert';
 import { InputError } from '../../src/engine/errors.ts';
 
-/** A new empty folder. */
+/** A new empty folder, removed at the end of the process. */
 export function temporaryFolder(): string {
-  return mkdtempSync(join(tmpdir(), 'cmap-test-'));
+  const folder = mkdtempSync(join(tmpdir(), 'cmap-test-'));
+  process.once('exit', () => rmSync(folder, { recursive: true, force: true }));
+  return folder;
 }
 
 /** `f` must throw an InputError of one line in which all of `parts` occur. */

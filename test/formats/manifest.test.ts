@@ -21,7 +21,7 @@ const path = join(folder, entry.file);
 const write = (manifest: unknown) => writeFileSync(manifestPath, JSON.stringify(manifest));
 
 test('whole weights are found', () => {
-  write({ net: entry });
+  write({ presets: { 'data set': { k: 4 } }, net: entry });
   writeFileSync(path, content);
   assert.equal(resolveWeights('net', folder), { path, entry });
   assert.equal(Object.keys(readManifest(folder)), ['net']);

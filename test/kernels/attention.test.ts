@@ -1,10 +1,10 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { ShapeError } from '../../src/engine/errors.ts';
-import { attention, type AttentionVariant, chooseAttentionKernel } from '../../src/kernels/attention.ts';
+import { type AttentionVariant, attention, chooseAttentionKernel } from '../../src/kernels/attention.ts';
 import { checkOp, testDevice } from '../support.ts';
 
-for (const variant of ['composed', 'registers', 'workgroup'] as AttentionVariant[]) {
+for (const variant of ['composed', 'fused'] as AttentionVariant[]) {
   checkOp('attention', {
     run: ({ q, k, v }, { heads, scale }) => attention(q!, k!, v!, { heads, scale, variant }),
     // "one token": y = v whatever q and k are, so their gradients are rounding around 0.
@@ -31,21 +31,20 @@ test('choice', () => {
   const cpu = { cpu: true, subgroups: true, maxBinding: 2 ** 27 };
   const adm = { batch: 16, heads: 4, queries: 256, keys: 256, channels: 64 };
   assert.equal(chooseAttentionKernel(adm, gpu), {
-    variant: 'workgroup',
+    variant: 'fused',
     lanes: 4,
     parts: 4,
     width: 4,
     threads: 64,
-    keys: 16,
+    tile: 16,
   });
-  assert.equal(chooseAttentionKernel(adm, { ...gpu, subgroups: false }).parts, 1);
+  assert.is(chooseAttentionKernel(adm, { ...gpu, subgroups: false }).parts, 1);
+  assert.is(chooseAttentionKernel({ ...adm, channels: 24 }, gpu).parts, 2);
   assert.is(chooseAttentionKernel({ ...adm, heads: 1, channels: 256 }, gpu).variant, 'composed');
-  assert.is(chooseAttentionKernel(adm, cpu).variant, 'registers');
-  // 16 heads of 4096 x 4096 scores do not fit a binding of 128 MiB.
-  assert.is(
-    chooseAttentionKernel({ ...adm, queries: 4096, keys: 4096, channels: 256 }, cpu).variant,
-    'registers',
-  );
+  assert.is(chooseAttentionKernel(adm, cpu).variant, 'composed');
+  // 64 matrices of 4096 x 4096 scores do not fit a binding of 128 MiB.
+  assert.is(chooseAttentionKernel({ ...adm, queries: 4096, keys: 4096 }, cpu).variant, 'fused');
+  assert.is(chooseAttentionKernel({ ...adm, queries: 4096, keys: 4096, channels: 512 }, cpu).tile, 2);
 });
 
 test.run();

@@ -1,6 +1,91 @@
-import { conv2d } from '../../src/kernels/conv2d.ts';
-import { checkOp } from '../support.ts';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { vjp } from '../../src/engine/autograd.ts';
+import { ShapeError } from '../../src/engine/errors.ts';
+import { chooseConv2dKernel, conv2d } from '../../src/kernels/conv2d.ts';
+import { assertClose, checkOp, lcg, testDevice } from '../support.ts';
 
 checkOp('conv2d', {
   run: ({ x, w, bias }, { stride, padding }) => conv2d(x, w, { bias, stride, padding }),
 });
+
+const test = suite('conv2d kernels');
+
+test('every variant equals the direct one, forward and gradients', async () => {
+  const device = await testDevice();
+  const { subgroupSize } = device.capabilities;
+  const variants = ['tiled', ...(subgroupSize === 4 || subgroupSize === 8 ? ['subgroup'] : [])] as (
+    | 'tiled'
+    | 'subgroup'
+  )[];
+  const random = lcg(5);
+  const shapes: [number[], number[], number, [number, number, number, number]][] = [
+    [[2, 5, 7, 8], [3, 3, 8, 24], 1, [1, 1, 1, 1]],
+    [[1, 6, 5, 12], [1, 1, 12, 36], 1, [0, 0, 0, 0]],
+    [[2, 5, 5, 3], [3, 3, 3, 5], 1, [1, 1, 1, 1]],
+    [[2, 7, 8, 4], [3, 3, 4, 8], 2, [1, 1, 1, 1]],
+    [[1, 8, 6, 4], [3, 3, 4, 8], 2, [0, 1, 0, 1]],
+    [[1, 9, 7, 4], [2, 2, 4, 4], 3, [1, 0, 0, 2]],
+  ];
+  for (const [xShape, wShape, stride, padding] of shapes) {
+    const make = (shape: number[]) =>
+      device.tensor(Float32Array.from({ length: shape.reduce((p, d) => p * d) }, random), shape);
+    const inputs = [make(xShape), make(wShape), make([wShape[3] as number])];
+    const all = async (variant: 'direct' | 'tiled' | 'subgroup') => {
+      const tensors = device.scope(() => {
+        const f = vjp((x, w, bias) => conv2d(x, w, { bias, stride, padding, variant }), inputs);
+        return [f.output, ...f.pullback(f.output)];
+      });
+      const values = await Promise.all(tensors.map((t) => t.floats()));
+      for (const t of tensors) t.dispose();
+      return values;
+    };
+    const want = await all('direct');
+    for (const variant of variants) {
+      (await all(variant)).forEach((got, i) => {
+        assertClose(
+          got,
+          want[i] as Float32Array,
+          1e-6,
+          `${variant} [${xShape}]*[${wShape}] ${['y', 'dx', 'dw', 'dbias'][i]}`,
+        );
+      });
+    }
+    for (const t of inputs) t.dispose();
+  }
+});
+
+test('the choice of a kernel', async () => {
+  const { capabilities } = await testDevice();
+  const gpu = { ...capabilities, cpu: false, subgroupSize: 32 };
+  const pick = (pixels: number, taps: number, cin: number, cout: number, dilation = 1) => {
+    const { why, ...choice } = chooseConv2dKernel({ pixels, taps, cin, cout, dilation }, gpu);
+    return choice;
+  };
+  assert.equal(pick(8 * 32 * 32, 9, 64, 64), { variant: 'tiled', tile: 64 });
+  assert.equal(pick(16 * 14 * 14, 9, 24, 24), { variant: 'tiled', tile: 32 });
+  assert.equal(pick(10 * 16 * 16, 9, 256, 256), { variant: 'tiled', tile: 64 });
+  assert.equal(pick(16 * 14 * 14, 9, 24, 4), { variant: 'direct' });
+  assert.equal(
+    chooseConv2dKernel({ pixels: 100, taps: 9, cin: 4, cout: 4 }, { ...gpu, cpu: true }).variant,
+    'direct',
+  );
+});
+
+test('errors state the numbers', async () => {
+  const device = await testDevice();
+  const zeros = (...shape: number[]) => device.zeros(shape);
+  const fails = (f: () => unknown, text: RegExp) =>
+    assert.throws(f, (e: Error) => e instanceof ShapeError && text.test(e.message));
+  device.scope(() => {
+    const x = zeros(1, 4, 4, 3);
+    fails(() => conv2d(zeros(4, 4, 3), zeros(1, 1, 3, 2)), /not \[N,H,W,C\]/);
+    fails(() => conv2d(x, zeros(3, 3, 4, 2)), /3 channels.*wants 4/);
+    fails(() => conv2d(x, zeros(5, 5, 3, 2)), /5x5 kernel does not fit 4x4/);
+    fails(() => conv2d(x, zeros(3, 3, 3, 2), { bias: zeros(3) }), /bias \[3\] is not \[2\]/);
+    fails(() => conv2d(x, zeros(3, 3, 3, 2), { stride: 0 }), /stride 0/);
+    fails(() => conv2d(x, zeros(3, 3, 3, 2), { padding: [0, -1, 0, 0] }), /padding/);
+  });
+});
+
+test.run();

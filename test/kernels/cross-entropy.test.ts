@@ -3,10 +3,10 @@ import * as assert from 'uvu/assert';
 import { valueAndGrad } from '../../src/engine/autograd.ts';
 import { InputError, ShapeError } from '../../src/engine/errors.ts';
 import {
+  type CrossEntropyVariant,
   checkLabels,
   chooseCrossEntropyKernel,
   crossEntropy,
-  type CrossEntropyVariant,
 } from '../../src/kernels/cross-entropy.ts';
 import { checkOp, testDevice } from '../support.ts';
 

@@ -3,7 +3,7 @@ import * as assert from 'uvu/assert';
 import { vjp } from '../../src/engine/autograd.ts';
 import { ShapeError } from '../../src/engine/errors.ts';
 import { sizeOf, type Tensor } from '../../src/engine/tensor.ts';
-import { chooseGroupNormKernel, groupNorm, type GroupNormVariant } from '../../src/kernels/group-norm.ts';
+import { chooseGroupNormKernel, type GroupNormVariant, groupNorm } from '../../src/kernels/group-norm.ts';
 import { assertClose, checkOp, lcg, testDevice } from '../support.ts';
 
 for (const variant of ['registers', 'workgroup'] as GroupNormVariant[]) {

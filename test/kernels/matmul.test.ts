@@ -1,7 +1,120 @@
-import { linear, matmul } from '../../src/kernels/matmul.ts';
-import { checkOp } from '../support.ts';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { vjp } from '../../src/engine/autograd.ts';
+import type { Capabilities } from '../../src/engine/capabilities.ts';
+import { ShapeError } from '../../src/engine/errors.ts';
+import { chooseMatmulKernel, linear, matmul, sumRows } from '../../src/kernels/matmul.ts';
+import { assertClose, checkOp, lcg, testDevice } from '../support.ts';
 
 checkOp('matmul', {
   run: ({ x, w, bias, a, b }, { linear: dense, ...options }) =>
     dense ? linear(x, w, bias) : matmul(a, b, options),
 });
+
+const test = suite('matmul kernels');
+const gpu: Capabilities = {
+  cpu: false,
+  f16: false,
+  subgroups: true,
+  subgroupSize: 32,
+  subgroupMatrix: false,
+  timestamps: true,
+  maxInvocations: 256,
+  maxWorkgroupStorage: 16384,
+  maxBinding: 2 ** 31 - 4,
+  maxStorageBuffers: 8,
+  maxGrid: 65535,
+};
+const lavapipe = { ...gpu, cpu: true, subgroupSize: 8 };
+
+test('every variant equals the direct one, forward and gradients', async () => {
+  const device = await testDevice();
+  const { subgroupSize } = device.capabilities;
+  const variants = ['tiled', ...(subgroupSize === 4 || subgroupSize === 8 ? ['subgroup'] : [])] as const;
+  const random = lcg(3);
+  const shapes: [number[], number[], boolean, boolean][] = [
+    [[2, 35, 20], [2, 20, 28], false, false],
+    [[37, 18], [18, 41], false, false],
+    [[3, 16, 9], [16, 33], true, false],
+    [[36, 24], [70, 24], false, true],
+    [[2, 12, 36], [2, 9, 12], true, true],
+    [[384, 8], [8, 12], false, false],
+  ];
+  for (const [a, b, transposeA, transposeB] of shapes) {
+    const make = (shape: number[]) =>
+      device.tensor(Float32Array.from({ length: shape.reduce((p, d) => p * d) }, random), shape);
+    const inputs = [make(a), make(b)];
+    const all = async (variant: 'direct' | 'tiled' | 'subgroup') => {
+      const tensors = device.scope(() => {
+        const f = vjp((p, q) => matmul(p, q, { transposeA, transposeB, scale: 0.5, variant }), inputs);
+        return [f.output, ...f.pullback(f.output)];
+      });
+      const values = await Promise.all(tensors.map((t) => t.floats()));
+      for (const t of tensors) t.dispose();
+      return values;
+    };
+    const want = await all('direct');
+    for (const variant of variants as readonly ('tiled' | 'subgroup')[]) {
+      (await all(variant)).forEach((got, i) => {
+        assertClose(got, want[i] as Float32Array, 1e-6, `${variant} [${a}]x[${b}] ${['y', 'da', 'db'][i]}`);
+      });
+    }
+    for (const t of inputs) t.dispose();
+  }
+});
+
+test('sumRows in two passes', async () => {
+  const device = await testDevice();
+  const x = device.tensor(Float32Array.from({ length: 3000 }, lcg(1)), [1000, 3]);
+  const y = sumRows(x, 2);
+  const values = await x.floats();
+  assertClose(
+    await y.floats(),
+    [0, 1, 2].map((c) => 2 * values.filter((_, i) => i % 3 === c).reduce((a, b) => a + b)),
+    1e-5,
+    'sumRows',
+  );
+  x.dispose();
+  y.dispose();
+});
+
+test('the choice of a kernel', () => {
+  const pick = (shape: [number, number, number, number], capabilities: Capabilities) => {
+    const [batch, m, n, k] = shape;
+    const { why, ...choice } = chooseMatmulKernel({ batch, m, n, k }, capabilities);
+    return choice;
+  };
+  assert.equal(pick([1, 3136, 24, 216], lavapipe), { variant: 'subgroup', lanes: 8, columns: 3 });
+  assert.equal(pick([1, 3136, 4, 216], lavapipe), { variant: 'subgroup', lanes: 8, columns: 1 });
+  assert.equal(pick([1, 3136, 64, 576], { ...lavapipe, subgroupSize: 4 }), {
+    variant: 'subgroup',
+    lanes: 4,
+    columns: 4,
+  });
+  assert.equal(pick([1, 16, 16, 16], lavapipe), { variant: 'direct' });
+  assert.equal(pick([1, 3136, 24, 216], { ...lavapipe, subgroups: false }), { variant: 'direct' });
+  assert.equal(pick([1, 1024, 1024, 1024], gpu), { variant: 'tiled', tile: 64 });
+  assert.equal(pick([1, 256, 256, 1024], gpu), { variant: 'tiled', tile: 32 });
+  assert.equal(pick([1, 1e6, 4, 216], gpu), { variant: 'direct' });
+  assert.equal(pick([70000, 64, 64, 64], gpu), { variant: 'direct' });
+  assert.throws(
+    () => chooseMatmulKernel({ batch: 1, m: 8, n: 8, k: 8 }, gpu, 'subgroup'),
+    /subgroups of exactly 4 or 8/,
+  );
+});
+
+test('errors state the numbers', async () => {
+  const device = await testDevice();
+  const zeros = (...shape: number[]) => device.zeros(shape);
+  const fails = (f: () => unknown, text: RegExp) =>
+    assert.throws(f, (e: Error) => e instanceof ShapeError && text.test(e.message));
+  device.scope(() => {
+    fails(() => matmul(zeros(2, 3), zeros(4, 5)), /inner dimensions 3 and 4/);
+    fails(() => matmul(zeros(2, 2, 3), zeros(3, 3, 5)), /batches 2 and 3/);
+    fails(() => matmul(zeros(3), zeros(3, 5)), /not matrices/);
+    fails(() => linear(zeros(2, 3), zeros(4, 5)), /3 features.*wants 4/);
+    fails(() => linear(zeros(2, 3), zeros(3, 5), zeros(4)), /bias \[4\] is not \[5\]/);
+  });
+});
+
+test.run();

@@ -1,7 +1,7 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { ShapeError } from '../../src/engine/errors.ts';
-import { chooseSoftmaxKernel, logSoftmax, softmax, type SoftmaxVariant } from '../../src/kernels/softmax.ts';
+import { chooseSoftmaxKernel, logSoftmax, type SoftmaxVariant, softmax } from '../../src/kernels/softmax.ts';
 import { checkOp, testDevice } from '../support.ts';
 
 for (const variant of ['registers', 'workgroup'] as SoftmaxVariant[]) {

@@ -31,7 +31,12 @@ test('a grid holds its images pixel by pixel, and its text', async () => {
     columns: ['gray', 'colour'],
     rows: [
       { cells: [{ image: two, captions: [{ text: 'right', tone: 'good' as const }] }, { image: blue }] },
-      { cells: [null, { image: blue, captions: [{ text: 'wrong', tone: 'bad' as const }] }] },
+      {
+        cells: [
+          { captions: [{ text: 'vote' }, { text: '3 of 5' }] },
+          { image: blue, captions: [{ text: 'wrong', tone: 'bad' as const }] },
+        ],
+      },
     ],
     size: 40,
   };
