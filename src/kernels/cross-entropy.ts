@@ -8,7 +8,7 @@ import forwardSource from './cross-entropy.wgsl';
 import backwardSource from './cross-entropy-backward.wgsl';
 import workgroupSource from './cross-entropy-workgroup.wgsl';
 
-/** `registers`: one invocation a row. `workgroup`: one workgroup a row, for GPUs and many classes. */
+/** `registers`: one invocation a row. `workgroup`: one workgroup a row, for many classes on GPUs. */
 export type CrossEntropyVariant = 'registers' | 'workgroup';
 
 export interface CrossEntropyOptions {

@@ -50,8 +50,8 @@ export function chooseGroupNormKernel(
   const perGroup = shape.channels / shape.groups;
   const lanes = perGroup % 4 === 0 ? 4 : 1;
   const width = perGroup / lanes;
-  // A CPU wants one group an invocation, but enough of them to fill two cores' vectors.
-  const wanted = forced ?? (capabilities.cpu && shape.batch * shape.groups >= 8 ? 'registers' : 'workgroup');
+  // On CPU drivers barriers cost 10 to 100 times what idle lanes do.
+  const wanted = forced ?? (capabilities.cpu ? 'registers' : 'workgroup');
   if (wanted === 'registers' || width > 256)
     return { variant: 'registers', lanes, width, threads: 0, rows: 0 };
   const threads = [64, 128].find((t) => t >= shape.pixels * width) ?? 256;

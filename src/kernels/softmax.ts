@@ -9,7 +9,7 @@ import backwardSource from './softmax-backward.wgsl';
 import backwardWorkgroupSource from './softmax-backward-workgroup.wgsl';
 import forwardWorkgroupSource from './softmax-workgroup.wgsl';
 
-/** `registers`: one invocation a row. `workgroup`: one workgroup a row, for GPUs and long rows. */
+/** `registers`: one invocation a row. `workgroup`: one workgroup a row, for GPUs. */
 export type SoftmaxVariant = 'registers' | 'workgroup';
 
 export interface SoftmaxKernel {
@@ -28,8 +28,8 @@ export function chooseSoftmaxKernel(
 ): SoftmaxKernel {
   const lanes = shape.columns % 4 === 0 ? 4 : 1;
   const length = shape.columns / lanes;
-  // Ten classes are not worth a barrier; a CPU wants a workgroup only where there are too few rows to go round.
-  const short = capabilities.cpu ? shape.rows >= 8 || length <= 256 : length <= 8;
+  // A row of eight loads is not worth a barrier on a GPU; on CPU drivers no row is.
+  const short = capabilities.cpu || length <= 8;
   if ((forced ?? (short ? 'registers' : 'workgroup')) === 'registers')
     return { variant: 'registers', lanes, threads: 0 };
   return { variant: 'workgroup', lanes, threads: [32, 64, 128].find((t) => t >= length) ?? 256 };

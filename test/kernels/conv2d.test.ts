@@ -27,6 +27,7 @@ test('every variant equals the direct one, forward and gradients', async () => {
     [[1, 8, 6, 4], [3, 3, 4, 8], 2, [0, 1, 0, 1]],
     [[1, 9, 7, 4], [2, 2, 4, 4], 3, [1, 0, 0, 2]],
   ];
+  const tiledShapes = new Set([0, 2, 4].map((i) => shapes[i]?.[0]));
   for (const [xShape, wShape, stride, padding] of shapes) {
     const make = (shape: number[]) =>
       device.tensor(Float32Array.from({ length: shape.reduce((p, d) => p * d) }, random), shape);
@@ -42,6 +43,8 @@ test('every variant equals the direct one, forward and gradients', async () => {
     };
     const want = await all('direct');
     for (const variant of variants) {
+      // Each tiled pipeline takes a software driver a second to compile: three shapes must do.
+      if (variant === 'tiled' && !tiledShapes.has(xShape)) continue;
       (await all(variant)).forEach((got, i) => {
         assertClose(
           got,

@@ -75,7 +75,7 @@ test('choice', () => {
     threads: 256,
     rows: 256,
   });
-  const few = chooseGroupNormKernel({ ...shape, batch: 1, groups: 1 }, { cpu: true });
+  const few = chooseGroupNormKernel({ ...shape, batch: 1, groups: 1 }, { cpu: false });
   assert.equal(few, { variant: 'workgroup', lanes: 4, width: 6, threads: 256, rows: 32 });
   assert.is(chooseGroupNormKernel({ ...shape, channels: 30 }, { cpu: false }).lanes, 1);
   assert.is(chooseGroupNormKernel({ ...shape, pixels: 49 }, { cpu: false }).threads, 64);
