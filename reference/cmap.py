@@ -7,19 +7,22 @@ import torch
 from torch.nn import functional as F
 
 
-def ssim_window(channels, dtype, size=11, sigma=1.5):
-    x = torch.arange(size, dtype=torch.float64) - size // 2
-    g = torch.exp(-x ** 2 / (2 * sigma ** 2))
-    g = g / g.sum()
-    return torch.outer(g, g).to(dtype).expand(channels, 1, size, size)
+def blur_matrix(n, dtype, size=11, sigma=1.5):
+    """[n, n]: a normalised Gaussian window with zero padding, as a matrix along one axis."""
+    x = torch.arange(n, dtype=torch.float64)
+    d = x[:, None] - x[None]
+    g = torch.exp(-d ** 2 / (2 * sigma ** 2)) * (d.abs() <= size // 2)
+    w = torch.arange(-(size // 2), size // 2 + 1, dtype=torch.float64)
+    return (g / torch.exp(-w ** 2 / (2 * sigma ** 2)).sum()).to(dtype)
 
 
 def ssim_map(a, b):
     """Images in [0, 1]; 11x11 Gaussian of 1.5, zero padding, so that borders are darkened in both alike."""
-    window = ssim_window(a.shape[1], a.dtype)
+    rows, columns = blur_matrix(a.shape[-2], a.dtype), blur_matrix(a.shape[-1], a.dtype)
 
     def blur(x):
-        return F.conv2d(x, window, padding=5, groups=x.shape[1])
+        # The window is an outer product: one axis after the other (the matrices are symmetric).
+        return ((x @ columns).transpose(-1, -2) @ rows).transpose(-1, -2)
 
     ma, mb = blur(a), blur(b)
     va, vb, cov = blur(a * a) - ma * ma, blur(b * b) - mb * mb, blur(a * b) - ma * mb

@@ -1,6 +1,6 @@
 // dx = df(x) * dy, elementwise. Constants: T (f32 or vec4<f32>). The table appends `fn df(x: T) -> T`.
 // Grid: one invocation a T.
-struct Params { count: u32 }
+struct Params { count: u32, a: f32, b: f32 }
 @group(0) @binding(0) var<storage, read> x: array<T>;
 @group(0) @binding(1) var<storage, read> dy: array<T>;
 @group(0) @binding(2) var<storage, read_write> dx: array<T>;

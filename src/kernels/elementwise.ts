@@ -1,6 +1,6 @@
 /**
  * Functions of one number, applied to every element: y = f(x), dx = f'(x) dy. One row a function; the expressions
- * are WGSL in x of type T, which is f32 or vec4<f32>.
+ * are WGSL in x of type T, which is f32 or vec4<f32>, and in two numbers a and b of type f32.
  *
  * Traps that the expressions avoid: tanh(±100) is NaN on SwiftShader, exp overflows above 88, and NaN is seen
  * only in its bits.
@@ -28,31 +28,30 @@ const table = {
     f: 'tanh(clamp(x, T(-15.0), T(15.0)))',
     df: 'T(1.0) - tanh(clamp(x, T(-15.0), T(15.0))) * tanh(clamp(x, T(-15.0), T(15.0)))',
   },
+  clamp: { f: 'clamp(x, T(a), T(b))', df: 'select(T(0.0), T(1.0), (x >= T(a)) & (x <= T(b)))' },
+  affine: { f: 'x * a + b', df: 'T(a)' },
 } as const;
 
 export type ElementwiseName = keyof typeof table;
 
-function elementwise(name: string, f: string, df: string, x: Tensor): Tensor {
+function elementwise(name: ElementwiseName, x: Tensor, a = 0, b = 0): Tensor {
   const { device } = x;
   const wide = x.size % 4 === 0;
-  const count = wide ? x.size / 4 : x.size;
-  const constants = { T: wide ? 'vec4<f32>' : 'f32' };
+  const params = { count: wide ? x.size / 4 : x.size, a, b };
+  const T = wide ? 'vec4<f32>' : 'f32';
+  const grid = linearGrid(params.count);
+  const append = (source: string, expression: 'f' | 'df') =>
+    `${source}\nfn ${expression}(x: T) -> T { let a = params.a; let b = params.b; return ${table[name][expression]}; }`;
   const y = device.empty(x.shape);
-  const forward = kernel(name, `${forwardSource}\nfn f(x: T) -> T { return ${f}; }`, constants);
-  device.run(forward, { x, y }, { count }, linearGrid(count));
+  device.run(kernel(name, append(forwardSource, 'f'), { T }), { x, y }, params, grid);
   return differentiable(name, [x], y, (dy) => {
     const dx = device.empty(x.shape);
-    const backward = kernel(
-      `${name}-backward`,
-      `${backwardSource}\nfn df(x: T) -> T { return ${df}; }`,
-      constants,
-    );
-    device.run(backward, { x, dy, dx }, { count }, linearGrid(count));
+    device.run(kernel(`${name}-backward`, append(backwardSource, 'df'), { T }), { x, dy, dx }, params, grid);
     return [dx];
   });
 }
 
-const row = (name: ElementwiseName) => (x: Tensor) => elementwise(name, table[name].f, table[name].df, x);
+const row = (name: ElementwiseName) => (x: Tensor) => elementwise(name, x);
 
 export const negate = row('negate');
 export const square = row('square');
@@ -71,17 +70,10 @@ export const tanh = row('tanh');
 
 /** min(max(x, low), high); the gradient passes where low ≤ x ≤ high, as in PyTorch. */
 export function clamp(x: Tensor, low: number, high: number): Tensor {
-  const [l, h] = [low, high].map((v) => `T(${v.toExponential()})`);
-  return elementwise(
-    `clamp(${low},${high})`,
-    `clamp(x, ${l}, ${h})`,
-    `select(T(0.0), T(1.0), (x >= ${l}) & (x <= ${h}))`,
-    x,
-  );
+  return elementwise('clamp', x, low, high);
 }
 
-/** scale·x + shift with numbers known when the kernel is made. */
+/** scale·x + shift. */
 export function affine(x: Tensor, scale: number, shift = 0): Tensor {
-  const s = `T(${scale.toExponential()})`;
-  return elementwise(`affine(${scale},${shift})`, `x * ${s} + T(${shift.toExponential()})`, s, x);
+  return elementwise('affine', x, scale, shift);
 }

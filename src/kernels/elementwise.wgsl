@@ -1,6 +1,6 @@
 // y = f(x), elementwise. Constants: T (f32 or vec4<f32>). The table in elementwise.ts appends `fn f(x: T) -> T`.
 // Grid: one invocation a T.
-struct Params { count: u32 }
+struct Params { count: u32, a: f32, b: f32 }
 @group(0) @binding(0) var<storage, read> x: array<T>;
 @group(0) @binding(1) var<storage, read_write> y: array<T>;
 @group(0) @binding(2) var<uniform> params: Params;

@@ -56,7 +56,16 @@ function fir(
   const count = n * oh * ow * channels;
   const k = kernel('upfirdn', source, { T: wide ? 'vec4<f32>' : 'f32', UP: up, DOWN: down });
   const taps = Math.ceil(4 / up) ** 2;
-  const params = { count, channels, in_size: [h, w], out_size: [oh, ow], before, gain };
+  const shift = Math.max(0, Math.ceil(before / up));
+  const params = {
+    count,
+    channels,
+    in_size: [h, w],
+    out_size: [oh, ow],
+    bias: shift * up - before,
+    shift,
+    gain,
+  };
   device.run(k, { x, y }, params, linearGrid(count), { flops: 2 * taps * y.size });
   // y[o] takes x[i] with weight k[t] where o·down + t − before = i·up. Read the other way with t' = 3 − t, and k being
   // symmetric: i·up + t' − (3 − before) = o·down. So dx is dy with up and down exchanged and 3 − before zeros before.

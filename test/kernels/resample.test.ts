@@ -1,6 +1,7 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { ShapeError } from '../../src/engine/errors.ts';
+import type { Tensor } from '../../src/engine/tensor.ts';
 import {
   firConvPad,
   firDownsample,
@@ -25,7 +26,7 @@ const test = suite('resample room');
 test('a constant image stays constant inside', async () => {
   const device = await testDevice();
   const x = device.full([1, 6, 6, 1], 1);
-  const inner = async (y: Awaited<typeof x>, size: number) => {
+  const inner = async (y: Tensor, size: number) => {
     const all = await y.floats();
     return all.filter((_, i) => [i % size, Math.floor(i / size)].every((c) => c >= 2 && c < size - 2));
   };

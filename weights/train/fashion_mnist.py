@@ -233,7 +233,7 @@ def trajectory(f, start, grid):
 
 def make_trajectories(args):
     """Shards of float16 states [B, 18, 784], ascending sigma. Half start from noise at 80 and run down; half start
-    from training images and run up, so that the trajectory ends in the image itself."""
+    from training images, with true noise up to level `noisy`, and run up: their origin is the image itself."""
     f, state = load_consistency(args, 'edm')
     x = fashion_mnist(args.data, 'train')[0] * 2 - 1
     grid, out = karras_grid(), os.path.join(args.dir, 'trajectories')
@@ -252,7 +252,8 @@ def make_trajectories(args):
             else:
                 i = shard // 2 * args.batch
                 images = x[order[torch.arange(i, i + args.batch) % len(x)]]
-                states = trajectory(f, images + 0.002 * noise, grid)
+                low = images + grid[:args.noisy, None, None, None, None].float() * noise
+                states = torch.cat([images[None], low[1:], trajectory(f, images + grid[args.noisy].item() * noise, grid[args.noisy:])])
         np.save(path + '.part.npy', states.transpose(0, 1).flatten(2).half().numpy())
         os.replace(path + '.part.npy', path)
         if shard // args.stride % 10 == 0:
@@ -280,7 +281,16 @@ def train_consistency(args):
         step, seconds = state['step'], state['seconds']
     pool, seen, where = [], set(), os.path.join(args.dir, 'trajectories')
     progress, mean_loss, begin = Progress('consistency', step, args.steps), {}, time.time()
-    while step < args.steps:
+
+    def save():
+        check.save(net=f.state_dict(), average=average.state_dict(), opt=opt.state_dict(), step=step,
+                   seconds=seconds + time.time() - begin, pool=sum(map(len, pool)), args=vars(args))
+
+    while True:
+        # Ends after --steps or --minutes, whichever comes first; the learning rate follows.
+        done = max(step / args.steps, (seconds + time.time() - begin) / 60 / args.minutes)
+        if done >= 1:
+            break
         if step % 100 == 0 or not pool:
             for name in sorted(set(os.listdir(where)) - seen):
                 if name.endswith('.part.npy'):
@@ -300,7 +310,7 @@ def train_consistency(args):
         clean = rows[:, 0].view(-1, 1, 28, 28)
         noisy = rows[torch.arange(args.batch), level].view(-1, 1, 28, 28)
         for group in opt.param_groups:
-            group['lr'] = learning_rate(step, args.steps, args.lr)
+            group['lr'] = args.lr * min(1, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * done))
         with low_precision(args):
             out = f(noisy, grid[level])
         d = ((out - clean) ** 2 + args.huber ** 2).sqrt().flatten(1).mean(1) - args.huber
@@ -317,9 +327,9 @@ def train_consistency(args):
         mean_loss = {k: 0.98 * mean_loss.get(k, v) + 0.02 * v for k, v in now.items()}
         if step % 50 == 0:
             progress(step, **mean_loss, pool=len(pool))
-        if step % 250 == 0 or step == args.steps:
-            check.save(net=f.state_dict(), average=average.state_dict(), opt=opt.state_dict(), step=step,
-                       seconds=seconds + time.time() - begin, pool=sum(map(len, pool)), args=vars(args))
+        if step % 250 == 0:
+            save()
+    save()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -477,7 +487,7 @@ def export(args):
     if args.model == 'consistency':
         stages += [
             dict(stage='trajectories', command=f'{script} trajectories --seed 1', images=state['pool']),
-            dict(stage='consistency', command=f'{script} consistency {options(state, "steps", "batch", "lr", "ema", "top", "huber", "ssim", "seed")}',
+            dict(stage='consistency', command=f'{script} consistency {options(state, "steps", "minutes", "batch", "lr", "ema", "top", "huber", "ssim", "seed")}',
                  steps=state['step'], images=state['step'] * state['args']['batch'], seconds=round(state['seconds'])),
         ]
     manifest[CONSISTENCY] = dict(
@@ -523,7 +533,7 @@ def quality(args):
     x, y = select(args)
     options = {k: preset[k] for k in ('k', 'iterations', 'lr', 'alpha', 'lambda')}
     q['attacks'] = []
-    r = dict(measuredOn=f'test images {args.skip} to {args.skip + len(x) - 1}', command='weights/train/fashion_mnist.py quality',
+    r = dict(measuredOn=f'test images {args.skip} to {args.skip + len(x) - 1}', command=f'weights/train/fashion_mnist.py quality --n {args.n} --restore {args.restore}',
              purification=dict(options=options))
     for eps in (preset['eps'], preset['eps'] / 2):
         adv = cmap.pgd(net, x, y, eps, preset['pgdSteps'], preset['pgdStep'] * eps / preset['eps'], torch.Generator().manual_seed(args.seed))
@@ -539,14 +549,13 @@ def quality(args):
     print('clean', q['bareClean'], r['purification']['clean'], flush=True)
     # How well, and how fast, clean images are restored: each with the preset's step size.
     few = x[:args.restore]
-    _, trace = purify(f, few, {**options, 'iterations': 200}, args.seed)
-    r['restoration'] = [dict(iterations=t, n=len(few), mae=round(trace[:, t - 1, 1].mean().item(), 4), ssim=round(trace[:, t - 1, 2].mean().item(), 4),
-                             constraint=round(trace[:, t - 1, 3].mean().item(), 1)) for t in sorted({options['iterations'], 50, 100, 200})]
-    for t in (50, 100, 200):
-        out, _ = purify(f, few, {**options, 'iterations': t}, args.seed)
+    r['restoration'] = []
+    for t in sorted({options['iterations'], 50, 100, 200}):
+        out, trace = purify(f, few, {**options, 'iterations': t}, args.seed)
+        last = trace[:, -1].mean(0).tolist()
         with torch.no_grad():
-            same = judge(net, out, net(few).argmax(1))
-        next(e for e in r['restoration'] if e['iterations'] == t)['sameClass'] = share(same)
+            same = share(judge(net, out, net(few).argmax(1)))
+        r['restoration'].append(dict(iterations=t, mae=round(last[1], 4), ssim=round(last[2], 4), constraint=round(last[3], 1), sameClass=same))
     print(json.dumps(r['restoration'], indent=1))
     manifest = read_manifest()
     manifest[CONSISTENCY]['quality'], manifest[CLASSIFIER]['quality'] = r, q
@@ -580,14 +589,14 @@ def main():
 
     command('classifier', train_classifier, epochs=16, batch=128, lr=0.1)
     command('edm', train_edm, steps=4000, batch=64, lr=1.5e-3, ema=0.998, sigma_mean=-0.8, sigma_std=1.4)
-    command('trajectories', make_trajectories, shards=900, first=0, stride=1, batch=128)
-    command('consistency', train_consistency, steps=9000, batch=128, lr=1e-3, ema=0.998, top=0.4, huber=0.03, ssim=0.2)
+    command('trajectories', make_trajectories, shards=900, first=0, stride=1, batch=128, noisy=5)
+    command('consistency', train_consistency, steps=12000, minutes=25.0, batch=64, lr=1.5e-3, ema=0.998, top=0.4, huber=0.03, ssim=0.2)
     p = command('evaluate', evaluate, model='consistency', n=64, skip=0, eps=16.0, pgd_steps=40, pgd_step=0.0, only='both',
                 kt='4x40', lr='2', alpha='2')
     p.add_argument('--lambda', default='5e-4')
     p.add_argument('--half', action='store_true', help='round weights to float16 first')
     command('export', export, model='consistency', dtype='f16')
-    command('quality', quality, n=200, skip=0, restore=32)
+    command('quality', quality, n=200, skip=0, restore=16)
     command('samples', samples)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
