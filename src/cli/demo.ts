@@ -1,6 +1,7 @@
 /** `cmap demo`: the whole idea on embedded images, in one command. */
 import { join } from 'node:path';
 import { Command } from 'commander';
+import { checkPgdOptions } from '../attacks/pgd.ts';
 import { loadFashionMnist } from '../data/fashion-mnist.ts';
 import type { AdapterRecord } from '../engine/adapter.ts';
 import { InputError } from '../engine/errors.ts';
@@ -76,12 +77,6 @@ async function demo(flags: CommonOptions & Partial<DemoOptions> & { out: string 
   if (options.count !== undefined && options.count < 1)
     throw new InputError(`--count must be at least 1, got ${options.count}`);
   if (options.count !== undefined) loadFashionMnist({ count: options.count });
-  ensureDirectory(options.out);
-  const device = await openDevice(options);
-  const model = loadConsistencyModel(device, 'fashion-mnist-consistency');
-  const classifier = loadClassifier(device, 'fashion-mnist-wrn');
-  const count = options.count ?? defaultCount(device.adapter);
-  const { images, labels, shape } = loadFashionMnist({ count });
   const attack = {
     eps: options.eps,
     steps: options.steps,
@@ -89,6 +84,13 @@ async function demo(flags: CommonOptions & Partial<DemoOptions> & { out: string 
     randomStart: true,
     seed: cmap.seed,
   };
+  checkPgdOptions(attack);
+  const device = await openDevice(options);
+  const model = loadConsistencyModel(device, 'fashion-mnist-consistency');
+  const classifier = loadClassifier(device, 'fashion-mnist-wrn');
+  const count = options.count ?? defaultCount(device.adapter);
+  const { images, labels, shape } = loadFashionMnist({ count });
+  ensureDirectory(options.out);
 
   let bar: ReturnType<typeof progress> | null = null;
   const records = await maybeProfiled(device, options, () =>

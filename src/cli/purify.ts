@@ -9,7 +9,7 @@ import { InputError } from '../engine/errors.ts';
 import { imageFromFloats } from '../formats/image.ts';
 import { writePng } from '../formats/png.ts';
 import { type LoadedClassifier, type LoadedModel, loadClassifier, loadConsistencyModel } from '../models.ts';
-import { writeFileAtomic } from '../report/files.ts';
+import { ensureDirectory, writeFileAtomic } from '../report/files.ts';
 import { progress } from '../report/progress.ts';
 import { readImages } from './images.ts';
 import {
@@ -23,6 +23,7 @@ import {
 } from './options.ts';
 
 export interface PurifyOptions extends CommonOptions, CmapFlags {
+  /** Made before the work starts; '' when nothing will be written. */
   out: string;
   model: string;
   classifier: string;
@@ -59,6 +60,7 @@ export async function purifyFiles(paths: readonly string[], options: PurifyOptio
   }
   const [height, width, channels] = model.net.imageShape;
   const host = readImages(paths, [height, width, channels]);
+  if (options.out) ensureDirectory(options.out);
   const x = device.tensor(host, [paths.length, height, width, channels]);
   const undefended = await classify(classifier.net, x);
   const bar = progress('purify', cmap.iterations, { quiet: options.quiet });
