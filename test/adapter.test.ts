@@ -230,6 +230,12 @@ test('Mesa versions', () => {
   assert.is(mesaVersion('SwiftShader driver 5.0.0'), null);
 });
 
+test('f16 on NVIDIA and fine timestamps are asked for when the instance is made', async () => {
+  const { info } = await openAdapter({ adapter: 'null' });
+  assert.ok(info.toggles.enabled.includes('vulkan_enable_f16_on_nvidia'));
+  assert.ok(info.toggles.disabled.includes('timestamp_quantization'));
+});
+
 const chosen = process.env.CMAP_TEST_CHILD;
 if (chosen) await children[chosen]();
 else test.run();

@@ -40,7 +40,7 @@ export interface ImageRecord {
 }
 
 export interface EvaluationHooks {
-  /** Units of work done, of `total`: an attack step and a purification iteration of one batch count one each. */
+  /** Network evaluations an image done, of `total`: an attack step is one, a purification iteration 2K. */
   readonly onProgress?: (done: number, total: number, what: string) => void;
 }
 
@@ -54,7 +54,9 @@ export async function evaluate(
   const [n, ...image] = input.shape;
   const size = image.reduce((a, b) => a * b, 1);
   const batches = Math.ceil(n / input.batch);
-  const total = batches * (input.attack.steps + input.cmap.iterations);
+  // Clean and attacked image, K latents each.
+  const iterationCost = 2 * input.cmap.k;
+  const total = batches * (input.attack.steps + iterationCost * input.cmap.iterations);
   let before = 0;
   const records: ImageRecord[] = [];
   for (let from = 0; from < n; from += input.batch) {
@@ -74,9 +76,9 @@ export async function evaluate(
     const purified = await purify(model, both, input.cmap, {
       imageIds: [...ids, ...ids],
       onCompile: (done, of) => hooks.onProgress?.(before, total, `compile ${done}/${of}`),
-      onIteration: (done) => hooks.onProgress?.(before + done, total, 'purify'),
+      onIteration: (done) => hooks.onProgress?.(before + iterationCost * done, total, 'purify'),
     });
-    before += input.cmap.iterations;
+    before += iterationCost * input.cmap.iterations;
     const labelsOf = await classifyEach(classifier, purified.images);
     const votes = labelsOf.map((each) => countVotes(each, classifier.classes));
     const second = device.scope(() => slice(purified.images, 0, count, count));
