@@ -1,4 +1,4 @@
-// Bundles src/ into dist/ (library and command line, with --test the tests too). WGSL files become strings; only
+// Bundles src/ into dist/ (library and command line; with --test the tests, with --bench the benchmark). WGSL files become strings; only
 // the packages that an installation brings stay outside the bundles.
 import { readdirSync, readFileSync, rmSync } from 'node:fs';
 import { build } from 'esbuild';
@@ -26,4 +26,7 @@ if (process.argv.includes('--test')) {
   const tests = readdirSync('test', { recursive: true }).filter((file) => file.endsWith('.test.ts'));
   const entryPoints = ['test/run.ts', ...tests.map((file) => `test/${file}`)];
   await build({ ...shared, entryPoints, outdir: 'dist/test', outbase: 'test' });
+}
+if (process.argv.includes('--bench')) {
+  await build({ ...shared, entryPoints: { kernels: 'bench/kernels.ts' }, outdir: 'dist/bench' });
 }
