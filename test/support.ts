@@ -15,6 +15,7 @@ import { vjp } from '../src/engine/autograd.ts';
 import { Device } from '../src/engine/device.ts';
 import type { Tensor } from '../src/engine/tensor.ts';
 import { parseSafetensors } from '../src/formats/safetensors.ts';
+import type { TensorSource } from '../src/nets/parameters.ts';
 
 export const root = (() => {
   let dir = new URL('.', import.meta.url);
@@ -262,4 +263,15 @@ export function toNchw(data: Float32Array, shape: readonly number[]): Float32Arr
     out[((image * c + channel) * h + y) * w + x] = data[i] as number;
   }
   return out;
+}
+
+/** The parameters a network fixture holds as `params.<name>`. */
+export function parametersOf(fixture: Fixture): TensorSource {
+  const names = fixture.names.filter((name) => name.startsWith('params.')).map((name) => name.slice(7));
+  return {
+    label: 'fixture',
+    names,
+    shape: (name) => fixture.get(`params.${name}`).shape,
+    floats: (name) => fixture.get(`params.${name}`).data,
+  };
 }

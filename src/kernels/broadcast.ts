@@ -8,11 +8,9 @@ import { kernel, linearGrid } from '../engine/kernel.ts';
 import type { Shape, Tensor } from '../engine/tensor.ts';
 import source from './broadcast.wgsl';
 import residualSource from './broadcast-residual.wgsl';
-import { scale } from './broadcast-scale.ts';
+import { affine } from './elementwise.ts';
 import { sumTo } from './reduce.ts';
 import { halves, kernelRank, maxRank, mergeAxes, stridesOf, widen } from './shape-index.ts';
-
-export { scale };
 
 /** The shape that a and b broadcast to. @throws ShapeError when they do not */
 export function broadcastShape(name: string, a: Shape, b: Shape): number[] {
@@ -77,7 +75,7 @@ export function sub(a: Tensor, b: Tensor): Tensor {
   // da = dy, db = −dy
   return differentiable('sub', [a, b], y, (dy, needs) => [
     needs[0] ? sumTo(dy, a.shape) : null,
-    needs[1] ? scale(sumTo(dy, b.shape), -1) : null,
+    needs[1] ? affine(sumTo(dy, b.shape), -1) : null,
   ]);
 }
 
@@ -99,7 +97,7 @@ export function div(a: Tensor, b: Tensor): Tensor {
     const da = div(dy, b);
     return [
       needs[0] ? sumTo(da, a.shape) : null,
-      needs[1] ? scale(sumTo(mul(da, div(a, b)), b.shape), -1) : null,
+      needs[1] ? affine(sumTo(mul(da, div(a, b)), b.shape), -1) : null,
     ];
   });
 }
@@ -121,7 +119,7 @@ export function residual(a: Tensor, b: Tensor, factor: number): Tensor {
   device.run(k, { a, b, y }, { count, factor }, linearGrid(count));
   // da = db = factor · dy: computed once, given to both.
   return differentiable('residual', [a, b], y, (dy) => {
-    const g = factor === 1 ? dy : scale(dy, factor);
+    const g = factor === 1 ? dy : affine(dy, factor);
     return [g, g];
   });
 }

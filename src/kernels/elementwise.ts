@@ -6,6 +6,7 @@
  * only in its bits.
  */
 import { differentiable } from '../engine/autograd.ts';
+import { check } from '../engine/errors.ts';
 import { kernel, linearGrid } from '../engine/kernel.ts';
 import type { Tensor } from '../engine/tensor.ts';
 import forwardSource from './elementwise.wgsl';
@@ -36,6 +37,7 @@ export type ElementwiseName = keyof typeof table;
 
 function elementwise(name: ElementwiseName, x: Tensor, a = 0, b = 0): Tensor {
   const { device } = x;
+  check(x.dtype === 'f32', () => `${name}: [${x.shape}] is ${x.dtype}, not f32`);
   const wide = x.size % 4 === 0;
   const params = { count: wide ? x.size / 4 : x.size, a, b };
   const T = wide ? 'vec4<f32>' : 'f32';

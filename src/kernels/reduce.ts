@@ -9,7 +9,7 @@ import type { Capabilities } from '../engine/capabilities.ts';
 import { check } from '../engine/errors.ts';
 import { kernel, linearGrid } from '../engine/kernel.ts';
 import { type Shape, sizeOf, type Tensor } from '../engine/tensor.ts';
-import { scale } from './broadcast-scale.ts';
+import { affine } from './elementwise.ts';
 import maxSource from './reduce-max.wgsl';
 import maxBackwardSource from './reduce-max-backward.wgsl';
 import maxWorkgroupSource from './reduce-max-workgroup.wgsl';
@@ -153,11 +153,11 @@ function sumScaled(
     sizes.fill(1, from, to);
   });
   const total = y as Tensor | null;
-  const out = total ? total.alias(shape) : factor === 1 ? x.alias(shape) : scale(x, factor).alias(shape);
+  const out = total ? total.alias(shape) : factor === 1 ? x.alias(shape) : affine(x, factor).alias(shape);
   total?.dispose();
   // Every summand has influence `factor`: dx = factor · dy, repeated along the reduced axes.
   return differentiable(name, [x], out, (dy) => [
-    broadcastTo(reshape(factor === 1 ? dy : scale(dy, factor), kept), x.shape),
+    broadcastTo(reshape(factor === 1 ? dy : affine(dy, factor), kept), x.shape),
   ]);
 }
 

@@ -4,20 +4,14 @@ import * as assert from 'uvu/assert';
 import { pgd } from '../../src/attacks/pgd.ts';
 import { InputError, ShapeError } from '../../src/engine/errors.ts';
 import { WideResNet } from '../../src/nets/wide-resnet.ts';
-import { fromNchw, loadFixture, testDevice, toNchw } from '../support.ts';
+import { fromNchw, loadFixture, parametersOf, testDevice, toNchw } from '../support.ts';
 
 const test = suite('pgd');
 
 async function setUp() {
   const device = await testDevice();
   const weights = loadFixture('nets/wrn-small');
-  const names = weights.names.filter((name) => name.startsWith('params.')).map((name) => name.slice(7));
-  const net = WideResNet.load(device, JSON.parse(weights.metadata.config as string), {
-    label: 'fixture',
-    names,
-    shape: (name) => weights.get(`params.${name}`).shape,
-    floats: (name) => weights.get(`params.${name}`).data,
-  });
+  const net = WideResNet.load(device, JSON.parse(weights.metadata.config as string), parametersOf(weights));
   const fixture = loadFixture('nets/pgd');
   const x = device.tensor(...fromNchw(fixture.get('x')));
   const labels = [...fixture.get('labels').data];

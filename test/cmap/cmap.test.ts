@@ -11,6 +11,7 @@ import {
   type Fixture,
   fromNchw,
   loadFixture,
+  parametersOf,
   relativeError,
   testDevice,
   toNchw,
@@ -21,13 +22,11 @@ const test = suite('cmap');
 async function setUp(): Promise<{ model: ConsistencyModel; fixture: Fixture; options: CmapOptions }> {
   const device = await testDevice();
   const fixture = loadFixture('nets/cmap-trace');
-  const names = fixture.names.filter((name) => name.startsWith('params.')).map((name) => name.slice(7));
-  const model = ConsistencyModel.load(device, JSON.parse(fixture.metadata.config as string), {
-    label: 'fixture',
-    names,
-    shape: (name) => fixture.get(`params.${name}`).shape,
-    floats: (name) => fixture.get(`params.${name}`).data,
-  });
+  const model = ConsistencyModel.load(
+    device,
+    JSON.parse(fixture.metadata.config as string),
+    parametersOf(fixture),
+  );
   const { k, iterations, lr, alpha, lambda, betas } = JSON.parse(fixture.metadata.options as string);
   return { model, fixture, options: { k, iterations, lr, alpha, lambda, betas, seed: 0 } };
 }

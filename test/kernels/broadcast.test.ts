@@ -1,7 +1,8 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { ShapeError } from '../../src/engine/errors.ts';
-import { add, div, mul, residual, scale, sub } from '../../src/kernels/broadcast.ts';
+import { add, div, mul, residual, sub } from '../../src/kernels/broadcast.ts';
+import { affine } from '../../src/kernels/elementwise.ts';
 import { kernelRank, mergeAxes, stridesOf, widen } from '../../src/kernels/shape-index.ts';
 import { checkOp, testDevice } from '../support.ts';
 
@@ -10,7 +11,7 @@ const ops = { add, sub, mul, div };
 checkOp('broadcast', {
   run: ({ a, b }, { op, factor }) => {
     if (op === 'residual') return residual(a!, b!, factor);
-    if (op === 'scale') return scale(a!, factor);
+    if (op === 'scale') return affine(a!, factor);
     return ops[op as keyof typeof ops](a!, b!);
   },
 });

@@ -11,17 +11,7 @@ import { ConsistencyModel, preconditioning, publishedSigmas } from '../../src/ne
 import { type NcsnppConfig, ncsnppCifar10, ncsnppPlan } from '../../src/nets/ncsnpp.ts';
 import { bindParameters, countParameters, type TensorSource } from '../../src/nets/parameters.ts';
 import { WideResNet, type WideResNetConfig, wideResNetShapes } from '../../src/nets/wide-resnet.ts';
-import { assertClose, type Fixture, fromNchw, loadFixture, testDevice, toNchw } from '../support.ts';
-
-function parametersOf(fixture: Fixture): TensorSource {
-  const names = fixture.names.filter((name) => name.startsWith('params.')).map((name) => name.slice(7));
-  return {
-    label: 'fixture',
-    names,
-    shape: (name) => fixture.get(`params.${name}`).shape,
-    floats: (name) => fixture.get(`params.${name}`).data,
-  };
-}
+import { assertClose, fromNchw, loadFixture, parametersOf, testDevice, toNchw } from '../support.ts';
 
 for (const name of ['ncsnpp-small', 'ncsnpp-patch']) {
   for (const sigma of ['80', '0.1395']) {
