@@ -8,6 +8,7 @@
  * result, every gradient, finite differences with the op in mid-graph, and replay equal to eager.
  */
 import { existsSync, readFileSync } from 'node:fs';
+import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -22,6 +23,15 @@ export const root = (() => {
   while (!existsSync(new URL('package.json', dir))) dir = new URL('..', dir);
   return fileURLToPath(dir);
 })();
+
+/**
+ * Where CIFAR-10, real checkpoints and sample images lie, for the tests that want them: $CMAP_TEST_DATA, else
+ * ../shared/data beside the checkout. Null when neither is there; such a test then skips and says so.
+ */
+export function sharedData(): string | null {
+  const folder = process.env.CMAP_TEST_DATA ?? resolve(root, '..', 'shared', 'data');
+  return existsSync(folder) ? folder : null;
+}
 
 let opened: Promise<Device> | null = null;
 
