@@ -12,7 +12,7 @@ export {
 } from './cmap/vote.ts';
 export { fashionMnistClasses, type LabelledImages, loadFashionMnist } from './data/fashion-mnist.ts';
 export { type AdapterRecord, listAdapters, type OpenOptions } from './engine/adapter.ts';
-export { differentiable, noGrad, valueAndGrad, vjp } from './engine/autograd.ts';
+export { differentiable, noGrad, recompute, valueAndGrad, vjp } from './engine/autograd.ts';
 export type { Capabilities } from './engine/capabilities.ts';
 export { Device, type MemoryReport } from './engine/device.ts';
 export * from './engine/errors.ts';
@@ -35,14 +35,28 @@ export {
   loadPreset,
   type Preset,
 } from './models.ts';
-export { ConsistencyModel, preconditioning, publishedSigmas, type Sigmas } from './nets/consistency.ts';
-export { type NcsnppConfig, ncsnppCifar10, ncsnppForward, ncsnppPlan } from './nets/ncsnpp.ts';
+export { type AdmConfig, adm, admImageNet64, improvedDiffusionImageNet64 } from './nets/adm.ts';
+export { type Architecture, ClassifierNet } from './nets/classifier.ts';
 export {
+  ConsistencyModel,
+  type ConsistencyOptions,
+  preconditioning,
+  publishedSigmas,
+  type Sigmas,
+} from './nets/consistency.ts';
+export { ddpmppCifar10, type NcsnppConfig, ncsnpp, ncsnppCifar10 } from './nets/ncsnpp.ts';
+export {
+  type BindOptions,
   bindParameters,
   countParameters,
+  type Parameter,
   type ParameterShapes,
   Parameters,
   type TensorSource,
 } from './nets/parameters.ts';
-export { WideResNet, type WideResNetConfig, wideResNetShapes } from './nets/wide-resnet.ts';
+export { type Network, network, networkNames } from './nets/registry.ts';
+export { cifarResNet, resNet } from './nets/resnet.ts';
+export { ScoreNetwork } from './nets/score.ts';
+export type { UNet } from './nets/unet.ts';
+export { dmWideResNet, wideResNet } from './nets/wide-resnet.ts';
 export { formatProportion, mcnemar, wilson } from './report/statistics.ts';

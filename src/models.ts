@@ -7,9 +7,10 @@ import { InputError } from './engine/errors.ts';
 import { resolveWeights, weightsFolder } from './formats/manifest.ts';
 import { readJson } from './formats/read.ts';
 import { openSafetensors } from './formats/safetensors.node.ts';
+import { ClassifierNet } from './nets/classifier.ts';
 import { ConsistencyModel, publishedSigmas, type Sigmas } from './nets/consistency.ts';
-import type { NcsnppConfig } from './nets/ncsnpp.ts';
-import { WideResNet, type WideResNetConfig } from './nets/wide-resnet.ts';
+import { ncsnpp } from './nets/ncsnpp.ts';
+import { wideResNet } from './nets/wide-resnet.ts';
 
 export interface LoadedModel {
   readonly name: string;
@@ -18,7 +19,7 @@ export interface LoadedModel {
 
 export interface LoadedClassifier {
   readonly name: string;
-  readonly net: WideResNet;
+  readonly net: ClassifierNet;
   /** Class names by label. */
   readonly classes: readonly string[];
 }
@@ -27,16 +28,13 @@ export interface LoadedClassifier {
 export function loadConsistencyModel(device: Device, name = 'fashion-mnist-consistency'): LoadedModel {
   const { entry, source } = open(name, 'ncsnpp');
   const sigmas = (entry.sigma as Sigmas | undefined) ?? publishedSigmas;
-  return {
-    name,
-    net: ConsistencyModel.load(device, entry.config as unknown as NcsnppConfig, source, sigmas),
-  };
+  return { name, net: ConsistencyModel.load(device, ncsnpp(entry.config), source, { sigmas }) };
 }
 
 /** @param name of an entry of weights/manifest.json @throws InputError when it is missing, damaged or another kind */
 export function loadClassifier(device: Device, name = 'fashion-mnist-wrn'): LoadedClassifier {
   const { entry, source } = open(name, 'wide_resnet');
-  const net = WideResNet.load(device, entry.config as unknown as WideResNetConfig, source);
+  const net = ClassifierNet.load(device, wideResNet(entry.config), source);
   const classes =
     (entry.classes as string[] | undefined) ?? Array.from({ length: net.classes }, (_, i) => `class ${i}`);
   return { name, net, classes };

@@ -6,6 +6,7 @@
  *     const { output, pullback } = vjp((x) => loss(x), [x]);
  *     const [dx] = pullback(cotangent);
  */
+import type { Device } from './device.ts';
 import { CmapError, check } from './errors.ts';
 import { gone, type Tensor } from './tensor.ts';
 
@@ -20,6 +21,8 @@ export interface Node {
 }
 
 let recording = true;
+/** Nodes made since the innermost `recompute` began. */
+let made: Set<Node> | null = null;
 
 /** Attaches the gradient of an operation to its output. Returns the output. */
 export function differentiable(
@@ -28,7 +31,10 @@ export function differentiable(
   output: Tensor,
   backward: Node['backward'],
 ): Tensor {
-  if (recording && inputs.some((x) => x.node)) output.node = { name, inputs, backward };
+  if (recording && inputs.some((x) => x.node)) {
+    output.node = { name, inputs, backward };
+    made?.add(output.node);
+  }
   return output;
 }
 
@@ -41,6 +47,62 @@ export function noGrad<T>(f: () => T): T {
   } finally {
     recording = before;
   }
+}
+
+/**
+ * f's value, whose intermediate results are not kept for the gradient but computed again when it is taken
+ * (activation checkpointing, Chen et al. 2016). f must give the same value again; what it reads besides its own
+ * results must live until then.
+ */
+export function recompute(device: Device, f: () => Tensor): Tensor {
+  if (!recording) return device.scope(f);
+  const before = made;
+  const nodes = new Set<Node>();
+  let outer: Tensor[] = [];
+  let output: Tensor;
+  made = nodes;
+  try {
+    output = device.scope(() => {
+      const value = f();
+      // Found while f's own tensors are still there: what of the outside the value depends on.
+      outer = outside(value, nodes);
+      return value;
+    });
+  } finally {
+    made = before;
+  }
+  if (!output.node || !nodes.has(output.node)) return output;
+  output.node = null;
+  return differentiable('recompute', outer, output, (dy, needs) => {
+    const wanted = outer.filter((_, i) => needs[i]);
+    const gradients = device.scope(() => {
+      const was = recording;
+      recording = true;
+      let again: Tensor;
+      try {
+        again = f();
+      } finally {
+        recording = was;
+      }
+      return pull(again, wanted, dy);
+    });
+    let next = 0;
+    return outer.map((_, i) => (needs[i] ? (gradients[next++] as Tensor) : null));
+  });
+}
+
+/** Watched tensors, not made by one of `nodes`, that `value` was computed from. */
+function outside(value: Tensor, nodes: ReadonlySet<Node>): Tensor[] {
+  const found = new Set<Tensor>();
+  const seen = new Set<Tensor>();
+  const stack = [value];
+  for (let tensor = stack.pop(); tensor; tensor = stack.pop()) {
+    if (seen.has(tensor) || !tensor.node) continue;
+    seen.add(tensor);
+    if (nodes.has(tensor.node)) stack.push(...tensor.node.inputs);
+    else found.add(tensor);
+  }
+  return [...found];
 }
 
 const leaf: Node['backward'] = () => [];
@@ -96,7 +158,7 @@ function pull(output: Tensor, wanted: readonly Tensor[], cotangent: Tensor | und
   while (stack.length > 0) {
     const top = stack[stack.length - 1] as [Tensor, number];
     const [tensor, next] = top;
-    const parents = tensor.node ? tensor.node.inputs : [];
+    const parents = tensor.node && !targets.has(tensor) ? tensor.node.inputs : [];
     if (next === 0 && reaches.has(tensor)) {
       stack.pop();
     } else if (next < parents.length) {

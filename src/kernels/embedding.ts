@@ -17,12 +17,15 @@ export interface SinusoidalOptions {
   readonly order?: 'cos-sin' | 'sin-cos';
   /** The longest wavelength is about 2π·maxPeriod. Default 10000. */
   readonly maxPeriod?: number;
+  /** The last frequency is 1/maxPeriod itself (score_sde), not one step above it (ADM, the default). */
+  readonly endpoint?: boolean;
 }
 
-/** Frequencies in radians: maxPeriod^(−i/half), i < half = floor(dim/2). */
-function frequencies(dim: number, maxPeriod: number): number[] {
+/** Frequencies in radians: maxPeriod^(−i/half), i < half = floor(dim/2); with `endpoint`, maxPeriod^(−i/(half−1)). */
+function frequencies(dim: number, maxPeriod: number, endpoint: boolean): number[] {
   const half = Math.floor(dim / 2);
-  return Array.from({ length: half }, (_, i) => Math.exp((-Math.log(maxPeriod) * i) / half));
+  const last = endpoint ? Math.max(1, half - 1) : half;
+  return Array.from({ length: half }, (_, i) => Math.exp((-Math.log(maxPeriod) * i) / last));
 }
 
 function embed(t: Tensor, w: Tensor, half: number, columns: number, cosFirst: boolean): Tensor {
@@ -61,7 +64,7 @@ export function fourierEmbedding(t: Tensor, w: Tensor): Tensor {
  * @throws ShapeError unless t is an f32 vector and dim ≥ 2
  */
 export function sinusoidalEmbedding(t: Tensor, dim: number, options: SinusoidalOptions = {}): Tensor {
-  const { order = 'cos-sin', maxPeriod = 10000 } = options;
+  const { order = 'cos-sin', maxPeriod = 10000, endpoint = false } = options;
   check(
     t.rank === 1 && t.dtype === 'f32',
     () => `sinusoidalEmbedding: t [${t.shape}] ${t.dtype} is not a vector of f32`,
@@ -70,20 +73,20 @@ export function sinusoidalEmbedding(t: Tensor, dim: number, options: SinusoidalO
     Number.isInteger(dim) && dim >= 2,
     () => `sinusoidalEmbedding: dim ${dim} is not a whole number from 2`,
   );
-  const table = turnsTable(t.device, dim, maxPeriod);
+  const table = turnsTable(t.device, dim, maxPeriod, endpoint);
   return embed(t, table, Math.floor(dim / 2), dim, order === 'cos-sin');
 }
 
 const tables = new WeakMap<Device, Map<string, Tensor>>();
 
 /** Frequencies in turns as pairs of f32 whose sum has 48 bits; made once a device. */
-function turnsTable(device: Device, dim: number, maxPeriod: number): Tensor {
+function turnsTable(device: Device, dim: number, maxPeriod: number, endpoint: boolean): Tensor {
   const known = tables.get(device) ?? new Map<string, Tensor>();
   tables.set(device, known);
-  const key = `${dim} ${maxPeriod}`;
+  const key = `${dim} ${maxPeriod} ${endpoint}`;
   let table = known.get(key);
   if (!table || table.disposed) {
-    const turns = frequencies(dim, maxPeriod).map((f) => f / (2 * Math.PI));
+    const turns = frequencies(dim, maxPeriod, endpoint).map((f) => f / (2 * Math.PI));
     const data = turns.flatMap((f) => [Math.fround(f), f - Math.fround(f)]);
     table = device.keep(device.tensor(data, [turns.length, 2]));
     known.set(key, table);
@@ -110,12 +113,12 @@ export function sinusoidalEmbeddingHost(
   dim: number,
   options: SinusoidalOptions = {},
 ): Float32Array {
-  const { order = 'cos-sin', maxPeriod = 10000 } = options;
+  const { order = 'cos-sin', maxPeriod = 10000, endpoint = false } = options;
   check(
     Number.isInteger(dim) && dim >= 2,
     () => `sinusoidalEmbeddingHost: dim ${dim} is not a whole number from 2`,
   );
-  const f = frequencies(dim, maxPeriod);
+  const f = frequencies(dim, maxPeriod, endpoint);
   const y = new Float32Array(t.length * dim);
   for (let n = 0; n < t.length; n++) {
     f.forEach((frequency, i) => {

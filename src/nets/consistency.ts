@@ -1,14 +1,14 @@
 /**
- * Consistency models (Song et al. 2023): f(x, σ) = c_skip(σ) x + c_out(σ) F(c_in(σ) x, ¼ ln σ), with f(x, σ_min) = x.
- * Images are NHWC in [-1, 1].
+ * Consistency models (Song et al. 2023): f(x, σ) = c_skip(σ) x + c_out(σ) F(c_in(σ) x, t(σ)), with f(x, σ_min) = x,
+ * where t is ¼ ln σ for NCSN++ and 1000 times that for ADM. Images are NHWC in [-1, 1].
  */
 import type { Device } from '../engine/device.ts';
-import { check } from '../engine/errors.ts';
+import { check, InputError } from '../engine/errors.ts';
 import type { Tensor } from '../engine/tensor.ts';
 import { add } from '../kernels/broadcast.ts';
 import { affine, clamp } from '../kernels/elementwise.ts';
-import { type NcsnppConfig, type NcsnppPlan, ncsnppEmbedding, ncsnppForward, ncsnppPlan } from './ncsnpp.ts';
-import { bindParameters, type Parameters, type TensorSource } from './parameters.ts';
+import { type BindOptions, bindParameters, type Parameters, type TensorSource } from './parameters.ts';
+import type { Embedding, UNet } from './unet.ts';
 
 export interface Sigmas {
   readonly min: number;
@@ -26,70 +26,83 @@ export function preconditioning(sigma: number, s: Sigmas) {
     cIn: 1 / root,
     cSkip: d2 / ((sigma - s.min) ** 2 + d2),
     cOut: ((sigma - s.min) * s.data) / root,
-    cond: 0.25 * Math.log(sigma),
   };
 }
 
+export interface ConsistencyOptions extends BindOptions {
+  readonly sigmas?: Sigmas;
+  /** Activation checkpointing: less memory, about a third more work. */
+  readonly recompute?: boolean;
+}
+
 export class ConsistencyModel {
-  readonly #embeddings = new Map<number, ReadonlyMap<string, Tensor>>();
+  readonly sigmas: Sigmas;
+  readonly recompute: boolean;
+  readonly #embeddings = new Map<string, Embedding>();
 
   constructor(
     readonly device: Device,
-    readonly plan: NcsnppPlan,
+    readonly unet: UNet,
     readonly parameters: Parameters,
-    readonly fourier: Float32Array,
-    readonly sigmas: Sigmas = publishedSigmas,
-  ) {}
+    { sigmas = publishedSigmas, recompute = false }: ConsistencyOptions = {},
+  ) {
+    if (unet.outChannels !== unet.imageShape[2])
+      throw new InputError(
+        `consistency model: the network gives ${unet.outChannels} channels for images of ${unet.imageShape[2]}; it predicts a variance too (learn_sigma) and is no consistency model`,
+      );
+    this.sigmas = sigmas;
+    this.recompute = recompute;
+  }
 
+  /** @throws InputError when the checkpoint does not fit the network */
   static load(
     device: Device,
-    config: NcsnppConfig,
+    unet: UNet,
     source: TensorSource,
-    sigmas: Sigmas = publishedSigmas,
+    options: ConsistencyOptions = {},
   ): ConsistencyModel {
-    const plan = ncsnppPlan(config);
-    const parameters = bindParameters(device, plan.shapes, source);
-    return new ConsistencyModel(
-      device,
-      plan,
-      parameters,
-      source.floats('GaussianFourierProjection_0.W'),
-      sigmas,
-    );
+    const parameters = bindParameters(device, unet.parameters, source, options);
+    return new ConsistencyModel(device, unet, parameters, options);
   }
 
   /** [H, W, C] of one image. */
   get imageShape(): readonly [number, number, number] {
-    const { image_size, num_channels } = this.plan.config;
-    return [image_size, image_size, num_channels];
+    return this.unet.imageShape;
   }
 
-  /** Computes what depends on σ alone, once; a program recorded later at this σ does not repeat it. */
-  prepare(sigma: number): void {
-    if (this.#embeddings.has(sigma)) return;
-    const rows = this.#embed(sigma);
+  /** Computes what depends on σ (and the classes) alone, once; a program recorded later does not repeat it. */
+  prepare(sigma: number, labels?: readonly number[]): void {
+    const key = `${sigma} ${labels}`;
+    if (this.#embeddings.has(key)) return;
+    const rows = this.#embed(sigma, labels);
     for (const row of rows.values()) this.device.keep(row);
-    this.#embeddings.set(sigma, rows);
+    this.#embeddings.set(key, rows);
   }
 
-  #embed(sigma: number): ReadonlyMap<string, Tensor> {
-    const { cond } = preconditioning(sigma, this.sigmas);
-    return ncsnppEmbedding(this.device, this.plan, this.parameters, this.fourier, cond);
+  #embed(sigma: number, labels: readonly number[] | undefined): Embedding {
+    const time = this.unet.timeOf(sigma);
+    return this.unet.embed(this.device, this.parameters, labels ? labels.map(() => time) : [time], labels);
   }
 
   /**
    * f(x, σ), not clipped.
    * @param x [N, H, W, C]; at σ it has a standard deviation of about √(σ² + σ_data²)
+   * @param labels classes of the N images, for a class-conditional model
    */
-  denoise(x: Tensor, sigma: number): Tensor {
+  denoise(x: Tensor, sigma: number, labels?: readonly number[]): Tensor {
     check(
       sigma > 0 && Number.isFinite(sigma),
       () => `consistency model: sigma must be positive, got ${sigma}`,
     );
-    if (!this.device.recording) this.prepare(sigma);
-    const embedding = this.#embeddings.get(sigma) ?? this.#embed(sigma);
+    check(
+      labels === undefined || labels.length === x.shape[0],
+      () => `consistency model: ${labels?.length} labels for ${x.shape[0]} images`,
+    );
+    if (!this.device.recording) this.prepare(sigma, labels);
+    const embedding = this.#embeddings.get(`${sigma} ${labels}`) ?? this.#embed(sigma, labels);
     const { cIn, cSkip, cOut } = preconditioning(sigma, this.sigmas);
-    const f = ncsnppForward(this.plan, this.parameters, affine(x, cIn), embedding);
+    const { recompute } = this;
+    const f = this.unet.forward(this.parameters, affine(x, cIn), embedding, { recompute });
     return add(affine(x, cSkip), affine(f, cOut));
   }
 

@@ -1,25 +1,35 @@
 /**
- * NCSN++ (Song et al. 2021, "Score-Based Generative Modeling through SDEs"), the family of the published
- * CIFAR-10 consistency model: BigGAN residual blocks with FIR resampling, skips scaled by 1/√2, attention at
- * chosen resolutions, and an input pyramid that is added residually on the way down.
+ * NCSN++ and DDPM++ (Song et al. 2021, "Score-Based Generative Modeling through SDEs"). NCSN++ is the family of the
+ * published CIFAR-10 consistency model: BigGAN residual blocks with FIR resampling, skips scaled by 1/√2, attention
+ * at chosen resolutions, and an input pyramid that is added residually on the way down. DDPM++ resamples by nearest
+ * neighbours and 2×2 means, has no pyramid, and embeds its time label in sinusoids.
  *
  * Parameter names and layouts are those of the published Flax checkpoints (kernels HWIO, dense [in, out]), joined
- * with dots: `ResnetBlockBigGANpp_3.Conv_0.kernel`.
+ * with dots: `ResnetBlockBigGANpp_3.Conv_0.kernel`. PyTorch's, `all_modules.7.Conv_0.weight`, are known too.
  */
+import { recompute as recomputed } from '../engine/autograd.ts';
 import type { Device } from '../engine/device.ts';
 import { check, InputError } from '../engine/errors.ts';
-import type { Shape, Tensor } from '../engine/tensor.ts';
+import type { Tensor } from '../engine/tensor.ts';
 import { attention } from '../kernels/attention.ts';
 import { add, residual } from '../kernels/broadcast.ts';
 import { conv2d } from '../kernels/conv2d.ts';
 import { silu } from '../kernels/elementwise.ts';
-import { fourierEmbeddingHost } from '../kernels/embedding.ts';
+import { fourierEmbeddingHost, sinusoidalEmbeddingHost } from '../kernels/embedding.ts';
 import { groupNorm } from '../kernels/group-norm.ts';
 import { linear } from '../kernels/matmul.ts';
 import { pixelShuffle, pixelUnshuffle } from '../kernels/pixel-shuffle.ts';
-import { firDownsample, firUpsample, upfirdn } from '../kernels/resample.ts';
+import { averagePool } from '../kernels/pool.ts';
+import { firConvPad, firDownsample, firUpsample, nearestUpsample } from '../kernels/resample.ts';
 import { concat, reshape } from '../kernels/shape.ts';
-import type { ParameterShapes, Parameters } from './parameters.ts';
+import {
+  type Parameter,
+  type ParameterShapes,
+  type Parameters,
+  torchConv,
+  torchLinear,
+} from './parameters.ts';
+import { checkCounts, type Embedding, type UNet, withDefaults } from './unet.ts';
 
 /** Names as in the published configuration files; `patch_size` is ours. */
 export interface NcsnppConfig {
@@ -30,11 +40,16 @@ export interface NcsnppConfig {
   readonly num_res_blocks: number;
   /** Side lengths, after patching, at which blocks attend. */
   readonly attn_resolutions: readonly number[];
+  /** FIR resampling [1,3,3,1]; false is nearest neighbours and 2×2 means. */
+  readonly fir: boolean;
+  readonly progressive_input: 'residual' | 'none';
+  /** 'fourier' embeds ¼ ln σ with stored frequencies, 'positional' a time label up to 999 in sinusoids. */
+  readonly embedding_type: 'fourier' | 'positional';
   /** p > 1 works on p×p patches as channels (torch's pixel_unshuffle order); 1 is the published network. */
-  readonly patch_size?: number;
+  readonly patch_size: number;
 }
 
-/** The published CIFAR-10 model. */
+/** The published CIFAR-10 consistency model. */
 export const ncsnppCifar10: NcsnppConfig = {
   image_size: 32,
   num_channels: 3,
@@ -42,6 +57,46 @@ export const ncsnppCifar10: NcsnppConfig = {
   ch_mult: [2, 2, 2],
   num_res_blocks: 4,
   attn_resolutions: [16],
+  fir: true,
+  progressive_input: 'residual',
+  embedding_type: 'fourier',
+  patch_size: 1,
+};
+
+/** score_sde's cifar10_ddpmpp_deep_continuous, a variance-preserving noise predictor. */
+export const ddpmppCifar10: NcsnppConfig = {
+  ...ncsnppCifar10,
+  ch_mult: [1, 2, 2, 2],
+  num_res_blocks: 8,
+  fir: false,
+  progressive_input: 'none',
+  embedding_type: 'positional',
+};
+
+const beside = {
+  ignored: [
+    'name',
+    'dropout',
+    'init_scale',
+    'fourier_scale',
+    'ema_rate',
+    'num_scales',
+    'sigma_min',
+    'sigma_max',
+  ].concat(['beta_min', 'beta_max', 't_min', 't_max', 'rho', 'data_std', 'double_heads', 'resamp_with_conv']),
+  only: {
+    fir_kernel: [1, 3, 3, 1],
+    skip_rescale: true,
+    resblock_type: 'biggan',
+    progressive: 'none',
+    progressive_combine: 'sum',
+    attention_type: 'ddpm',
+    nonlinearity: 'swish',
+    normalization: 'GroupNorm',
+    conditional: true,
+    scale_by_sigma: false,
+    conv_size: 3,
+  },
 };
 
 /** One step of the forward pass; `name` is the module's name in the checkpoint. */
@@ -55,33 +110,39 @@ type Layer =
   | { kind: 'push' }
   | { kind: 'out'; norm: string; conv: string; in: number; out: number };
 
-export interface NcsnppPlan {
-  readonly config: NcsnppConfig;
-  readonly patch: number;
-  readonly layers: readonly Layer[];
-  readonly shapes: ParameterShapes;
-}
-
 const rsqrt2 = Math.SQRT1_2;
 const groupsOf = (channels: number) => Math.min(Math.floor(channels / 4), 32);
 
 /** @throws InputError when the configuration cannot be built */
-export function ncsnppPlan(config: NcsnppConfig): NcsnppPlan {
-  const { nf, ch_mult, num_res_blocks, image_size } = config;
-  const patch = config.patch_size ?? 1;
+export function ncsnpp(given: Partial<NcsnppConfig>): UNet & { readonly config: NcsnppConfig } {
+  const config = withDefaults('ncsnpp config', given, ncsnppCifar10, beside);
+  const layers = layersOf(config);
+  const { image_size, num_channels } = config;
+  return {
+    family: 'ncsnpp',
+    config,
+    imageShape: [image_size, image_size, num_channels],
+    outChannels: num_channels,
+    classes: 0,
+    parameters: declare(config, layers),
+    timeOf: (sigma) => 0.25 * Math.log(sigma),
+    embed: (device, p, times, labels) => {
+      check(labels === undefined, () => 'ncsnpp: this network is unconditional and takes no labels');
+      return embed(config, layers, device, p, times);
+    },
+    forward: (p, x, embedding, { recompute = false } = {}) =>
+      forward(config, layers, p, x, embedding, recompute),
+  };
+}
+
+function layersOf(config: NcsnppConfig): Layer[] {
+  const { nf, ch_mult, num_res_blocks, image_size, num_channels, patch_size: patch } = config;
   const fail = (what: string) => {
     throw new InputError(`ncsnpp config: ${what}`);
   };
-  for (const [name, value] of Object.entries({
-    image_size,
-    nf,
-    num_res_blocks,
-    num_channels: config.num_channels,
-    patch,
-  })) {
-    if (!Number.isInteger(value) || value < 1) fail(`${name} must be a positive integer, got ${value}`);
-  }
+  checkCounts('ncsnpp config', { image_size, nf, num_res_blocks, num_channels, patch_size: patch });
   if (!Array.isArray(ch_mult) || ch_mult.length === 0) fail('ch_mult must be a list of at least one number');
+  if (!Array.isArray(config.attn_resolutions)) fail('attn_resolutions must be a list of numbers');
   if (image_size % patch !== 0) fail(`patch_size ${patch} does not divide image_size ${image_size}`);
   let side = image_size / patch;
   if (side % 2 ** (ch_mult.length - 1) !== 0) {
@@ -125,8 +186,10 @@ export function ncsnppPlan(config: NcsnppConfig): NcsnppPlan {
     }
     if (level === ch_mult.length - 1) return;
     width = block(width, width, 'down');
-    layers.push({ kind: 'pyramid', name: `Downsample_${level}`, in: pyramid, out: width });
-    pyramid = width;
+    if (config.progressive_input === 'residual') {
+      layers.push({ kind: 'pyramid', name: `Downsample_${level}`, in: pyramid, out: width });
+      pyramid = width;
+    }
     side /= 2;
     push(width);
   });
@@ -143,130 +206,134 @@ export function ncsnppPlan(config: NcsnppConfig): NcsnppPlan {
     }
   }
   layers.push({ kind: 'out', norm: 'GroupNorm_0', conv: 'Conv_1', in: width, out: channels });
-  return { config, patch, layers, shapes: shapesOf(layers, nf) };
+  return layers;
 }
 
-function shapesOf(layers: readonly Layer[], nf: number): ParameterShapes {
-  const shapes = new Map<string, Shape>();
-  const conv = (name: string, size: number, from: number, to: number) => {
-    shapes.set(`${name}.kernel`, [size, size, from, to]);
-    shapes.set(`${name}.bias`, [to]);
+/** Flax's names; PyTorch's number the modules in the order they are made, which is that of `layers`. */
+function declare({ nf, embedding_type }: NcsnppConfig, layers: readonly Layer[]): ParameterShapes {
+  const shapes = new Map<string, Parameter>();
+  const add = (name: string, torch: string, file: readonly number[], also: Omit<Parameter, 'shape'>) =>
+    shapes.set(name, { shape: file, file, also: { name: `all_modules.${torch}`, ...also } });
+  const vector = (name: string, torch: string, length: number) =>
+    add(name, torch, [length], { file: [length] });
+  const conv = (name: string, torch: string, size: number, from: number, to: number, weight = 'kernel') => {
+    add(`${name}.${weight}`, `${torch}.weight`, [size, size, from, to], torchConv(size, from, to));
+    vector(`${name}.bias`, `${torch}.bias`, to);
   };
-  const dense = (name: string, from: number, to: number) => {
-    shapes.set(`${name}.kernel`, [from, to]);
-    shapes.set(`${name}.bias`, [to]);
+  const dense = (name: string, torch: string, from: number, to: number) => {
+    add(`${name}.kernel`, `${torch}.weight`, [from, to], torchLinear(from, to));
+    vector(`${name}.bias`, `${torch}.bias`, to);
   };
-  const norm = (name: string, c: number) => {
-    shapes.set(`${name}.scale`, [c]);
-    shapes.set(`${name}.bias`, [c]);
+  const norm = (name: string, torch: string, c: number) => {
+    vector(`${name}.scale`, `${torch}.weight`, c);
+    vector(`${name}.bias`, `${torch}.bias`, c);
   };
-  shapes.set('GaussianFourierProjection_0.W', [nf]);
-  dense('Dense_0', 2 * nf, 4 * nf);
-  dense('Dense_1', 4 * nf, 4 * nf);
+  let n = 0;
+  const embedded = embedding_type === 'fourier' ? 2 * nf : nf;
+  if (embedding_type === 'fourier') {
+    const also = { name: `all_modules.${n++}.W`, file: [nf] };
+    shapes.set('GaussianFourierProjection_0.W', { shape: [nf], file: [nf], host: true, also });
+  }
+  dense('Dense_0', `${n++}`, embedded, 4 * nf);
+  dense('Dense_1', `${n++}`, 4 * nf, 4 * nf);
   for (const layer of layers) {
     switch (layer.kind) {
       case 'conv':
-        conv(layer.name, 3, layer.in, layer.out);
+        conv(layer.name, `${n++}`, 3, layer.in, layer.out);
         break;
       case 'block': {
         const { name } = layer;
-        norm(`${name}.GroupNorm_0`, layer.in);
-        conv(`${name}.Conv_0`, 3, layer.in, layer.out);
-        dense(`${name}.Dense_0`, 4 * nf, layer.out);
-        norm(`${name}.GroupNorm_1`, layer.out);
-        conv(`${name}.Conv_1`, 3, layer.out, layer.out);
-        if (layer.in !== layer.out || layer.resample) conv(`${name}.Conv_2`, 1, layer.in, layer.out);
+        norm(`${name}.GroupNorm_0`, `${n}.GroupNorm_0`, layer.in);
+        conv(`${name}.Conv_0`, `${n}.Conv_0`, 3, layer.in, layer.out);
+        dense(`${name}.Dense_0`, `${n}.Dense_0`, 4 * nf, layer.out);
+        norm(`${name}.GroupNorm_1`, `${n}.GroupNorm_1`, layer.out);
+        conv(`${name}.Conv_1`, `${n}.Conv_1`, 3, layer.out, layer.out);
+        if (layer.in !== layer.out || layer.resample)
+          conv(`${name}.Conv_2`, `${n}.Conv_2`, 1, layer.in, layer.out);
+        n++;
         break;
       }
-      case 'attention':
-        norm(`${layer.name}.GroupNorm_0`, layer.channels);
+      case 'attention': {
+        const { name, channels } = layer;
+        norm(`${name}.GroupNorm_0`, `${n}.GroupNorm_0`, channels);
         for (let i = 0; i < 4; i++) {
-          shapes.set(`${layer.name}.NIN_${i}.W`, [layer.channels, layer.channels]);
-          shapes.set(`${layer.name}.NIN_${i}.b`, [layer.channels]);
+          add(`${name}.NIN_${i}.W`, `${n}.NIN_${i}.W`, [channels, channels], { file: [channels, channels] });
+          vector(`${name}.NIN_${i}.b`, `${n}.NIN_${i}.b`, channels);
         }
+        n++;
         break;
+      }
       case 'pyramid':
-        shapes.set(`${layer.name}.Conv2d_0.weight`, [3, 3, layer.in, layer.out]);
-        shapes.set(`${layer.name}.Conv2d_0.bias`, [layer.out]);
+        conv(`${layer.name}.Conv2d_0`, `${n++}.Conv2d_0`, 3, layer.in, layer.out, 'weight');
         break;
       case 'out':
-        norm(layer.norm, layer.in);
-        conv(layer.conv, 3, layer.in, layer.out);
+        norm(layer.norm, `${n++}`, layer.in);
+        conv(layer.conv, `${n++}`, 3, layer.in, layer.out);
         break;
     }
   }
   return shapes;
 }
 
-/**
- * Per block, the row its time embedding adds after Conv_0, from the conditioning value (0.25 ln σ). It depends on
- * σ alone, so a loop at one σ computes it once.
- * @returns [1, C] by block name
- */
-export function ncsnppEmbedding(
+/** Per block, the row its time embedding adds after Conv_0: [N or 1, C]. */
+function embed(
+  { nf, embedding_type }: NcsnppConfig,
+  layers: readonly Layer[],
   device: Device,
-  plan: NcsnppPlan,
   p: Parameters,
-  w: ArrayLike<number>,
-  cond: number,
-): Map<string, Tensor> {
-  const nf = plan.config.nf;
+  times: readonly number[],
+): Embedding {
+  const dense = (name: string, x: Tensor) => linear(x, p.get(`${name}.kernel`), p.get(`${name}.bias`));
   return new Map(
     device.scope(() => {
-      let t = device.tensor(fourierEmbeddingHost([cond], w), [1, 2 * nf]);
-      t = linear(t, p.get('Dense_0.kernel'), p.get('Dense_0.bias'));
-      t = linear(silu(t), p.get('Dense_1.kernel'), p.get('Dense_1.bias'));
-      t = silu(t);
-      return plan.layers.flatMap((layer) =>
-        layer.kind === 'block'
-          ? [
-              [
-                layer.name,
-                linear(t, p.get(`${layer.name}.Dense_0.kernel`), p.get(`${layer.name}.Dense_0.bias`)),
-              ] as [string, Tensor],
-            ]
-          : [],
+      const waves =
+        embedding_type === 'fourier'
+          ? fourierEmbeddingHost(times, p.host('GaussianFourierProjection_0.W'))
+          : sinusoidalEmbeddingHost(times, nf, { order: 'sin-cos', endpoint: true });
+      let t = device.tensor(waves, [times.length, waves.length / times.length]);
+      t = silu(dense('Dense_1', silu(dense('Dense_0', t))));
+      return layers.flatMap((layer): [string, Tensor][] =>
+        layer.kind === 'block' ? [[layer.name, dense(`${layer.name}.Dense_0`, t)]] : [],
       );
     }),
   );
 }
 
-/**
- * F(x, cond).
- * @param x [N, H, W, C]
- * @param embedding from `ncsnppEmbedding`
- * @returns [N, H, W, C]
- */
-export function ncsnppForward(
-  plan: NcsnppPlan,
+function forward(
+  config: NcsnppConfig,
+  layers: readonly Layer[],
   p: Parameters,
   x: Tensor,
-  embedding: ReadonlyMap<string, Tensor>,
+  embedding: Embedding,
+  save: boolean,
 ): Tensor {
-  const { image_size, num_channels } = plan.config;
+  const { image_size, num_channels, patch_size: patch } = config;
   check(
-    x.rank === 4 && x.shape[1] === image_size && x.shape[2] === image_size && x.shape[3] === num_channels,
+    x.rank === 4 && String(x.shape.slice(1)) === String([image_size, image_size, num_channels]),
     () => `ncsnpp: x is [${x.shape}], wants [N,${image_size},${image_size},${num_channels}]`,
   );
-  let pyramid = plan.patch > 1 ? pixelUnshuffle(x, plan.patch) : x;
-  let h = pyramid;
+  const keep = (f: () => Tensor) => (save ? recomputed(x.device, f) : f());
+  let h = patch > 1 ? pixelUnshuffle(x, patch) : x;
+  let pyramid = h;
   const skips: Tensor[] = [];
-  for (const layer of plan.layers) {
+  for (const layer of layers) {
+    const from = h;
     switch (layer.kind) {
       case 'conv':
         h = conv2d(h, p.get(`${layer.name}.kernel`), { bias: p.get(`${layer.name}.bias`), padding: 1 });
         break;
-      case 'block':
-        if (layer.skip > 0) h = concat([h, skips.pop() as Tensor], 3);
-        h = residualBlock(layer, p, h, embedding.get(layer.name) as Tensor);
+      case 'block': {
+        const skip = layer.skip > 0 ? (skips.pop() as Tensor) : null;
+        const temb = embedding.get(layer.name) as Tensor;
+        h = keep(() => residualBlock(config, layer, p, skip ? concat([from, skip], 3) : from, temb));
         break;
+      }
       case 'attention':
-        h = attentionBlock(layer.name, p, h);
+        h = keep(() => attentionBlock(layer.name, p, from));
         break;
       case 'pyramid':
         // FIR filter and stride-2 convolution: the published conv_downsample_2d.
-        pyramid = upfirdn(pyramid, { up: 1, down: 1, pad: [2, 2], gain: 1 });
-        pyramid = conv2d(pyramid, p.get(`${layer.name}.Conv2d_0.weight`), {
+        pyramid = conv2d(firConvPad(pyramid), p.get(`${layer.name}.Conv2d_0.weight`), {
           bias: p.get(`${layer.name}.Conv2d_0.bias`),
           stride: 2,
           padding: 0,
@@ -283,7 +350,7 @@ export function ncsnppForward(
         break;
     }
   }
-  return plan.patch > 1 ? pixelShuffle(h, plan.patch) : h;
+  return patch > 1 ? pixelShuffle(h, patch) : h;
 }
 
 function norm(name: string, p: Parameters, x: Tensor, activate: boolean): Tensor {
@@ -292,17 +359,29 @@ function norm(name: string, p: Parameters, x: Tensor, activate: boolean): Tensor
 }
 
 /** (x' + Conv_1(act(GN(Conv_0(act(GN(x)')) + temb))))/√2, where ' resamples and a 1×1 Conv_2 fits the shortcut. */
-function residualBlock(layer: Layer & { kind: 'block' }, p: Parameters, x: Tensor, temb: Tensor): Tensor {
-  const { name, resample } = layer;
+function residualBlock(
+  config: NcsnppConfig,
+  layer: Layer & { kind: 'block' },
+  p: Parameters,
+  x: Tensor,
+  temb: Tensor,
+): Tensor {
+  const { name, resample, out } = layer;
   let h = norm(`${name}.GroupNorm_0`, p, x, true);
   if (resample) {
-    const fir = resample === 'up' ? firUpsample : firDownsample;
-    h = fir(h);
-    x = fir(x);
+    const [up, down] = config.fir
+      ? [firUpsample, firDownsample]
+      : [(y: Tensor) => nearestUpsample(y, 2), (y: Tensor) => averagePool(y, 2)];
+    const change = resample === 'up' ? up : down;
+    h = change(h);
+    x = change(x);
   }
+  const w = p.get(`${name}.Conv_0.kernel`);
+  let bias = p.get(`${name}.Conv_0.bias`);
   // One σ for the whole batch: its row joins the bias and costs nothing.
-  const bias = add(p.get(`${name}.Conv_0.bias`), reshape(temb, [layer.out]));
-  h = conv2d(h, p.get(`${name}.Conv_0.kernel`), { bias, padding: 1 });
+  if (temb.shape[0] === 1) bias = add(bias, reshape(temb, [out]));
+  h = conv2d(h, w, { bias, padding: 1 });
+  if (temb.shape[0] !== 1) h = add(h, reshape(temb, [temb.shape[0] as number, 1, 1, out]));
   h = norm(`${name}.GroupNorm_1`, p, h, true);
   h = conv2d(h, p.get(`${name}.Conv_1.kernel`), { bias: p.get(`${name}.Conv_1.bias`), padding: 1 });
   if (layer.in !== layer.out || resample) {

@@ -1,21 +1,90 @@
 /**
- * A network's parameters by the names its checkpoints use. Networks are plain data (a plan that lists layers and
- * therefore names and shapes) plus a forward function; `bindParameters` checks a checkpoint against the plan.
+ * A network's parameters by the names its published checkpoints use. Networks are plain data (which declares names
+ * and shapes) plus a forward function; `bindParameters` checks a checkpoint against the declaration and uploads it.
  */
 import type { Device } from '../engine/device.ts';
 import { InputError } from '../engine/errors.ts';
 import { type Shape, sizeOf, type Tensor } from '../engine/tensor.ts';
 
-export type ParameterShapes = ReadonlyMap<string, Shape>;
+/** How a tensor lies in a file and on the device: `file` is seen as `view`, whose axes are then reordered. */
+export interface Parameter {
+  /** On the device. */
+  readonly shape: Shape;
+  /** In the checkpoint; axes of length 1 at its end may be absent or added. */
+  readonly file: Shape;
+  /** Default `file`. */
+  readonly view?: Shape;
+  /** Axes of the view in the device's order, as NumPy's transpose takes them; default unchanged. */
+  readonly axes?: readonly number[];
+  /** Gathered, not trained: running means and variances. */
+  readonly statistic?: boolean;
+  /** A copy stays on the host, for what is computed there in double. */
+  readonly host?: boolean;
+  /** Another published name and layout of the same tensor. */
+  readonly also?: { readonly name: string } & Pick<Parameter, 'file' | 'view' | 'axes'>;
+}
+
+export type ParameterShapes = ReadonlyMap<string, Parameter>;
+
+/** OIHW to HWIO. */
+const fromOihw = [2, 3, 1, 0];
+
+/** Declares parameters under the names and in the layouts of a PyTorch state_dict. */
+export class StateDict {
+  readonly parameters = new Map<string, Parameter>();
+
+  conv(name: string, size: number, from: number, to: number, { bias = true } = {}): void {
+    this.parameters.set(`${name}.weight`, torchConv(size, from, to));
+    if (bias) this.vector(`${name}.bias`, to);
+  }
+
+  linear(name: string, from: number, to: number): void {
+    this.parameters.set(`${name}.weight`, torchLinear(from, to));
+    this.vector(`${name}.bias`, to);
+  }
+
+  groupNorm(name: string, channels: number): void {
+    this.vector(`${name}.weight`, channels);
+    this.vector(`${name}.bias`, channels);
+  }
+
+  batchNorm(name: string, channels: number): void {
+    this.groupNorm(name, channels);
+    for (const field of ['running_mean', 'running_var'])
+      this.parameters.set(`${name}.${field}`, { shape: [channels], file: [channels], statistic: true });
+  }
+
+  vector(name: string, length: number): void {
+    this.parameters.set(name, { shape: [length], file: [length] });
+  }
+}
+
+export function torchConv(size: number, from: number, to: number): Parameter {
+  return { shape: [size, size, from, to], file: [to, from, size, size], axes: fromOihw };
+}
+
+export function torchLinear(from: number, to: number): Parameter {
+  return { shape: [from, to], file: [to, from], axes: [1, 0] };
+}
 
 /** Parameters by name; `get` fails on a name the network does not have. */
 export class Parameters {
-  constructor(readonly tensors: ReadonlyMap<string, Tensor>) {}
+  constructor(
+    readonly tensors: ReadonlyMap<string, Tensor>,
+    private readonly copies: ReadonlyMap<string, Float32Array> = new Map(),
+  ) {}
 
   get(name: string): Tensor {
     const tensor = this.tensors.get(name);
     if (!tensor) throw new InputError(`parameter ${name} is missing`);
     return tensor;
+  }
+
+  /** The host's copy of a parameter that is declared to have one. */
+  host(name: string): Float32Array {
+    const copy = this.copies.get(name);
+    if (!copy) throw new InputError(`parameter ${name} has no copy on the host`);
+    return copy;
   }
 
   dispose(): void {
@@ -27,37 +96,53 @@ export class Parameters {
 export interface TensorSource {
   readonly label: string;
   readonly names: readonly string[];
-  shape(name: string): Shape;
+  shape(name: string): readonly number[];
   floats(name: string): Float32Array;
 }
 
+export interface BindOptions {
+  /** What stands before the network's names in the file, such as "state_dict.module."; default: found out. */
+  readonly prefix?: string;
+  /** Called after each tensor. */
+  readonly onTensor?: (done: number, total: number) => void;
+}
+
+/** Names that belong to a published module but to no computation: counters, constants that we state ourselves. */
+const ignored = /(^|\.)(num_batches_tracked|sigmas|mu|sigma|normalize\.(mean|std))$/;
+
 /**
- * Uploads the tensors that `shapes` names.
- * @param permute per name, the axes of the file's layout in the engine's order (OIHW -> HWIO is [2, 3, 1, 0])
+ * Uploads the declared tensors. What else the file holds (optimiser states, other copies of the weights) is ignored,
+ * except a tensor among the network's own that the network does not have.
  * @throws InputError naming every missing, extra or misshapen tensor with both shapes
  */
 export function bindParameters(
   device: Device,
-  shapes: ParameterShapes,
-  source: TensorSource,
-  permute: (name: string) => readonly number[] | null = () => null,
+  declared: ParameterShapes,
+  file: TensorSource,
+  options: BindOptions = {},
 ): Parameters {
+  const source = withShadowParameters(file);
+  const found = findNames(declared, source, options.prefix);
   const problems: string[] = [];
-  for (const [name, shape] of shapes) {
-    if (!source.names.includes(name)) {
-      problems.push(`${name} [${shape}] is missing`);
-      continue;
-    }
-    const axes = permute(name);
-    const found = source.shape(name);
-    const arranged = axes ? axes.map((a) => found[a]) : found;
-    if (String(arranged) !== String(shape) || (axes && axes.length !== found.length)) {
-      const wanted = axes ? axes.map((_, i) => shape[axes.indexOf(i)]) : shape;
-      problems.push(`${name} is [${found}], the network wants [${wanted}]`);
-    }
+  const used = new Set<string>();
+  const chosen = new Map<string, { name: string; layout: Pick<Parameter, 'file' | 'view' | 'axes'> }>();
+  for (const [name, parameter] of declared) {
+    const layout = found.also ? parameter.also : parameter;
+    const own = found.also ? (parameter.also?.name ?? name) : name;
+    const full = found.prefix + own;
+    used.add(full);
+    if (!layout || !found.names.has(full)) {
+      problems.push(`${full} [${(layout ?? parameter).file}] is missing`);
+    } else if (squeezed(source.shape(full)) !== squeezed(layout.file)) {
+      problems.push(`${full} is [${source.shape(full)}], the network wants [${layout.file}]`);
+    } else chosen.set(name, { name: full, layout });
   }
-  for (const name of source.names)
-    if (!shapes.has(name)) problems.push(`${name} [${source.shape(name)}] is not used`);
+  const modules = new Set([...used].map((name) => firstPart(name.slice(found.prefix.length))));
+  for (const name of source.names) {
+    if (used.has(name) || ignored.test(name) || !name.startsWith(found.prefix)) continue;
+    const own = name.slice(found.prefix.length);
+    if (modules.has(firstPart(own))) problems.push(`${name} [${source.shape(name)}] is not used`);
+  }
   if (problems.length > 0) {
     const more = problems.length > 4 ? `; and ${problems.length - 4} more` : '';
     throw new InputError(
@@ -65,19 +150,101 @@ export function bindParameters(
     );
   }
   const tensors = new Map<string, Tensor>();
-  for (const [name, shape] of shapes) {
-    const axes = permute(name);
-    const values = source.floats(name);
-    const data = axes ? permuted(values, source.shape(name), axes) : values;
+  const copies = new Map<string, Float32Array>();
+  for (const [name, { shape, host }] of declared) {
+    const { name: full, layout } = chosen.get(name) as NonNullable<ReturnType<(typeof chosen)['get']>>;
+    const values = source.floats(full);
+    const data = layout.axes ? permuted(values, layout.view ?? layout.file, layout.axes) : values;
     tensors.set(name, device.keep(device.tensor(data, shape)));
+    if (host) copies.set(name, data);
+    options.onTensor?.(tensors.size, declared.size);
   }
-  return new Parameters(tensors);
+  return new Parameters(tensors, copies);
 }
 
-/** Number of parameters. */
-export function countParameters(shapes: ParameterShapes): number {
+const firstPart = (name: string) => name.slice(0, `${name}.`.indexOf('.'));
+const squeezed = (shape: Shape) => String(shape).replace(/(,1)+$/, '');
+
+/**
+ * Under which prefix the file has the network's tensors: the one with most of its names. Of several copies an
+ * exponential moving average is taken, as the published samplers do, then the copy without a prefix.
+ */
+function findNames(declared: ParameterShapes, source: TensorSource, wanted: string | undefined) {
+  const names = new Set(source.names);
+  const count = (prefix: string, also: boolean) => {
+    let hits = 0;
+    for (const [name, parameter] of declared) {
+      const own = also ? parameter.also?.name : name;
+      if (own !== undefined && names.has(prefix + own)) hits++;
+    }
+    return hits;
+  };
+  const candidates: { prefix: string; also: boolean; hits: number; rank: number }[] = [];
+  for (const also of [false, true]) {
+    const own = [...declared].flatMap(([name, { also: other }]) =>
+      also ? (other ? [other.name] : []) : [name],
+    );
+    if (own.length === 0) continue;
+    const prefixes = new Set<string>();
+    // Any few of the names find every prefix there is; more than one, so that a missing tensor does not hide it.
+    for (const name of own.slice(0, 8)) {
+      for (const full of names)
+        if (full === name || full.endsWith(`.${name}`)) prefixes.add(full.slice(0, -name.length));
+    }
+    for (const prefix of wanted === undefined ? prefixes : [wanted]) {
+      const rank = /(^|[._])ema/.test(prefix) ? 0 : prefix === '' ? 1 : /opt/.test(prefix) ? 3 : 2;
+      candidates.push({ prefix, also, hits: count(prefix, also), rank });
+    }
+  }
+  candidates.sort((a, b) => b.hits - a.hits || a.rank - b.rank);
+  const [best, second] = candidates;
+  if (wanted !== undefined && best?.hits === 0)
+    throw new InputError(`${source.label}: no tensor of the network lies under the prefix "${wanted}"`);
+  if (best && second && best.hits === second.hits && best.rank === second.rank && best.rank === 2) {
+    throw new InputError(
+      `${source.label}: holds several copies of the network, under "${best.prefix}" and "${second.prefix}"; choose one with --prefix`,
+    );
+  }
+  return { prefix: best?.prefix ?? wanted ?? '', also: best?.also ?? false, names };
+}
+
+/**
+ * score_sde's checkpoints keep the moving average as a list without names, in the order of the model's trained
+ * parameters: gives the list those names, under `ema.`.
+ */
+function withShadowParameters(source: TensorSource): TensorSource {
+  const shadows = source.names.filter((name) => name.startsWith('ema.shadow_params.'));
+  if (shadows.length === 0) return source;
+  const trained = source.names.filter(
+    (name) => name.startsWith('model.') && !ignored.test(name) && !/all_modules\.0\.W$/.test(name),
+  );
+  const order = (name: string) => Number(name.slice('ema.shadow_params.'.length));
+  shadows.sort((a, b) => order(a) - order(b));
+  const fits =
+    shadows.length === trained.length &&
+    shadows.every((name, i) => String(source.shape(name)) === String(source.shape(trained[i] as string)));
+  if (!fits) {
+    throw new InputError(
+      `${source.label}: its moving average has ${shadows.length} tensors that do not match the model's ${trained.length}; load the model itself with --prefix model.`,
+    );
+  }
+  const stored = new Map(trained.map((name, i) => [name.replace(/^model\./, 'ema.'), shadows[i] as string]));
+  // The embedding's fixed frequencies have no average.
+  for (const name of source.names)
+    if (/^model\..*all_modules\.0\.W$/.test(name)) stored.set(name.replace(/^model\./, 'ema.'), name);
+  const named = (name: string) => stored.get(name) ?? name;
+  return {
+    label: source.label,
+    names: [...source.names.filter((name) => !name.startsWith('ema.')), ...stored.keys()],
+    shape: (name) => source.shape(named(name)),
+    floats: (name) => source.floats(named(name)),
+  };
+}
+
+/** Number of trained parameters. */
+export function countParameters(declared: ParameterShapes): number {
   let count = 0;
-  for (const shape of shapes.values()) count += sizeOf(shape);
+  for (const { shape, statistic } of declared.values()) if (!statistic) count += sizeOf(shape);
   return count;
 }
 
@@ -87,11 +254,13 @@ export function permuted(data: Float32Array, shape: Shape, axes: readonly number
   const outShape = axes.map((a) => shape[a] as number);
   const outStrides = axes.map((a) => strides[a] as number);
   const out = new Float32Array(data.length);
+  const inner = outShape.at(-1) ?? 1;
+  const step = outStrides.at(-1) ?? 1;
   const index = new Array<number>(axes.length).fill(0);
   let from = 0;
-  for (let i = 0; i < out.length; i++) {
-    out[i] = data[from] as number;
-    for (let d = axes.length - 1; d >= 0; d--) {
+  for (let i = 0; i < out.length; ) {
+    for (let j = 0, at = from; j < inner; j++, at += step) out[i++] = data[at] as number;
+    for (let d = axes.length - 2; d >= 0; d--) {
       from += outStrides[d] as number;
       index[d]!++;
       if ((index[d] as number) < (outShape[d] as number)) break;

@@ -1,17 +1,19 @@
 /**
- * WideResNet (Zagoruyko & Komodakis 2016) as RobustBench's "Standard" family has it: pre-activation blocks, ReLU,
- * input in [0, 1] without normalisation. Parameter names are those of its PyTorch state_dict; convolutions are
- * OIHW in files and HWIO on the device.
+ * WideResNets (Zagoruyko & Komodakis 2016), pre-activation blocks in three stages, in two published forms:
+ * RobustBench's "Standard" family (`wideResNet`) and DeepMind's (Gowal et al. 2020, `dmWideResNet`), which normalises
+ * inside, uses Swish, and pads strided convolutions on the right and the bottom only. Parameter names are those of
+ * their PyTorch state_dicts.
  */
-import type { Device } from '../engine/device.ts';
-import { check, InputError } from '../engine/errors.ts';
-import type { Shape, Tensor } from '../engine/tensor.ts';
-import { batchNorm } from '../kernels/batch-norm.ts';
+import { InputError } from '../engine/errors.ts';
+import type { Tensor } from '../engine/tensor.ts';
 import { add } from '../kernels/broadcast.ts';
 import { conv2d } from '../kernels/conv2d.ts';
+import { relu, silu } from '../kernels/elementwise.ts';
 import { linear } from '../kernels/matmul.ts';
 import { globalAveragePool } from '../kernels/pool.ts';
-import { bindParameters, type ParameterShapes, type Parameters, type TensorSource } from './parameters.ts';
+import { type Architecture, cifar10Normalisation, normalise } from './classifier.ts';
+import { type Parameters, StateDict } from './parameters.ts';
+import { checkCounts, withDefaults } from './unet.ts';
 
 export interface WideResNetConfig {
   /** 6n + 4. */
@@ -22,6 +24,14 @@ export interface WideResNetConfig {
   readonly image_size: number;
 }
 
+export const wrn28x10: WideResNetConfig = {
+  depth: 28,
+  widen_factor: 10,
+  num_classes: 10,
+  in_channels: 3,
+  image_size: 32,
+};
+
 interface Block {
   readonly name: string;
   readonly in: number;
@@ -29,115 +39,123 @@ interface Block {
   readonly stride: number;
 }
 
-/** A classifier of images in [0, 1]. */
-export class WideResNet {
-  constructor(
-    readonly device: Device,
-    readonly config: WideResNetConfig,
-    readonly parameters: Parameters,
-  ) {}
-
-  static load(device: Device, config: WideResNetConfig, source: TensorSource): WideResNet {
-    const used: TensorSource = {
-      label: source.label,
-      names: source.names.filter((name) => !name.endsWith('num_batches_tracked')),
-      shape: (name) => source.shape(name),
-      floats: (name) => source.floats(name),
-    };
-    const axes = (name: string) => {
-      const rank = source.shape(name).length;
-      return rank === 4 ? [2, 3, 1, 0] : rank === 2 ? [1, 0] : null;
-    };
-    return new WideResNet(device, config, bindParameters(device, wideResNetShapes(config), used, axes));
-  }
-
-  get classes(): number {
-    return this.config.num_classes;
-  }
-
-  get imageShape(): readonly [number, number, number] {
-    return [this.config.image_size, this.config.image_size, this.config.in_channels];
-  }
-
-  /**
-   * @param x [N, H, W, C] in [0, 1]
-   * @returns [N, classes]
-   */
-  logits(x: Tensor): Tensor {
-    const [height, width, channels] = this.imageShape;
-    check(
-      x.rank === 4 && x.shape[1] === height && x.shape[2] === width && x.shape[3] === channels,
-      () => `wide_resnet: x is [${x.shape}], wants [N,${height},${width},${channels}]`,
-    );
-    const p = this.parameters;
-    let h = conv2d(x, p.get('conv1.weight'), { padding: 1 });
-    for (const block of blocksOf(this.config)) h = basicBlock(block, p, h);
-    h = globalAveragePool(normRelu('bn1', p, h));
-    return linear(h, p.get('fc.weight'), p.get('fc.bias'));
-  }
-
-  dispose(): void {
-    this.parameters.dispose();
-  }
-}
-
-function blocksOf(config: WideResNetConfig): Block[] {
-  const { depth, widen_factor } = config;
+/** @param name of block `index` of stage 0..2 */
+function blocksOf(config: WideResNetConfig, name: (stage: number, index: number) => string): Block[] {
+  const { depth, widen_factor, num_classes, in_channels, image_size } = config;
+  checkCounts('wide_resnet config', { widen_factor, num_classes, in_channels, image_size });
   if ((depth - 4) % 6 !== 0 || depth < 10)
     throw new InputError(`wide_resnet config: depth must be 6n + 4, got ${depth}`);
   const blocks: Block[] = [];
   let width = 16;
-  for (let stage = 1; stage <= 3; stage++) {
-    const out = 16 * widen_factor * 2 ** (stage - 1);
+  for (let stage = 0; stage < 3; stage++) {
+    const out = 16 * widen_factor * 2 ** stage;
     for (let i = 0; i < (depth - 4) / 6; i++) {
-      blocks.push({ name: `block${stage}.layer.${i}`, in: width, out, stride: i === 0 && stage > 1 ? 2 : 1 });
+      blocks.push({ name: name(stage, i), in: width, out, stride: i === 0 && stage > 0 ? 2 : 1 });
       width = out;
     }
   }
   return blocks;
 }
 
-export function wideResNetShapes(config: WideResNetConfig): ParameterShapes {
-  const shapes = new Map<string, Shape>();
-  const norm = (name: string, c: number) => {
-    for (const field of ['weight', 'bias', 'running_mean', 'running_var'])
-      shapes.set(`${name}.${field}`, [c]);
-  };
-  shapes.set('conv1.weight', [3, 3, config.in_channels, 16]);
-  const blocks = blocksOf(config);
-  for (const { name, in: from, out } of blocks) {
-    norm(`${name}.bn1`, from);
-    shapes.set(`${name}.conv1.weight`, [3, 3, from, out]);
-    norm(`${name}.bn2`, out);
-    shapes.set(`${name}.conv2.weight`, [3, 3, out, out]);
-    if (from !== out) shapes.set(`${name}.convShortcut.weight`, [1, 1, from, out]);
-  }
+/** @throws InputError when the configuration cannot be built */
+export function wideResNet(given: Partial<WideResNetConfig>): Architecture {
+  const config = withDefaults('wide_resnet config', given, wrn28x10);
+  const { in_channels, image_size, num_classes } = config;
+  const blocks = blocksOf(config, (stage, i) => `block${stage + 1}.layer.${i}`);
   const last = (blocks.at(-1) as Block).out;
-  norm('bn1', last);
-  shapes.set('fc.weight', [last, config.num_classes]);
-  shapes.set('fc.bias', [config.num_classes]);
-  return shapes;
-}
-
-function normRelu(name: string, p: Parameters, x: Tensor): Tensor {
-  return batchNorm(
-    x,
-    {
-      scale: p.get(`${name}.weight`),
-      bias: p.get(`${name}.bias`),
-      mean: p.get(`${name}.running_mean`),
-      variance: p.get(`${name}.running_var`),
+  const file = new StateDict();
+  file.conv('conv1', 3, in_channels, 16, { bias: false });
+  for (const { name, in: from, out } of blocks) {
+    file.batchNorm(`${name}.bn1`, from);
+    file.conv(`${name}.conv1`, 3, from, out, { bias: false });
+    file.batchNorm(`${name}.bn2`, out);
+    file.conv(`${name}.conv2`, 3, out, out, { bias: false });
+    if (from !== out) file.conv(`${name}.convShortcut`, 1, from, out, { bias: false });
+  }
+  file.batchNorm('bn1', last);
+  file.linear('fc', last, num_classes);
+  return {
+    family: 'wide_resnet',
+    classes: num_classes,
+    imageShape: [image_size, image_size, in_channels],
+    parameters: file.parameters,
+    forward(p, x) {
+      let h = conv2d(x, p.get('conv1.weight'), { padding: 1 });
+      for (const block of blocks) h = basicBlock(block, p, h);
+      h = globalAveragePool(normalise('bn1', p, h, { relu: true }));
+      return linear(h, p.get('fc.weight'), p.get('fc.bias'));
     },
-    { eps: 1e-5, relu: true },
-  );
+  };
 }
 
 /** x + Conv2(act(Conv1(act(x)))); where the width changes, the shortcut is a 1×1 convolution of the activated x. */
-function basicBlock(block: Block, p: Parameters, x: Tensor): Tensor {
-  const { name, stride } = block;
-  const a = normRelu(`${name}.bn1`, p, x);
+function basicBlock({ name, in: from, out, stride }: Block, p: Parameters, x: Tensor): Tensor {
+  const a = normalise(`${name}.bn1`, p, x, { relu: true });
   let h = conv2d(a, p.get(`${name}.conv1.weight`), { stride, padding: 1 });
-  h = conv2d(normRelu(`${name}.bn2`, p, h), p.get(`${name}.conv2.weight`), { padding: 1 });
-  const shortcut = block.in === block.out ? x : conv2d(a, p.get(`${name}.convShortcut.weight`), { stride });
-  return add(shortcut, h);
+  h = normalise(`${name}.bn2`, p, h, { relu: true });
+  h = conv2d(h, p.get(`${name}.conv2.weight`), { padding: 1 });
+  return add(from === out ? x : conv2d(a, p.get(`${name}.convShortcut.weight`), { stride }), h);
+}
+
+export interface DmWideResNetConfig extends WideResNetConfig {
+  readonly activation: 'swish' | 'relu';
+  readonly mean: readonly number[];
+  readonly std: readonly number[];
+}
+
+/** DiffPure's and CMAP's larger CIFAR-10 classifier. */
+export const dmWrn70x16: DmWideResNetConfig = {
+  ...wrn28x10,
+  depth: 70,
+  widen_factor: 16,
+  activation: 'swish',
+  ...cifar10Normalisation,
+};
+
+/** @throws InputError when the configuration cannot be built */
+export function dmWideResNet(given: Partial<DmWideResNetConfig>): Architecture {
+  const config = withDefaults('dm_wide_resnet config', given, dmWrn70x16);
+  const { in_channels, image_size, num_classes, activation, mean, std } = config;
+  const act = { swish: silu, relu }[activation];
+  if (!act)
+    throw new InputError(
+      `dm_wide_resnet config: activation is swish or relu, not ${JSON.stringify(activation)}`,
+    );
+  for (const [name, values] of Object.entries({ mean, std })) {
+    if (!Array.isArray(values) || values.length !== in_channels)
+      throw new InputError(`dm_wide_resnet config: ${name} must be a list of ${in_channels} numbers`);
+  }
+  const blocks = blocksOf(config, (stage, i) => `layer.${stage}.block.${i}`);
+  const last = (blocks.at(-1) as Block).out;
+  const file = new StateDict();
+  file.conv('init_conv', 3, in_channels, 16, { bias: false });
+  for (const { name, in: from, out } of blocks) {
+    file.batchNorm(`${name}.batchnorm_0`, from);
+    file.conv(`${name}.conv_0`, 3, from, out, { bias: false });
+    file.batchNorm(`${name}.batchnorm_1`, out);
+    file.conv(`${name}.conv_1`, 3, out, out, { bias: false });
+    if (from !== out) file.conv(`${name}.shortcut`, 1, from, out, { bias: false });
+  }
+  file.batchNorm('batchnorm', last);
+  file.linear('logits', last, num_classes);
+  return {
+    family: 'dm_wide_resnet',
+    classes: num_classes,
+    imageShape: [image_size, image_size, in_channels],
+    normalisation: { mean, std },
+    parameters: file.parameters,
+    forward(p, x) {
+      let h = conv2d(x, p.get('init_conv.weight'), { padding: 1 });
+      for (const { name, in: from, out, stride } of blocks) {
+        const a = act(normalise(`${name}.batchnorm_0`, p, h));
+        const padding = stride === 1 ? 1 : ([0, 1, 0, 1] as const);
+        let y = conv2d(a, p.get(`${name}.conv_0.weight`), { stride, padding });
+        y = act(normalise(`${name}.batchnorm_1`, p, y));
+        y = conv2d(y, p.get(`${name}.conv_1.weight`), { padding: 1 });
+        h = add(from === out ? h : conv2d(a, p.get(`${name}.shortcut.weight`), { stride }), y);
+      }
+      h = globalAveragePool(act(normalise('batchnorm', p, h)));
+      return linear(h, p.get('logits.weight'), p.get('logits.bias'));
+    },
+  };
 }

@@ -1,0 +1,99 @@
+/** Classifiers: what a family declares, and the network made of it and a checkpoint. */
+import type { Device } from '../engine/device.ts';
+import { check } from '../engine/errors.ts';
+import type { Tensor } from '../engine/tensor.ts';
+import { batchNorm } from '../kernels/batch-norm.ts';
+import { div, sub } from '../kernels/broadcast.ts';
+import {
+  type BindOptions,
+  bindParameters,
+  type ParameterShapes,
+  type Parameters,
+  type TensorSource,
+} from './parameters.ts';
+
+export interface Architecture {
+  readonly family: string;
+  readonly classes: number;
+  /** Of one image. */
+  readonly imageShape: readonly [height: number, width: number, channels: number];
+  /** True where images of other sizes may be classified too. */
+  readonly anySize?: boolean;
+  /** Subtracted from the image and divided by, per channel, where the published model does so inside. */
+  readonly normalisation?: { readonly mean: readonly number[]; readonly std: readonly number[] };
+  readonly parameters: ParameterShapes;
+  /** @param x [N, H, W, C], normalised @returns logits [N, classes] */
+  forward(p: Parameters, x: Tensor): Tensor;
+}
+
+/** CIFAR-10's usual constants. */
+export const cifar10Normalisation = { mean: [0.4914, 0.4822, 0.4465], std: [0.2471, 0.2435, 0.2616] };
+export const imageNetNormalisation = { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
+
+/** A classifier of images in [0, 1]. */
+export class ClassifierNet {
+  readonly #constants: readonly Tensor[];
+
+  constructor(
+    readonly device: Device,
+    readonly architecture: Architecture,
+    readonly parameters: Parameters,
+  ) {
+    const { mean, std } = architecture.normalisation ?? {};
+    this.#constants = mean && std ? [mean, std].map((values) => device.keep(device.tensor(values))) : [];
+  }
+
+  /** @throws InputError when the checkpoint does not fit the network */
+  static load(
+    device: Device,
+    architecture: Architecture,
+    source: TensorSource,
+    options: BindOptions = {},
+  ): ClassifierNet {
+    const parameters = bindParameters(device, architecture.parameters, source, options);
+    return new ClassifierNet(device, architecture, parameters);
+  }
+
+  get classes(): number {
+    return this.architecture.classes;
+  }
+
+  get imageShape(): readonly [number, number, number] {
+    return this.architecture.imageShape;
+  }
+
+  /**
+   * @param x [N, H, W, C] in [0, 1]
+   * @returns [N, classes]
+   */
+  logits(x: Tensor): Tensor {
+    const { family, anySize } = this.architecture;
+    const [height, width, channels] = this.imageShape;
+    const fits = anySize || (x.shape[1] === height && x.shape[2] === width);
+    check(
+      x.rank === 4 && fits && x.shape[3] === channels,
+      () => `${family}: x is [${x.shape}], wants [N,${anySize ? 'H,W' : `${height},${width}`},${channels}]`,
+    );
+    const [mean, std] = this.#constants;
+    return this.architecture.forward(this.parameters, mean && std ? div(sub(x, mean), std) : x);
+  }
+
+  dispose(): void {
+    for (const tensor of this.#constants) tensor.dispose();
+    this.parameters.dispose();
+  }
+}
+
+/** Batch normalisation of a PyTorch module `name`, with its running statistics, and a ReLU where wanted. */
+export function normalise(name: string, p: Parameters, x: Tensor, { relu = false } = {}): Tensor {
+  return batchNorm(
+    x,
+    {
+      scale: p.get(`${name}.weight`),
+      bias: p.get(`${name}.bias`),
+      mean: p.get(`${name}.running_mean`),
+      variance: p.get(`${name}.running_var`),
+    },
+    { eps: 1e-5, relu },
+  );
+}

@@ -1,0 +1,81 @@
+/** What the two families of U-Nets have in common, as seen by the models built on them. */
+import type { Device } from '../engine/device.ts';
+import { InputError } from '../engine/errors.ts';
+import type { Tensor } from '../engine/tensor.ts';
+import type { ParameterShapes, Parameters } from './parameters.ts';
+
+/** Per block, what its time embedding adds: [1, …] for a batch at one time, else [N, …]. */
+export type Embedding = ReadonlyMap<string, Tensor>;
+
+export interface ForwardOptions {
+  /**
+   * Keep only what lies between residual blocks for the gradient and compute the rest again: activation
+   * checkpointing, about a third more work for a fraction of the memory.
+   */
+  readonly recompute?: boolean;
+}
+
+export interface UNet {
+  readonly family: string;
+  readonly imageShape: readonly [height: number, width: number, channels: number];
+  /** Channels of the output: those of the image, or twice as many where a variance is learned too. */
+  readonly outChannels: number;
+  /** Of a class-conditional network; 0 for an unconditional one. */
+  readonly classes: number;
+  readonly parameters: ParameterShapes;
+  /** The time label under which consistency models of this family know the noise level σ. */
+  timeOf(sigma: number): number;
+  /**
+   * All that depends on the time label (and the class) alone, so that a loop at one noise level computes it once.
+   * @param times one label for the batch, or one for each image
+   * @param labels classes of the images, for a class-conditional network
+   */
+  embed(device: Device, p: Parameters, times: readonly number[], labels?: readonly number[]): Embedding;
+  /**
+   * @param x [N, H, W, C]
+   * @returns [N, H, W, outChannels]
+   */
+  forward(p: Parameters, x: Tensor, embedding: Embedding, options?: ForwardOptions): Tensor;
+}
+
+/** Checks that every named value is a positive integer. @throws InputError */
+export function checkCounts(what: string, values: Readonly<Record<string, unknown>>): void {
+  for (const [name, value] of Object.entries(values)) {
+    if (!Number.isInteger(value) || (value as number) < 1)
+      throw new InputError(`${what}: ${name} must be a positive integer, got ${JSON.stringify(value)}`);
+  }
+}
+
+/** What published configurations say beside the settings of a family. */
+export interface Beside {
+  /** Settings of training, or that change nothing here. */
+  readonly ignored: readonly string[];
+  /** Settings of which one value is built. */
+  readonly only: Readonly<Record<string, unknown>>;
+}
+
+/**
+ * A configuration given as JSON, with its defaults: a key that the family does not have is refused with those that
+ * it has. @throws InputError
+ */
+export function withDefaults<T extends object>(
+  what: string,
+  given: unknown,
+  defaults: T,
+  { ignored, only }: Beside = { ignored: [], only: {} },
+): T {
+  if (typeof given !== 'object' || given === null || Array.isArray(given))
+    throw new InputError(`${what}: not an object of settings`);
+  const config: Record<string, unknown> = Object.fromEntries(Object.entries(defaults));
+  for (const [key, value] of Object.entries(given)) {
+    if (Object.hasOwn(defaults, key)) config[key] = value;
+    else if (Object.hasOwn(only, key)) {
+      if (JSON.stringify(value) !== JSON.stringify(only[key]))
+        throw new InputError(
+          `${what}: ${key} ${JSON.stringify(value)} is not built, only ${JSON.stringify(only[key])}`,
+        );
+    } else if (!ignored.includes(key))
+      throw new InputError(`${what}: there is no "${key}"; there are ${Object.keys(defaults).join(', ')}`);
+  }
+  return config as T;
+}
