@@ -1,8 +1,10 @@
-"""NCSN++ (Song et al. 2021) as configured for the CIFAR-10 consistency models (Song et al. 2023), in plain PyTorch.
+"""NCSN++ and DDPM++ (Song et al. 2021, arXiv 2011.13456) in plain PyTorch.
 
-BigGAN residual blocks, FIR resampling [1,3,3,1], skip connections divided by sqrt 2, a residual input pyramid, Fourier
-embedding of the noise level. Modules carry the names of the published Flax parameters; layouts inside are PyTorch's
-and `export_flax` / `import_flax` convert.
+NCSN++ as configured for the CIFAR-10 consistency models (Song et al. 2023): BigGAN residual blocks, FIR resampling
+[1,3,3,1], skip connections divided by sqrt 2, a residual input pyramid, Fourier embedding of the noise level. DDPM++
+resamples without a filter, has no pyramid and embeds a time label by sinusoids. Modules carry the names of the
+published Flax parameters; layouts inside are PyTorch's and `export_flax` / `import_flax` convert; `torch_names` maps
+to the names of the published PyTorch checkpoints.
 
 `patch_size` is our addition: the image is folded to [C*p*p, H/p, W/p] before the network and unfolded after it.
 """
@@ -16,6 +18,10 @@ from torch.nn import functional as F
 PUBLISHED_CIFAR10 = dict(
     image_size=32, num_channels=3, nf=128, ch_mult=[2, 2, 2], num_res_blocks=4, attn_resolutions=[16],
     dropout=0.0, fourier_scale=16, patch_size=1,
+)
+PUBLISHED_DDPMPP_CIFAR10 = dict(  # cifar10_ddpmpp_deep_continuous; its dropout of 0.1 is for training
+    image_size=32, num_channels=3, nf=128, ch_mult=[1, 2, 2, 2], num_res_blocks=8, attn_resolutions=[16],
+    dropout=0.0, fir=False, progressive_input='none', embedding_type='positional',
 )
 SQRT_HALF = math.sqrt(0.5)
 
@@ -87,6 +93,16 @@ def fir_up(x):
     return x
 
 
+def mean_down(x):
+    """The mean of every 2x2 square."""
+    return F.avg_pool2d(x, 2)
+
+
+def nearest_up(x):
+    """Every pixel becomes a 2x2 square."""
+    return F.interpolate(x, scale_factor=2, mode='nearest')
+
+
 class Downsample(nn.Module):
     """FIR smoothing and a 3x3 convolution of stride 2."""
 
@@ -102,14 +118,14 @@ class Downsample(nn.Module):
 class ResnetBlockBigGANpp(nn.Module):
     def __init__(self, c_in, c_out, temb, dropout, resample=None):
         super().__init__()
-        self.resample = {None: None, 'up': fir_up, 'down': fir_down}[resample]
+        self.resample = resample
         self.GroupNorm_0 = GroupNorm(c_in)
         self.Conv_0 = Conv(c_in, c_out)
         self.Dense_0 = Dense(temb, c_out)
         self.GroupNorm_1 = GroupNorm(c_out)
         self.Dropout_0 = nn.Dropout(dropout)
         self.Conv_1 = Conv(c_out, c_out, init_scale=0.0)
-        self.Conv_2 = Conv(c_in, c_out, 1) if c_in != c_out or resample else None
+        self.Conv_2 = Conv(c_in, c_out, 1) if c_in != c_out or resample is not None else None
 
     def forward(self, x, temb):
         h = F.silu(self.GroupNorm_0(x))
@@ -149,17 +165,37 @@ class GaussianFourierProjection(nn.Module):
         return torch.cat([p.sin(), p.cos()], 1)
 
 
+def positional_embedding(t, size):
+    """Time labels [B] -> [B, size]: sin then cos of t * 10000^(-i / (size/2 - 1))."""
+    half = size // 2
+    i = torch.arange(half, dtype=t.dtype, device=t.device)
+    p = t[:, None] * torch.exp(-math.log(10000) / (half - 1) * i)
+    return torch.cat([p.sin(), p.cos()], 1)
+
+
 class NCSNpp(nn.Module):
-    """F(x, cond): [B, C, H, W] x [B] -> [B, C, H, W]."""
+    """F(x, cond): [B, C, H, W] x [B] -> [B, C, H, W], x in [-1, 1] plus noise.
+
+    cond is ln(sigma)/4 for the consistency models' Fourier embedding, the time label (999 t of the continuous VP SDE,
+    t in [0, 1]) for the positional one. The output is the network's own; nothing is divided by sigma."""
 
     def __init__(self, image_size, num_channels, nf, ch_mult, num_res_blocks, attn_resolutions,
-                 dropout=0.0, fourier_scale=16, patch_size=1):
+                 dropout=0.0, fourier_scale=16, patch_size=1,
+                 fir=True, progressive_input='residual', embedding_type='fourier'):
         super().__init__()
+        if progressive_input not in ('residual', 'none'):
+            raise ValueError(f"progressive_input must be 'residual' or 'none', got {progressive_input!r}")
+        if embedding_type not in ('fourier', 'positional'):
+            raise ValueError(f"embedding_type must be 'fourier' or 'positional', got {embedding_type!r}")
+        if progressive_input == 'residual' and not fir:
+            raise ValueError('the residual input pyramid is written for fir=True only')
         self.config = dict(image_size=image_size, num_channels=num_channels, nf=nf, ch_mult=list(ch_mult),
                            num_res_blocks=num_res_blocks, attn_resolutions=list(attn_resolutions),
-                           dropout=dropout, fourier_scale=fourier_scale, patch_size=patch_size)
+                           dropout=dropout, fourier_scale=fourier_scale, patch_size=patch_size,
+                           fir=fir, progressive_input=progressive_input, embedding_type=embedding_type)
         self.patch = patch_size
         counts, temb = {}, 4 * nf
+        down, up = (fir_down, fir_up) if fir else (mean_down, nearest_up)
 
         def add(module, kind=None):
             kind = kind or type(module).__name__
@@ -171,8 +207,9 @@ class NCSNpp(nn.Module):
         def block(c_in, c_out, resample=None):
             return add(ResnetBlockBigGANpp(c_in, c_out, temb, dropout, resample))
 
-        add(GaussianFourierProjection(nf, fourier_scale))
-        add(Dense(2 * nf, temb))
+        if embedding_type == 'fourier':
+            add(GaussianFourierProjection(nf, fourier_scale))
+        add(Dense(2 * nf if embedding_type == 'fourier' else nf, temb))
         add(Dense(temb, temb))
         channels = num_channels * patch_size ** 2
         size, pyramid, c = image_size // patch_size, channels, nf
@@ -189,10 +226,11 @@ class NCSNpp(nn.Module):
                 self.plan.append(('push',))
                 skips.append(c)
             if level < len(ch_mult) - 1:
-                self.plan.append(('block', block(c, c, 'down')))
-                self.plan.append(('pyramid', add(Downsample(pyramid, c))))
+                self.plan.append(('block', block(c, c, down)))
+                if progressive_input == 'residual':
+                    self.plan.append(('pyramid', add(Downsample(pyramid, c))))
+                    pyramid = c
                 self.plan.append(('push',))
-                pyramid = c
                 skips.append(c)
                 size //= 2
         self.plan += [('block', block(c, c)), ('block', add(AttnBlockpp(c))), ('block', block(c, c))]
@@ -204,7 +242,7 @@ class NCSNpp(nn.Module):
             if size in attn_resolutions:
                 self.plan.append(('block', add(AttnBlockpp(c))))
             if level > 0:
-                self.plan.append(('block', block(c, c, 'up')))
+                self.plan.append(('block', block(c, c, up)))
                 size *= 2
         assert not skips
         add(GroupNorm(c))
@@ -213,7 +251,11 @@ class NCSNpp(nn.Module):
     def forward(self, x, cond):
         if self.patch > 1:
             x = F.pixel_unshuffle(x, self.patch)
-        temb = self.Dense_1(F.silu(self.Dense_0(self.GaussianFourierProjection_0(cond))))
+        if self.config['embedding_type'] == 'fourier':
+            embedded = self.GaussianFourierProjection_0(cond)
+        else:
+            embedded = positional_embedding(cond, self.config['nf'])
+        temb = self.Dense_1(F.silu(self.Dense_0(embedded)))
         pyramid, h = x, self.Conv_0(x)
         skips = [h]
         for what, *names in self.plan:
@@ -230,21 +272,27 @@ class NCSNpp(nn.Module):
         return F.pixel_shuffle(h, self.patch) if self.patch > 1 else h
 
 
+def quarter_log(t):
+    return 0.25 * t.log()
+
+
 class Preconditioned(nn.Module):
-    """The consistency function f(x, t) = c_skip x + c_out F(c_in x, ln(t)/4). With t_min = 0 it is EDM's denoiser."""
+    """The consistency function f(x, t) = c_skip x + c_out F(c_in x, cond(t)). With t_min = 0 it is EDM's denoiser.
 
-    def __init__(self, net, t_min=0.002, sigma_data=0.5):
+    cond is ln(t)/4 for NCSN++ (adm.py has the U-Net's); `labels` [B] go to a class-conditional F."""
+
+    def __init__(self, net, t_min=0.002, sigma_data=0.5, cond=quarter_log):
         super().__init__()
-        self.net, self.t_min, self.sigma_data = net, t_min, sigma_data
+        self.net, self.t_min, self.sigma_data, self.cond = net, t_min, sigma_data, cond
 
-    def forward(self, x, t, t_min=None):
+    def forward(self, x, t, t_min=None, labels=None):
         t_min, sd = self.t_min if t_min is None else t_min, self.sigma_data
         t = torch.as_tensor(t, dtype=x.dtype, device=x.device).expand(x.shape[0])
         s = t[:, None, None, None]
         c_in = (s ** 2 + sd ** 2).rsqrt()
         c_skip = sd ** 2 / ((s - t_min) ** 2 + sd ** 2)
         c_out = (s - t_min) * sd * c_in
-        out = self.net(c_in * x, 0.25 * t.log())
+        out = self.net(c_in * x, self.cond(t), *([] if labels is None else [labels]))
         return c_skip * x + c_out * out.to(x.dtype)
 
 
@@ -289,6 +337,36 @@ def import_flax(net, tensors):
     return net
 
 
+def torch_names(config):
+    """-> Flax name -> name in the published PyTorch checkpoints (score_sde_pytorch and ports of it).
+
+    There a network is one list, `all_modules`, in order of creation, which is this class's order too. Layouts differ
+    from Flax's: OIHW convolutions (the `Downsample` too), [out, in] matrices; NIN's W is [in, out] in both."""
+    net = NCSNpp(**config)
+    index = {name: i for i, (name, _) in enumerate(net.named_children())}
+    torch_name = {p: path for path, p in net.named_parameters()}
+    names = {}
+    for flax, p, _, _ in _parameters(net):
+        top, rest = torch_name[p].split('.', 1)
+        names[flax] = f'all_modules.{index[top]}.{rest}'
+    return names
+
+
+def _assert_published_indices():
+    """The consistency models' PyTorch port, module by module: residual blocks, attention, and the rest."""
+    names = torch_names(PUBLISHED_CIFAR10)
+    blocks = [4, 5, 6, 7, 8, 10, 12, 14, 16, 18, *range(20, 25), *range(26, 38), *range(39, 45)]
+    expected = {f'ResnetBlockBigGANpp_{i}.GroupNorm_0.scale': n for i, n in enumerate(blocks)}
+    expected.update({f'AttnBlockpp_{i}.GroupNorm_0.scale': n for i, n in enumerate([11, 13, 15, 17, 25, 38])})
+    expected.update({'GaussianFourierProjection_0.W': 0, 'Dense_0.kernel': 1, 'Dense_1.kernel': 2, 'Conv_0.kernel': 3,
+                     'Downsample_0.Conv2d_0.weight': 9, 'Downsample_1.Conv2d_0.weight': 19,
+                     'GroupNorm_0.scale': 45, 'Conv_1.kernel': 46})
+    for name, i in expected.items():
+        assert names[name].startswith(f'all_modules.{i}.'), (name, names[name], i)
+    tops = {name.split('.')[1] for name in names.values()}
+    assert len(expected) == len(tops) == 47, (len(expected), len(tops))
+
+
 def count_parameters(net):
     return sum(p.numel() for p in net.parameters())
 
@@ -324,4 +402,8 @@ def count_macs(net):
 if __name__ == '__main__':
     n = count_parameters(NCSNpp(**PUBLISHED_CIFAR10))
     assert n == 56_395_651, n
-    print('published CIFAR-10 configuration: 56,395,651 parameters')
+    print('published CIFAR-10 consistency model: 56,395,651 parameters')
+    n = count_parameters(NCSNpp(**PUBLISHED_DDPMPP_CIFAR10))
+    print(f'cifar10_ddpmpp_deep_continuous: {n:,} parameters')
+    _assert_published_indices()
+    print('module indices of the PyTorch checkpoints as published')
