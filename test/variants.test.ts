@@ -8,10 +8,11 @@ import * as assert from 'uvu/assert';
 import { vjp } from '../src/engine/autograd.ts';
 import { Device } from '../src/engine/device.ts';
 import { knownKernels } from '../src/engine/kernel.ts';
+import { ClassifierNet } from '../src/nets/classifier.ts';
 import { ConsistencyModel } from '../src/nets/consistency.ts';
-import { ncsnppCifar10, ncsnppPlan } from '../src/nets/ncsnpp.ts';
+import { ncsnpp } from '../src/nets/ncsnpp.ts';
 import { type ParameterShapes, Parameters } from '../src/nets/parameters.ts';
-import { WideResNet, wideResNetShapes } from '../src/nets/wide-resnet.ts';
+import { wideResNet } from '../src/nets/wide-resnet.ts';
 
 let device: Device;
 test.before(async () => {
@@ -20,7 +21,14 @@ test.before(async () => {
 });
 
 const empty = (shapes: ParameterShapes) =>
-  new Parameters(new Map([...shapes].map(([name, shape]) => [name, device.keep(device.empty(shape))])));
+  new Parameters(
+    new Map([...shapes].map(([name, { shape }]) => [name, device.keep(device.empty(shape))])),
+    new Map(
+      [...shapes].flatMap(([name, { shape, host }]) =>
+        host ? [[name, new Float32Array(shape[0] as number)]] : [],
+      ),
+    ),
+  );
 
 test('every kernel made in this run compiles', async () => {
   const kernels = knownKernels();
@@ -29,8 +37,8 @@ test('every kernel made in this run compiles', async () => {
 });
 
 test('ncsnpp-cifar10 at full size: the variants a GPU chooses compile, forward and gradient', async () => {
-  const plan = ncsnppPlan(ncsnppCifar10);
-  const model = new ConsistencyModel(device, plan, empty(plan.shapes), new Float32Array(plan.config.nf));
+  const unet = ncsnpp({});
+  const model = new ConsistencyModel(device, unet, empty(unet.parameters));
   const z = device.empty([2, 32, 32, 3]);
   const program = device.record('ncsnpp-cifar10', () => {
     const { output, pullback } = vjp((x) => model.generate(x), [z]);
@@ -46,8 +54,8 @@ test('ncsnpp-cifar10 at full size: the variants a GPU chooses compile, forward a
 });
 
 test('wrn-28-10 at full size: the variants a GPU chooses compile, forward and gradient', async () => {
-  const config = { depth: 28, widen_factor: 10, num_classes: 10, in_channels: 3, image_size: 32 };
-  const classifier = new WideResNet(device, config, empty(wideResNetShapes(config)));
+  const architecture = wideResNet({});
+  const classifier = new ClassifierNet(device, architecture, empty(architecture.parameters));
   const x = device.empty([2, 32, 32, 3]);
   const program = device.record('wrn-28-10', () => {
     const { output, pullback } = vjp((u) => classifier.logits(u), [x]);

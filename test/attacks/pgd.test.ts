@@ -3,7 +3,8 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { pgd } from '../../src/attacks/pgd.ts';
 import { InputError, ShapeError } from '../../src/engine/errors.ts';
-import { WideResNet } from '../../src/nets/wide-resnet.ts';
+import { ClassifierNet } from '../../src/nets/classifier.ts';
+import { wideResNet } from '../../src/nets/wide-resnet.ts';
 import { fromNchw, loadFixture, parametersOf, testDevice, toNchw } from '../support.ts';
 
 const test = suite('pgd');
@@ -11,7 +12,8 @@ const test = suite('pgd');
 async function setUp() {
   const device = await testDevice();
   const weights = loadFixture('nets/wrn-small');
-  const net = WideResNet.load(device, JSON.parse(weights.metadata.config as string), parametersOf(weights));
+  const architecture = wideResNet(JSON.parse(weights.metadata.config as string));
+  const net = ClassifierNet.load(device, architecture, parametersOf(weights));
   const fixture = loadFixture('nets/pgd');
   const x = device.tensor(...fromNchw(fixture.get('x')));
   const labels = [...fixture.get('labels').data];

@@ -6,6 +6,7 @@ import { purify } from '../../src/cmap/purify.ts';
 import { countVotes } from '../../src/cmap/vote.ts';
 import { InputError } from '../../src/engine/errors.ts';
 import { ConsistencyModel } from '../../src/nets/consistency.ts';
+import { ncsnpp } from '../../src/nets/ncsnpp.ts';
 import {
   assertClose,
   type Fixture,
@@ -24,7 +25,7 @@ async function setUp(): Promise<{ model: ConsistencyModel; fixture: Fixture; opt
   const fixture = loadFixture('nets/cmap-trace');
   const model = ConsistencyModel.load(
     device,
-    JSON.parse(fixture.metadata.config as string),
+    ncsnpp(JSON.parse(fixture.metadata.config as string)),
     parametersOf(fixture),
   );
   const { k, iterations, lr, alpha, lambda, betas } = JSON.parse(fixture.metadata.options as string);
