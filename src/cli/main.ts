@@ -8,6 +8,7 @@ import { CmapError } from '../engine/errors.ts';
 import { classifyCommand } from './classify.ts';
 import { demoCommand } from './demo.ts';
 import { doctorCommand } from './doctor.ts';
+import { forwardCommand } from './forward.ts';
 import { purifyCommand } from './purify.ts';
 
 /** The parser's complaint, on one line. */
@@ -24,7 +25,7 @@ const program = new Command('cmap')
   .configureHelp({ showGlobalOptions: true })
   .exitOverride()
   .configureOutput({ outputError });
-for (const command of [demoCommand(), doctorCommand(), purifyCommand(), classifyCommand()])
+for (const command of [demoCommand(), doctorCommand(), purifyCommand(), classifyCommand(), forwardCommand()])
   program.addCommand(command);
 for (const command of program.commands) {
   command.exitOverride().configureOutput({ outputError });

@@ -2,16 +2,27 @@
 import { basename, extname, join } from 'node:path';
 import { Command } from 'commander';
 import { paperCifar10 } from '../cmap/options.ts';
-import { type Purified, purify } from '../cmap/purify.ts';
+import { type Purified, purify, type TraceEntry } from '../cmap/purify.ts';
 import { classify, classifyEach, countVotes, type Vote } from '../cmap/vote.ts';
 import type { Device } from '../engine/device.ts';
 import { InputError } from '../engine/errors.ts';
 import { imageFromFloats } from '../formats/image.ts';
+import { channelsLast } from '../formats/layout.ts';
 import { writePng } from '../formats/png.ts';
 import { type LoadedClassifier, type LoadedModel, loadClassifier, loadConsistencyModel } from '../models.ts';
 import { ensureDirectory, writeFileAtomic } from '../report/files.ts';
 import { progress } from '../report/progress.ts';
 import { readImages } from './images.ts';
+import {
+  addNetworkOptions,
+  batchOption,
+  checkImages,
+  loadNetwork,
+  type NetworkOptions,
+  readFloats,
+  readImagesNpy,
+  writeImagesNpy,
+} from './networks.ts';
 import {
   addCmapOptions,
   addCommonOptions,
@@ -113,13 +124,37 @@ export function describeVotes(vote: Vote, classes: readonly string[]): string {
 
 export function purifyCommand(): Command {
   const command = new Command('purify')
-    .description('Purify PNG images: writes NAME.purified.png and NAME.json for each, prints the votes.')
-    .argument('<image...>', 'PNG files of the model’s size')
-    .option('--out <dir>', 'where to write', 'out/purify')
-    .option('--model <name>', 'shipped consistency model', 'fashion-mnist-consistency')
-    .option('--classifier <name>', 'shipped classifier', 'fashion-mnist-wrn');
-  addCommonOptions(addCmapOptions(command, paperCifar10));
-  return command.action(async (paths: string[], options: PurifyOptions) => {
+    .description(
+      'Purify PNG images (writes NAME.purified.png and NAME.json for each, prints the votes), or a .npy array.',
+    )
+    .argument('[image...]', 'PNG files of the model’s size')
+    .option('--out <dir>', 'where to write, for PNG files', 'out/purify')
+    .option('--model <name>', 'shipped consistency model, for PNG files', 'fashion-mnist-consistency')
+    .option('--classifier <name>', 'shipped classifier, for PNG files', 'fashion-mnist-wrn')
+    .option('--input <x.npy>', 'images (B, C, H, W) in [0, 1], instead of PNG files; needs --net and --weights')
+    .option('--init-latents <z0.npy>', 'starting latents (B, K, C, H, W) instead of random ones')
+    .option('--trace <trace.json>', 'losses of each image and iteration')
+    .option('--latents-out <z.npy>', 'final latents (B, K, C, H, W)')
+    .option('--images-out <g.npy>', 'images of the last forward pass (B, K, C, H, W) in [0, 1]')
+    .addOption(batchOption('images'));
+  addCommonOptions(addCmapOptions(addNetworkOptions(command), paperCifar10));
+  return command.action(async (paths: string[], options: PurifyOptions & ArrayOptions) => {
+    if (options.input !== undefined) {
+      if (paths.length > 0) throw new InputError(`${paths[0]}: give PNG files or --input, not both`);
+      return purifyArray(options.input, options);
+    }
+    const array = ['initLatents', 'trace', 'latentsOut', 'imagesOut', 'net', 'netConfig', 'weights'] as const;
+    const alone = array.find((name) => options[name] !== undefined);
+    if (alone) {
+      const flag = `--${alone.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`)}`;
+      throw new InputError(`${flag} goes with --input, an array of images`);
+    }
+    if (paths.length === 0) throw new InputError('no images: name PNG files, or an array with --input x.npy');
+    return purifyPngs(paths, options);
+  });
+}
+
+async function purifyPngs(paths: readonly string[], options: PurifyOptions): Promise<void> {
     const names = paths.map((path) => basename(path, extname(path)));
     const twin = names.findIndex((name, i) => names.indexOf(name) !== i);
     if (twin >= 0)
@@ -150,5 +185,82 @@ export function purifyCommand(): Command {
         `${image.path}: ${describeVotes(image.vote, classifier.classes)} -> ${target}.purified.png\n`,
       );
     });
+}
+
+interface ArrayOptions extends NetworkOptions {
+  readonly input?: string;
+  readonly initLatents?: string;
+  readonly trace?: string;
+  readonly latentsOut?: string;
+  readonly imagesOut?: string;
+  readonly batch?: number;
+}
+
+/** Images of a .npy file through any consistency model, a batch at a time. */
+async function purifyArray(path: string, options: ArrayOptions & CmapFlags): Promise<void> {
+  const cmap = cmapOptions(options);
+  const images = readImagesNpy(path);
+  const [n, height, width, channels] = images.shape;
+  const outside = images.data.findIndex((value) => value < 0 || value > 1);
+  if (outside >= 0)
+    throw new InputError(`${path}: holds ${images.data[outside]}; images must lie in [0, 1]`);
+  const size = height * width * channels;
+  const batch = options.batch ?? Math.max(1, Math.floor(32 / cmap.k));
+  if (batch < 1) throw new InputError(`--batch must be at least 1, got ${batch}`);
+  const initial = options.initLatents === undefined ? null : readFloats(options.initLatents);
+  const wanted = [n, cmap.k, channels, height, width];
+  if (initial && String(initial.shape) !== String(wanted))
+    throw new InputError(
+      `${options.initLatents}: shape (${initial.shape.join(', ')}), wanted (B, K, C, H, W) = (${wanted.join(', ')})`,
+    );
+  const device = await openDevice(options);
+  const loaded = await loadNetwork(device, options);
+  if (loaded.kind !== 'consistency')
+    throw new InputError(`--net ${options.net}: a consistency model is wanted, this is a ${loaded.kind} network`);
+  if (loaded.net.unet.classes > 0)
+    throw new InputError(`--net ${options.net}: purification takes an unconditional model, this one needs classes`);
+  checkImages(path, images, loaded.net.imageShape);
+  const start = initial && channelsLast(initial.data, [channels, height, width]);
+  const latents = new Float32Array(n * cmap.k * size);
+  const generated = new Float32Array(n * cmap.k * size);
+  const traces: TraceEntry[][] = [];
+  const bar = progress('purify', n * cmap.iterations, { quiet: options.quiet });
+  const each = cmap.k * size;
+  for (let from = 0; from < n; from += batch) {
+    const count = Math.min(batch, n - from);
+    const x = device.tensor(images.data.subarray(from * size, (from + count) * size), [count, height, width, channels]);
+    const z0 = start
+      ? device.tensor(start.subarray(from * each, (from + count) * each), [count, cmap.k, height, width, channels])
+      : undefined;
+    const before = from * cmap.iterations;
+    const result = await maybeProfiled(device, options, () =>
+      purify(loaded.net, x, cmap, {
+        ...(z0 ? { latents: z0 } : {}),
+        imageIds: Array.from({ length: count }, (_, i) => from + i),
+        onCompile: (done, total) => bar.update(before, `compile ${done}/${total}`),
+        onIteration: (done) => bar.update(before + count * done),
+      }),
+    );
+    latents.set(await result.latents.floats(), from * each);
+    generated.set(await result.images.floats(), from * each);
+    traces.push(...result.trace);
+    for (const tensor of [x, result.latents, result.images]) tensor.dispose();
+    z0?.dispose();
+  }
+  bar.stop();
+  const shape = [n, cmap.k, height, width, channels];
+  if (options.trace !== undefined) {
+    const entries = traces.map((trace) =>
+      trace.map(({ total, mae, ssim, constraint }) => ({ total, mae, ssim, constraint })),
+    );
+    writeFileAtomic(options.trace, `${JSON.stringify(entries)}\n`);
+  }
+  if (options.latentsOut !== undefined) writeImagesNpy(options.latentsOut, latents, shape);
+  if (options.imagesOut !== undefined) writeImagesNpy(options.imagesOut, generated, shape);
+  traces.forEach((trace, i) => {
+    const last = trace.at(-1) as TraceEntry;
+    process.stdout.write(
+      `image ${i}: mae ${last.mae.toFixed(4)}, ssim ${last.ssim.toFixed(4)}, constraint ${last.constraint.toFixed(4)} after ${trace.length} iterations\n`,
+    );
   });
 }
