@@ -5,7 +5,8 @@ import { elementCount, type HostArray, type HostData } from './array.ts';
 import { decodeElements, type ElementType, elementBytes, elementTypeOf, encodeElements } from './elements.ts';
 import { readInput } from './read.ts';
 
-const types: Readonly<Record<string, ElementType>> = {
+/** Element types by NumPy's names of them. */
+export const numpyTypes: Readonly<Record<string, ElementType>> = {
   '<f8': 'F64',
   '<f4': 'F32',
   '<f2': 'F16',
@@ -51,10 +52,10 @@ export function parseNpy(file: Uint8Array, label: string): HostArray {
     new TextDecoder().decode(file.subarray(headerBegin, dataBegin)),
     fail,
   );
-  const type = Object.hasOwn(types, descr) ? types[descr] : undefined;
+  const type = Object.hasOwn(numpyTypes, descr) ? numpyTypes[descr] : undefined;
   if (!type) {
     return fail(
-      `dtype ${descr} is not supported; save it as float32 (array.astype("<f4")) or one of ${Object.keys(types).join(' ')}`,
+      `dtype ${descr} is not supported; save it as float32 (array.astype("<f4")) or one of ${Object.keys(numpyTypes).join(' ')}`,
     );
   }
   const needed = dataBegin + elementCount(shape) * elementBytes[type];
@@ -98,7 +99,7 @@ function brief(text: string): string {
 }
 
 /** Row-major from column-major. */
-function fromFortran(data: HostData, shape: readonly number[]): HostData {
+export function fromFortran(data: HostData, shape: readonly number[]): HostData {
   const out = data.slice();
   const index = new Array<number>(shape.length).fill(0);
   const strides = shape.map((_, axis) => elementCount(shape.slice(0, axis)));
@@ -123,7 +124,7 @@ export function writeNpy(path: string, array: HostArray, type?: ElementType): vo
 
 /** The bytes of a file. @param type F16 of Float32Array data, or BOOL of Uint8Array data; else the data's own */
 export function encodeNpy({ shape, data }: HostArray, type: ElementType = elementTypeOf(data)): Uint8Array {
-  const descr = Object.keys(types).find((key) => types[key] === type);
+  const descr = Object.keys(numpyTypes).find((key) => numpyTypes[key] === type);
   if (!descr) throw new InputError(`.npy has no ${type}; write float32`);
   if (elementCount(shape) !== data.length) {
     throw new InputError(`.npy: shape (${shape.join(', ')}) does not hold ${data.length} numbers`);
