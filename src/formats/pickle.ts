@@ -10,14 +10,10 @@
  */
 import { formatBytes, InputError } from '../engine/errors.ts';
 import { elementCount, type HostArray } from './array.ts';
-import { decodeElements, type ElementType, elementBytes } from './elements.ts';
-import { fromFortran, numpyTypes } from './npy.ts';
-
-/** Bytes that can be read at any place, such as an opened file. */
-export interface ByteSource {
-  readonly size: number;
-  read(begin: number, end: number): Uint8Array;
-}
+import { decodeElements, type ElementType, elementBytes, swapBytes } from './elements.ts';
+import { columnStrides, numpyTypes } from './npy.ts';
+import { type ByteSource, Cursor } from './read.ts';
+import { rowMajor, StoredTensor } from './stored.ts';
 
 /** What a function of the table may use. */
 export interface PickleContext {
@@ -35,6 +31,10 @@ export class PickleGlobal {
     readonly name: string,
     readonly call: PickleCall | null,
   ) {}
+
+  toString(): string {
+    return this.name;
+  }
 }
 
 /** Functions by "module.name"; null for what may be named but not called. */
@@ -50,6 +50,8 @@ export interface PickleOptions {
   readonly globals?: PickleGlobals;
   /** Resolves a persistent id, by which a file refers to what lies outside its pickle. */
   readonly persistentLoad?: (id: unknown, context: PickleContext) => unknown;
+  /** Appended to the refusal of a global: the way out. */
+  readonly advice?: string;
   /** Bytes that containers and function results may take; the default is 512 MiB. */
   readonly budget?: number;
 }
@@ -106,16 +108,31 @@ export class NumpyArray implements Stateful {
     if (bytes instanceof Uint8Array) this.bytes = bytes;
   }
 
+  /** The same as other files store theirs; undefined for a dtype that is no number. */
+  stored(): StoredTensor | undefined {
+    const { type } = this.dtype;
+    if (!type) return undefined;
+    return new StoredTensor(this.shape, type, () => {
+      const bytes = this.dtype.littleEndian(this.bytes);
+      return this.fortran
+        ? rowMajor(bytes, elementBytes[type], this.shape, columnStrides(this.shape))
+        : bytes;
+    });
+  }
+
   /** The numbers in C order and this machine's byte order. @throws InputError for a dtype that is no number */
   array(what: string): HostArray {
-    const { type } = this.dtype;
-    if (!type) {
+    const stored = this.stored();
+    if (!stored) {
       throw new InputError(
         `${what}: NumPy dtype ${this.dtype} is not supported; save it as one of ${Object.keys(numpyTypes).join(' ')}`,
       );
     }
-    const data = decodeElements(type, this.dtype.littleEndian(this.bytes), what);
-    return { shape: this.shape, data: this.fortran ? fromFortran(data, this.shape) : data };
+    return { shape: this.shape, data: decodeElements(stored.type, stored.bytes(), what) };
+  }
+
+  toString(): string {
+    return `NumPy ${this.dtype} of shape (${this.shape.join(', ')})`;
   }
 }
 
@@ -139,13 +156,7 @@ export class NumpyDtype implements Stateful {
   }
 
   littleEndian(bytes: Uint8Array): Uint8Array {
-    if (this.order !== '>') return bytes;
-    const copy = Buffer.from(bytes);
-    const size = elementBytes[this.type as ElementType];
-    if (size === 2) copy.swap16();
-    else if (size === 4) copy.swap32();
-    else if (size === 8) copy.swap64();
-    return copy;
+    return this.order === '>' ? swapBytes(bytes, elementBytes[this.type as ElementType]) : bytes;
   }
 
   toString(): string {
@@ -300,15 +311,11 @@ export function readPickle(
 }
 
 const utf8 = new TextDecoder('utf-8', { ignoreBOM: true });
-const windowBytes = 1 << 18;
 /** A line of text: a number, or a name. Text of protocol 0 may be longer. */
 const longestLine = 4096;
 
 class Machine {
-  private readonly size: number;
-  private window: Uint8Array;
-  private windowBegin = 0;
-  private at: number;
+  private readonly input: Cursor;
   private opcodeAt: number;
   private spent = 0;
   private readonly budget: number;
@@ -320,14 +327,14 @@ class Machine {
   private readonly context: PickleContext;
 
   constructor(
-    private readonly source: Uint8Array | ByteSource,
+    source: Uint8Array | ByteSource,
     begin: number,
     private readonly label: string,
     private readonly options: PickleOptions,
   ) {
-    this.size = source instanceof Uint8Array ? source.length : source.size;
-    this.window = source instanceof Uint8Array ? source : new Uint8Array(0);
-    this.at = begin;
+    this.input = new Cursor(source, begin, (wanted, left) =>
+      this.error(`truncated: ${wanted} bytes are wanted, ${left} are left`),
+    );
     this.opcodeAt = begin;
     this.budget = options.budget ?? defaultBudget;
     const table = { ...plainGlobals, ...numpyGlobals, ...options.globals };
@@ -345,30 +352,8 @@ class Machine {
       throw this.error(`its contents need more than ${formatBytes(this.budget)}; this is no file of numbers`);
   }
 
-  /** The next `n` bytes; a view, which is not kept beyond the opcode unless it is the value itself. */
-  private take(n: number): Uint8Array {
-    if (n > this.size - this.at) {
-      throw this.error(`truncated: ${n} bytes are wanted, ${this.size - this.at} are left`);
-    }
-    const begin = this.at;
-    this.at += n;
-    if (begin < this.windowBegin || this.at > this.windowBegin + this.window.length) {
-      const source = this.source as ByteSource;
-      if (n > windowBytes) return source.read(begin, this.at);
-      this.window = source.read(begin, Math.min(this.size, begin + windowBytes));
-      this.windowBegin = begin;
-    }
-    return this.window.subarray(begin - this.windowBegin, this.at - this.windowBegin);
-  }
-
-  /** Bytes as a value: a view of bytes that the caller holds anyway, else a copy, lest it hold a whole window. */
-  private bytes(n: number): Uint8Array {
-    const view = this.take(n);
-    return this.source instanceof Uint8Array || n > windowBytes ? view : Uint8Array.from(view);
-  }
-
   private unsigned(n: 1 | 2 | 4): number {
-    const bytes = this.take(n);
+    const bytes = this.input.take(n);
     let value = 0;
     for (let i = n - 1; i >= 0; i--) value = value * 256 + (bytes[i] as number);
     return value;
@@ -385,16 +370,16 @@ class Machine {
     const parts: string[] = [];
     let length = 0;
     for (;;) {
-      const n = Math.min(256, this.size - this.at);
+      const n = Math.min(256, this.input.size - this.input.at);
       if (n === 0) throw this.error('truncated: a line does not end');
-      const chunk = this.take(n);
+      const chunk = this.input.take(n);
       const newline = chunk.indexOf(10);
       const used = newline < 0 ? n : newline;
       length += used;
       if (length > longest) throw this.error(`a line has more than ${longest} bytes`);
       parts.push(latin1(chunk.subarray(0, used)));
       if (newline >= 0) {
-        this.at -= n - newline - 1;
+        this.input.at -= n - newline - 1;
         return parts.join('');
       }
     }
@@ -435,7 +420,7 @@ class Machine {
     const found = this.globals.get(path);
     if (found) return found;
     throw this.error(
-      `it calls ${brief(path).slice(1, -1)}; only arrays, tensors and plain containers are allowed, and nothing was run`,
+      `it uses ${brief(path).slice(1, -1)}; only arrays, tensors and plain containers are allowed, and nothing was run${this.options.advice ?? ''}`,
     );
   }
 
@@ -475,7 +460,7 @@ class Machine {
   private long(n: number): number | bigint {
     if (n > 1024) throw this.error(`an integer has ${n} bytes; at most 1024 are read`);
     if (n === 0) return 0;
-    const bytes = this.take(n);
+    const bytes = this.input.take(n);
     let hex = '';
     for (let i = n - 1; i >= 0; i--) hex += (bytes[i] as number).toString(16).padStart(2, '0');
     return narrow(BigInt.asIntN(8 * n, BigInt(`0x${hex}`)));
@@ -488,7 +473,7 @@ class Machine {
 
   run(): { value: unknown; end: number } {
     for (;;) {
-      this.opcodeAt = this.at;
+      this.opcodeAt = this.input.at;
       this.charge(opcodeBytes);
       const opcode = this.unsigned(1);
       switch (String.fromCharCode(opcode)) {
@@ -496,7 +481,7 @@ class Machine {
           if (this.marks.length > 0) throw this.error('it stops at an open mark');
           const value = this.pop();
           if (this.stack.length > 0) throw this.error(`it leaves ${this.stack.length} values on its stack`);
-          return { value, end: this.at };
+          return { value, end: this.input.at };
         }
         case '\x80': {
           const protocol = this.unsigned(1);
@@ -505,8 +490,10 @@ class Machine {
         }
         case '\x95': {
           const length = this.length8();
-          if (length > this.size - this.at)
-            throw this.error(`truncated: a frame has ${length} bytes, ${this.size - this.at} are left`);
+          if (length > this.input.size - this.input.at)
+            throw this.error(
+              `truncated: a frame has ${length} bytes, ${this.input.size - this.input.at} are left`,
+            );
           break;
         }
         // Stack.
@@ -566,13 +553,13 @@ class Machine {
           break;
         }
         case 'G': {
-          const bytes = this.take(8);
+          const bytes = this.input.take(8);
           this.push(new DataView(bytes.buffer, bytes.byteOffset, 8).getFloat64(0));
           break;
         }
         // Text and bytes.
         case 'S':
-          this.push(this.quoted(this.line(this.size)));
+          this.push(this.quoted(this.line(this.input.size)));
           break;
         case 'T':
           this.push(this.latin1(this.unsigned(4)));
@@ -582,7 +569,7 @@ class Machine {
           break;
         case 'V':
           this.push(
-            this.line(this.size).replaceAll(
+            this.line(this.input.size).replaceAll(
               /\\u([0-9a-fA-F]{4})|\\U000([0-9a-fA-F]{5})/g,
               (_, short, long) =>
                 short
@@ -595,20 +582,20 @@ class Machine {
           this.push(utf8.decode(this.text(this.unsigned(4))));
           break;
         case '\x8c':
-          this.push(utf8.decode(this.take(this.unsigned(1))));
+          this.push(utf8.decode(this.input.take(this.unsigned(1))));
           break;
         case '\x8d':
           this.push(utf8.decode(this.text(this.length8())));
           break;
         case 'B':
-          this.push(this.bytes(this.unsigned(4)));
+          this.push(this.input.keep(this.unsigned(4)));
           break;
         case 'C':
-          this.push(this.bytes(this.unsigned(1)));
+          this.push(this.input.keep(this.unsigned(1)));
           break;
         case '\x8e':
         case '\x96':
-          this.push(this.bytes(this.length8()));
+          this.push(this.input.keep(this.length8()));
           break;
         // Containers.
         case ')':
@@ -763,7 +750,7 @@ class Machine {
   /** Bytes of text; V8 holds no longer string. */
   private text(n: number): Uint8Array {
     if (n > 2 ** 28) throw this.error(`a text has ${n} bytes; at most ${2 ** 28} are read`);
-    return this.take(n);
+    return this.input.take(n);
   }
 
   private latin1(n: number): string {
