@@ -59,7 +59,8 @@ export function forwardCommand(): Command {
           `${options.cotangent}: shape (${cotangent.shape.join(', ')}), the output is (${wanted.join(', ')})`,
         );
     }
-    const dy = options.cotangent === undefined || !f.image ? cotangent?.data : readImagesNpy(options.cotangent).data;
+    const dy =
+      options.cotangent === undefined || !f.image ? cotangent?.data : readImagesNpy(options.cotangent).data;
     const { y, dx } = await maybeProfiled(device, options, () => through(device, f, input, dy, options));
     if (f.image) writeImagesNpy(options.output, y, [...input.shape.slice(0, 3), f.channels]);
     else writeNpy(options.output, { shape: [input.shape[0], f.channels], data: y });
@@ -113,8 +114,7 @@ function functionOf(loaded: LoadedNetwork, input: Images, options: ForwardOption
       apply: (x, from) => loaded.net.predict(x, time, some(x, from)),
     };
   }
-  if (sigma === undefined)
-    throw new InputError('--sigma is missing: the noise level, such as 80 or 0.1395');
+  if (sigma === undefined) throw new InputError('--sigma is missing: the noise level, such as 80 or 0.1395');
   if (!(sigma > 0)) throw new InputError(`--sigma must be positive, got ${sigma}`);
   return {
     image: true,

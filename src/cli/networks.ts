@@ -77,7 +77,10 @@ export async function loadNetwork(device: Device, options: NetworkOptions): Prom
         case 'consistency':
           return {
             kind: found.kind,
-            net: ConsistencyModel.load(device, found.unet, source, { ...bind, recompute: recompute ?? false }),
+            net: ConsistencyModel.load(device, found.unet, source, {
+              ...bind,
+              recompute: recompute ?? false,
+            }),
           };
         case 'score':
           return { kind: found.kind, net: ScoreNetwork.load(device, found.unet, source, bind) };
@@ -117,7 +120,8 @@ export function readFloats(path: string): { data: Float32Array; shape: readonly 
   const data = toFloat32(array.data);
   if (data.length === 0) throw new InputError(`${path}: shape (${array.shape.join(', ')}) holds nothing`);
   const bad = data.findIndex((value) => !Number.isFinite(value));
-  if (bad >= 0) throw new InputError(`${path}: element ${bad} of ${data.length} is ${data[bad]}, not a finite number`);
+  if (bad >= 0)
+    throw new InputError(`${path}: element ${bad} of ${data.length} is ${data[bad]}, not a finite number`);
   return { data, shape: array.shape };
 }
 

@@ -131,7 +131,10 @@ export function purifyCommand(): Command {
     .option('--out <dir>', 'where to write, for PNG files', 'out/purify')
     .option('--model <name>', 'shipped consistency model, for PNG files', 'fashion-mnist-consistency')
     .option('--classifier <name>', 'shipped classifier, for PNG files', 'fashion-mnist-wrn')
-    .option('--input <x.npy>', 'images (B, C, H, W) in [0, 1], instead of PNG files; needs --net and --weights')
+    .option(
+      '--input <x.npy>',
+      'images (B, C, H, W) in [0, 1], instead of PNG files; needs --net and --weights',
+    )
     .option('--init-latents <z0.npy>', 'starting latents (B, K, C, H, W) instead of random ones')
     .option('--trace <trace.json>', 'losses of each image and iteration')
     .option('--latents-out <z.npy>', 'final latents (B, K, C, H, W)')
@@ -155,36 +158,36 @@ export function purifyCommand(): Command {
 }
 
 async function purifyPngs(paths: readonly string[], options: PurifyOptions): Promise<void> {
-    const names = paths.map((path) => basename(path, extname(path)));
-    const twin = names.findIndex((name, i) => names.indexOf(name) !== i);
-    if (twin >= 0)
-      throw new InputError(
-        `${paths[twin]}: two images are named ${names[twin]}; purify them into different --out folders`,
-      );
-    const { device, model, classifier, images, seconds } = await purifyFiles(paths, options);
-    const [height, width, channels] = model.net.imageShape;
-    images.forEach((image, i) => {
-      const target = join(options.out, names[i] as string);
-      writePng(`${target}.purified.png`, imageFromFloats(image.purified, height, width, channels as 1 | 3));
-      const record = {
-        image: image.path,
-        label: image.vote.label,
-        class: classifier.classes[image.vote.label],
-        votes: image.vote.votes,
-        undefended: { label: image.undefended, class: classifier.classes[image.undefended] },
-        shown: image.best,
-        options: cmapOptions(options),
-        model: options.model,
-        classifier: options.classifier,
-        adapter: device.adapter.name,
-        secondsAnImage: seconds / images.length,
-        trace: image.trace,
-      };
-      writeFileAtomic(`${target}.json`, `${JSON.stringify(record, null, 1)}\n`);
-      process.stdout.write(
-        `${image.path}: ${describeVotes(image.vote, classifier.classes)} -> ${target}.purified.png\n`,
-      );
-    });
+  const names = paths.map((path) => basename(path, extname(path)));
+  const twin = names.findIndex((name, i) => names.indexOf(name) !== i);
+  if (twin >= 0)
+    throw new InputError(
+      `${paths[twin]}: two images are named ${names[twin]}; purify them into different --out folders`,
+    );
+  const { device, model, classifier, images, seconds } = await purifyFiles(paths, options);
+  const [height, width, channels] = model.net.imageShape;
+  images.forEach((image, i) => {
+    const target = join(options.out, names[i] as string);
+    writePng(`${target}.purified.png`, imageFromFloats(image.purified, height, width, channels as 1 | 3));
+    const record = {
+      image: image.path,
+      label: image.vote.label,
+      class: classifier.classes[image.vote.label],
+      votes: image.vote.votes,
+      undefended: { label: image.undefended, class: classifier.classes[image.undefended] },
+      shown: image.best,
+      options: cmapOptions(options),
+      model: options.model,
+      classifier: options.classifier,
+      adapter: device.adapter.name,
+      secondsAnImage: seconds / images.length,
+      trace: image.trace,
+    };
+    writeFileAtomic(`${target}.json`, `${JSON.stringify(record, null, 1)}\n`);
+    process.stdout.write(
+      `${image.path}: ${describeVotes(image.vote, classifier.classes)} -> ${target}.purified.png\n`,
+    );
+  });
 }
 
 interface ArrayOptions extends NetworkOptions {
@@ -202,8 +205,7 @@ async function purifyArray(path: string, options: ArrayOptions & CmapFlags): Pro
   const images = readImagesNpy(path);
   const [n, height, width, channels] = images.shape;
   const outside = images.data.findIndex((value) => value < 0 || value > 1);
-  if (outside >= 0)
-    throw new InputError(`${path}: holds ${images.data[outside]}; images must lie in [0, 1]`);
+  if (outside >= 0) throw new InputError(`${path}: holds ${images.data[outside]}; images must lie in [0, 1]`);
   const size = height * width * channels;
   const batch = options.batch ?? Math.max(1, Math.floor(32 / cmap.k));
   if (batch < 1) throw new InputError(`--batch must be at least 1, got ${batch}`);
@@ -216,9 +218,13 @@ async function purifyArray(path: string, options: ArrayOptions & CmapFlags): Pro
   const device = await openDevice(options);
   const loaded = await loadNetwork(device, options);
   if (loaded.kind !== 'consistency')
-    throw new InputError(`--net ${options.net}: a consistency model is wanted, this is a ${loaded.kind} network`);
+    throw new InputError(
+      `--net ${options.net}: a consistency model is wanted, this is a ${loaded.kind} network`,
+    );
   if (loaded.net.unet.classes > 0)
-    throw new InputError(`--net ${options.net}: purification takes an unconditional model, this one needs classes`);
+    throw new InputError(
+      `--net ${options.net}: purification takes an unconditional model, this one needs classes`,
+    );
   checkImages(path, images, loaded.net.imageShape);
   const start = initial && channelsLast(initial.data, [channels, height, width]);
   const latents = new Float32Array(n * cmap.k * size);
@@ -228,9 +234,20 @@ async function purifyArray(path: string, options: ArrayOptions & CmapFlags): Pro
   const each = cmap.k * size;
   for (let from = 0; from < n; from += batch) {
     const count = Math.min(batch, n - from);
-    const x = device.tensor(images.data.subarray(from * size, (from + count) * size), [count, height, width, channels]);
+    const x = device.tensor(images.data.subarray(from * size, (from + count) * size), [
+      count,
+      height,
+      width,
+      channels,
+    ]);
     const z0 = start
-      ? device.tensor(start.subarray(from * each, (from + count) * each), [count, cmap.k, height, width, channels])
+      ? device.tensor(start.subarray(from * each, (from + count) * each), [
+          count,
+          cmap.k,
+          height,
+          width,
+          channels,
+        ])
       : undefined;
     const before = from * cmap.iterations;
     const result = await maybeProfiled(device, options, () =>
