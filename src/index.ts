@@ -18,7 +18,7 @@ export { Device, type MemoryReport } from './engine/device.ts';
 export * from './engine/errors.ts';
 export { type Kernel, kernel, linearGrid } from './engine/kernel.ts';
 export type { KernelTime, ProfileRow, Profiler } from './engine/profile.ts';
-export type { Program } from './engine/program.ts';
+export type { Program, ProgramCost } from './engine/program.ts';
 export * from './engine/random.ts';
 export type { DType, Shape, Tensor } from './engine/tensor.ts';
 export { countRight, type EvaluationInput, evaluate, type ImageRecord } from './eval/evaluate.ts';

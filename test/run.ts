@@ -1,15 +1,17 @@
 /**
  * Runs every test file in this process, one after another (they share one device), and ends with one line that
- * counts them: `N passed, N failed`. Arguments choose files whose names contain one of them.
+ * counts them: `N passed, N failed`. Arguments choose files whose names contain one of them; those of test/full,
+ * which take an hour on two CPU cores, run only with `--full`.
  */
 import { readdirSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 
 const here = dirname(fileURLToPath(import.meta.url));
-const chosen = process.argv.slice(2);
+const full = process.argv.includes('--full');
+const chosen = process.argv.slice(2).filter((word) => !word.startsWith('--'));
 const files = readdirSync(here, { recursive: true, encoding: 'utf8' })
-  .filter((file) => file.endsWith('.test.js'))
+  .filter((file) => file.endsWith('.test.js') && /^full[/\\]/.test(file) === full)
   .filter((file) => chosen.length === 0 || chosen.some((part) => file.includes(part)))
   .sort();
 

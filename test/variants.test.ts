@@ -46,7 +46,7 @@ test('ncsnpp-cifar10 at full size: the variants a GPU chooses compile, forward a
   });
   await program.prepare();
   await device.sync();
-  assert.ok(program.plannedBytes < program.unplannedBytes / 2, 'planning shares memory');
+  assert.ok(program.cost.plannedBytes < program.cost.unplannedBytes / 2, 'planning shares memory');
   program.dispose();
   z.dispose();
   model.dispose();

@@ -16,7 +16,7 @@ import { type Kernel, kernel, linearGrid, type ParamValues, packParams } from '.
 import { Pipelines } from './pipelines.ts';
 import { BufferPool } from './pool.ts';
 import { Profiler } from './profile.ts';
-import { Program, Recorder } from './program.ts';
+import { costOf, Program, type ProgramCost, Recorder } from './program.ts';
 import { bytesPer, type DType, type HostData, type Shape, Storage, sizeOf, Tensor } from './tensor.ts';
 
 const STORAGE = 0x80 | 0x4 | 0x8; // STORAGE | COPY_SRC | COPY_DST
@@ -441,6 +441,24 @@ export class Device {
       throw error;
     } finally {
       this.#recorder = null;
+    }
+  }
+
+  /** What `record` of the same function would need, without taking the memory. */
+  cost(f: () => unknown): ProgramCost {
+    check(!this.#recorder, () => 'cost: a program is already being recorded');
+    this.flush();
+    const recorder = new Recorder(this);
+    this.#recorder = recorder;
+    try {
+      const tensors = new Set<Tensor>();
+      this.scope(() => {
+        collect(f(), tensors);
+      });
+      return costOf(recorder, [...tensors]);
+    } finally {
+      this.#recorder = null;
+      for (const storage of recorder.owned) this.drop(storage);
     }
   }
 

@@ -53,11 +53,52 @@ interface Dispatch {
   readonly flops: number;
 }
 
-export class Program<T> {
-  /** Bytes of intermediate and output memory the program holds. */
+/** What a program needs, known before it holds anything. */
+export interface ProgramCost {
+  /** Bytes of intermediate and output memory. */
   readonly plannedBytes: number;
-  /** Bytes it would hold if nothing shared memory. */
+  /** The most bytes that are alive at one time: no plan for this order of steps needs less. */
+  readonly minimumBytes: number;
+  /** Bytes if nothing shared memory. */
   readonly unplannedBytes: number;
+  /** Floating-point operations of a run, as far as the operations state them. */
+  readonly flops: number;
+  readonly dispatches: number;
+}
+
+function planOf(recorder: Recorder, outputs: readonly Tensor[]) {
+  const pinned = new Set(outputs.map((t) => t.storage).filter((storage) => recorder.virtual.has(storage)));
+  const lives = lifetimes(recorder.steps, recorder.virtual, pinned);
+  const plan = planMemory(lives);
+  const events = lives
+    .flatMap(({ storage, first, last }) => [
+      { at: first, bytes: storage.bytes },
+      { at: last + 0.5, bytes: -storage.bytes },
+    ])
+    .sort((a, b) => a.at - b.at);
+  let alive = 0;
+  let minimumBytes = 0;
+  for (const { bytes } of events) {
+    alive += bytes;
+    minimumBytes = Math.max(minimumBytes, alive);
+  }
+  const cost: ProgramCost = {
+    plannedBytes: plan.sizes.reduce((a, b) => a + b, 0),
+    minimumBytes,
+    unplannedBytes: lives.reduce((sum, life) => sum + sizeClass(life.storage.bytes), 0),
+    flops: recorder.steps.reduce((sum, step) => sum + step.flops, 0),
+    dispatches: recorder.steps.length,
+  };
+  return { lives, plan, cost };
+}
+
+/** The cost of what was recorded. */
+export function costOf(recorder: Recorder, outputs: readonly Tensor[]): ProgramCost {
+  return planOf(recorder, outputs).cost;
+}
+
+export class Program<T> {
+  readonly cost: ProgramCost;
   readonly #buffers: GPUBuffer[] = [];
   readonly #owned: Set<Storage>;
   readonly #uniform: GPUBuffer;
@@ -76,11 +117,8 @@ export class Program<T> {
     this.#steps = recorder.steps;
     this.#owned = recorder.owned;
     this.#outputTensors = outputTensors.filter((t) => recorder.virtual.has(t.storage));
-    const pinned = new Set(this.#outputTensors.map((t) => t.storage));
-    const lives = lifetimes(recorder.steps, recorder.virtual, pinned);
-    const plan = planMemory(lives);
-    this.plannedBytes = plan.sizes.reduce((a, b) => a + b, 0);
-    this.unplannedBytes = lives.reduce((sum, life) => sum + sizeClass(life.storage.bytes), 0);
+    const { lives, plan, cost } = planOf(recorder, this.#outputTensors);
+    this.cost = cost;
     const params = new DataView(new ArrayBuffer(Math.max(SLOT, SLOT * recorder.steps.length)));
     recorder.steps.forEach((step, i) => {
       packParams(step.kernel, step.params, params, i * SLOT);
@@ -100,16 +138,6 @@ export class Program<T> {
       label: `params ${name}`,
     });
     device.handle.queue.writeBuffer(this.#uniform, 0, params.buffer as ArrayBuffer);
-  }
-
-  /** Dispatches a run makes. */
-  get length(): number {
-    return this.#steps.length;
-  }
-
-  /** Floating-point operations of a run, as far as the operations state them. */
-  get flops(): number {
-    return this.#steps.reduce((sum, step) => sum + step.flops, 0);
   }
 
   /** Compiles the program's kernels. Optional: the first run does it too, without progress. */

@@ -66,9 +66,9 @@ test('a chain shares memory, and its outputs are its own', async () => {
   });
   // Two outputs and two that take turns.
   const one = 20_480;
-  assert.is(program.length, 11);
-  assert.is(program.plannedBytes, 4 * one);
-  assert.is(program.unplannedBytes, 11 * one);
+  assert.is(program.cost.dispatches, 11);
+  assert.is(program.cost.plannedBytes, 4 * one);
+  assert.is(program.cost.unplannedBytes, 11 * one);
   const [early, last] = program.run();
   let want = 0.5;
   for (let i = 0; i < 10; i++) want = 1 / (1 + Math.exp(-want));

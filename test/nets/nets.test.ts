@@ -115,7 +115,7 @@ test('activation checkpointing: the same output bit for bit, the same gradient, 
         const { output, pullback } = vjp((u) => model.denoise(u, 80), [x]);
         return [output, ...pullback()];
       });
-      planned.push(program.plannedBytes);
+      planned.push(program.cost.plannedBytes);
       return program.run();
     });
     const [plain, saved] = await Promise.all(runs.map((run) => Promise.all(run.map((t) => t.floats()))));
