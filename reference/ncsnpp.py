@@ -403,7 +403,9 @@ if __name__ == '__main__':
     n = count_parameters(NCSNpp(**PUBLISHED_CIFAR10))
     assert n == 56_395_651, n
     print('published CIFAR-10 consistency model: 56,395,651 parameters')
+    # Counted in score_sde_pytorch's own network; no paper states it.
     n = count_parameters(NCSNpp(**PUBLISHED_DDPMPP_CIFAR10))
-    print(f'cifar10_ddpmpp_deep_continuous: {n:,} parameters')
+    assert n == 106_632_579, n
+    print('cifar10_ddpmpp_deep_continuous: 106,632,579 parameters')
     _assert_published_indices()
     print('module indices of the PyTorch checkpoints as published')
