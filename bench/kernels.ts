@@ -131,7 +131,7 @@ for (const c of chosen) {
       gflops: flops / medianMs / 1e6,
     });
   };
-  push('forward', await time(forward), forward.flops);
+  push('forward', await time(forward), forward.cost.flops);
   for (const [pass, index] of Object.entries(c.gradients)) {
     // The backward alone: what the forward saved is recorded outside the timed program.
     const { pullback } = vjp(
@@ -139,7 +139,7 @@ for (const c of chosen) {
       [inputs[index] as Tensor],
     );
     const backward = device.record(pass, () => pullback(ones));
-    push(pass, await time(backward), backward.flops);
+    push(pass, await time(backward), backward.cost.flops);
     backward.dispose();
   }
   forward.dispose();

@@ -73,12 +73,12 @@ export interface ParityResult {
   readonly torch: { readonly y: number; readonly dx: number };
 }
 
-/** Output and input gradient of a network at every point of its fixture. */
+/** Output and input gradient of a network at every point of its fixture, as one Program each where asked for. */
 export async function parity(
   device: Device,
   path: string,
   net: Network,
-  options: { recompute?: boolean; source?: TensorSource } = {},
+  options: { recompute?: boolean; source?: TensorSource; program?: boolean } = {},
 ): Promise<ParityResult[]> {
   const fixture = loadFixture(path);
   const declared = net.kind === 'classifier' ? net.architecture.parameters : net.unet.parameters;
@@ -97,10 +97,14 @@ export async function parity(
   for (const suffix of suffixes) {
     const input = fixture.get(fixture.has(`x${suffix}`) ? `x${suffix}` : 'x');
     const x = device.tensor(...fromNchw(input));
-    const [y, dx] = device.scope(() => {
-      const { output, pullback } = vjp((u) => run.forward(u, Number(suffix.slice(1)), labels), [x]);
-      return [output, ...pullback(cotangent)];
-    }) as [Tensor, Tensor];
+    const at = Number(suffix.slice(1));
+    const both = () => {
+      const { output, pullback } = vjp((u) => run.forward(u, at, labels), [x]);
+      return [output, ...pullback(cotangent)] as [Tensor, Tensor];
+    };
+    // A large network's eager results would all be alive at once; a program plans its memory.
+    const program = options.program ? device.record(`${net.name} ${suffix}`, both) : null;
+    const [y, dx] = program ? program.run() : device.scope(both);
     const reference = fixture.get(`y${suffix}`);
     const host = await y.floats();
     results.push({
@@ -109,6 +113,7 @@ export async function parity(
       dx: relativeError(toNchw(await dx.floats(), input.shape), fixture.get(`dx${suffix}`).data),
       torch: { y: torch[`y${suffix}`] as number, dx: torch[`dx${suffix}`] as number },
     });
+    program?.dispose();
     for (const tensor of [x, y, dx]) tensor.dispose();
   }
   cotangent.dispose();
