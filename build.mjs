@@ -28,5 +28,5 @@ if (process.argv.includes('--test')) {
   await build({ ...shared, entryPoints, outdir: 'dist/test', outbase: 'test' });
 }
 if (process.argv.includes('--bench')) {
-  await build({ ...shared, entryPoints: { kernels: 'bench/kernels.ts' }, outdir: 'dist/bench' });
+  await build({ ...shared, entryPoints: { main: 'bench/main.ts' }, outdir: 'dist/bench' });
 }
