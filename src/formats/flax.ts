@@ -52,7 +52,9 @@ export function readFlax(file: ByteSource, label: string): StoredTensors {
       );
     }
     const stored = new StoredTensor(shape, type, () => file.read(bytes.begin, bytes.end));
-    return code === 3 ? decodeElements(type, stored.bytes(), `${label}: ${what}`)[0] : stored;
+    return code === 3 && shape.length === 0
+      ? decodeElements(type, stored.bytes(), `${label}: ${what}`)[0]
+      : stored;
   });
   const root = reader.file();
   if (!(root instanceof Map))
