@@ -10,6 +10,7 @@ import { demoCommand } from './demo.ts';
 import { doctorCommand } from './doctor.ts';
 import { forwardCommand } from './forward.ts';
 import { purifyCommand } from './purify.ts';
+import { weightsCommand } from './weights.ts';
 
 /** The parser's complaint, on one line. */
 const outputError = (text: string, write: (text: string) => void) =>
@@ -25,7 +26,14 @@ const program = new Command('cmap')
   .configureHelp({ showGlobalOptions: true })
   .exitOverride()
   .configureOutput({ outputError });
-for (const command of [demoCommand(), doctorCommand(), purifyCommand(), classifyCommand(), forwardCommand()])
+for (const command of [
+  demoCommand(),
+  doctorCommand(),
+  purifyCommand(),
+  classifyCommand(),
+  forwardCommand(),
+  weightsCommand(),
+])
   program.addCommand(command);
 for (const command of program.commands) {
   command.exitOverride().configureOutput({ outputError });

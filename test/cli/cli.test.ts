@@ -2,7 +2,6 @@
  * The command line as a user meets it: what goes wrong ends in one line on stderr, a non-zero exit and nothing half
  * written; what goes right writes what the README says.
  */
-import { spawnSync } from 'node:child_process';
 import {
   cpSync,
   existsSync,
@@ -22,6 +21,7 @@ import * as assert from 'uvu/assert';
 import { loadFashionMnist } from '../../src/data/fashion-mnist.ts';
 import { decodePng, writePng } from '../../src/formats/png.ts';
 import { root } from '../support.ts';
+import { commandIn } from './command.ts';
 
 const test = suite('cli');
 let folder = '';
@@ -30,25 +30,7 @@ test.before(() => {
 });
 test.after(() => rmSync(folder, { recursive: true, force: true }));
 
-function cmap(args: string[], at = root, env: Record<string, string> = {}) {
-  const { status, stdout, stderr } = spawnSync(process.execPath, [join(at, 'dist', 'cli.js'), ...args], {
-    encoding: 'utf8',
-    cwd: folder,
-    env: { ...process.env, ...env },
-  });
-  // Dawn itself warns of two limits when lavapipe is opened.
-  const lines = stderr.split('\n').filter((line) => line !== '' && !line.startsWith('Warning: maxDynamic'));
-  return { status, stdout, lines };
-}
-
-function refused(args: string[], pattern: RegExp, at = root, env: Record<string, string> = {}) {
-  const { status, stdout, lines } = cmap([...args], at, env);
-  assert.not.equal(status, 0, `exit of ${args.join(' ')}`);
-  assert.is(stdout, '');
-  const said = lines.filter((line) => !line.startsWith('adapter: '));
-  assert.is(said.length, 1, lines.join('\n'));
-  assert.match(said[0] as string, pattern);
-}
+const { cmap, refused } = commandIn(() => folder);
 
 function image(index = 0): string {
   const { images } = loadFashionMnist({ count: 1, offset: index });
@@ -64,7 +46,7 @@ function image(index = 0): string {
 
 test('bad flags', () => {
   refused(['purfy'], /unknown command 'purfy'/);
-  refused(['purify'], /missing required argument 'image'/);
+  refused(['purify'], /no images: name PNG files/);
   refused(['demo', '--count', 'three'], /"three" is not an integer/);
   refused(['demo', '--count', '0'], /--count must be at least 1, got 0/);
   refused(['demo', '--count', '5000'], /5000 images from 0 on are not there; the package holds 1000/);
