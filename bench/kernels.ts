@@ -1,163 +1,256 @@
 /**
- * `npm run bench`: how fast the heavy kernels run on this adapter, at the shipped model's shapes and at those of the
- * published CIFAR-10 network. Each case is a recorded program, replayed; the median and the range are of whole
- * replays on the wall clock, after one to warm up. `--json FILE` writes the rows; other words choose cases.
+ * `npm run bench`: the heavy operations on this adapter, each against the adapter's roofs and, with `--peers`, against
+ * other engines on the same case. A case is a recorded program, replayed; a repetition is one replay, from its call
+ * until the device is idle, and all that is compared is repeated in turns.
  */
-import { vjp } from '../src/engine/autograd.ts';
 import { Device } from '../src/engine/device.ts';
-import type { Tensor } from '../src/engine/tensor.ts';
-import { attention } from '../src/kernels/attention.ts';
-import { conv2d } from '../src/kernels/conv2d.ts';
-import { groupNorm } from '../src/kernels/group-norm.ts';
-import { matmul } from '../src/kernels/matmul.ts';
 import { writeFileAtomic } from '../src/report/files.ts';
-import { median } from '../src/report/statistics.ts';
 import { formatTable } from '../src/report/table.ts';
+import { chooseCases, noise, recordCase } from './cases.ts';
+import {
+  busyMs,
+  dispatched,
+  interleave,
+  number,
+  percent,
+  type Runner,
+  type Timing,
+  variantOf,
+} from './measure.ts';
+import { difference, openPeers, type Peer, type Prepared } from './peers.ts';
+import { bandwidth, measureRoofs, rooflineSvg, roofOf } from './roofline.ts';
 
-interface Case {
+/** Outputs of peers may differ from ours by this share of the largest value: sums of up to 4,608 float32 products. */
+const tolerance = 2e-4;
+
+/** What became of a peer on a case: its time and its time over ours, or why there is none. */
+export type PeerResult =
+  | {
+      readonly medianMs: number;
+      readonly ratio: number;
+      readonly cpuMs: number;
+      /** Processor time over ours: the ratio that other processes do not disturb. */
+      readonly cpuRatio: number;
+      readonly spread: readonly [number, number];
+      readonly difference: number;
+    }
+  | { readonly error: string };
+
+export interface Row extends Timing {
   readonly kernel: string;
+  readonly pass: string;
   readonly shape: string;
-  /** Differentiated inputs come first. */
-  readonly inputs: readonly (readonly number[])[];
-  readonly run: (...inputs: Tensor[]) => Tensor;
-  /** Inputs whose gradient is a pass of its own. */
-  readonly gradients: Readonly<Record<string, number>>;
+  readonly variant: string;
+  readonly adapter: string;
+  readonly gflops: number;
+  readonly gbps: number;
+  /** Operations a byte that must be moved. */
+  readonly intensity: number;
+  /** Of what the roofs allow; both by `busyMs`. */
+  readonly roofShare: number;
+  readonly compileMs: number;
+  readonly peers: Readonly<Record<string, PeerResult>>;
+  readonly driver: string;
+  readonly date: string;
 }
-
-const conv = (n: number, side: number, cin: number, cout: number): Case => ({
-  kernel: 'conv2d 3x3',
-  shape: `${n}x${side}x${side} ${cin}->${cout}`,
-  inputs: [
-    [n, side, side, cin],
-    [3, 3, cin, cout],
-  ],
-  run: (x, w) => conv2d(x as Tensor, w as Tensor, { padding: 1 }),
-  gradients: { 'input-grad': 0, 'weight-grad': 1 },
-});
-const product = (n: number): Case => ({
-  kernel: 'matmul',
-  shape: `${n}x${n}x${n}`,
-  inputs: [
-    [n, n],
-    [n, n],
-  ],
-  run: (a, b) => matmul(a as Tensor, b as Tensor),
-  gradients: {},
-});
-const norm = (n: number, side: number, c: number, groups: number): Case => ({
-  kernel: 'group norm + SiLU',
-  shape: `${n}x${side}x${side}x${c}, ${groups} groups`,
-  inputs: [[n, side, side, c], [c], [c]],
-  run: (x, s, b) => groupNorm(x as Tensor, s as Tensor, b as Tensor, { groups, eps: 1e-6, silu: true }),
-  gradients: { 'input-grad': 0 },
-});
-const attend = (n: number, tokens: number, c: number): Case => ({
-  kernel: 'attention',
-  shape: `${n}x${tokens}x${c}`,
-  inputs: [
-    [n, tokens, c],
-    [n, tokens, c],
-    [n, tokens, c],
-  ],
-  run: (q, k, v) => attention(q as Tensor, k as Tensor, v as Tensor),
-  gradients: { 'input-grad': 0 },
-});
-
-const cases = [
-  conv(16, 14, 24, 24),
-  conv(16, 14, 48, 48),
-  conv(16, 7, 96, 48),
-  conv(8, 32, 64, 64),
-  conv(10, 16, 256, 256),
-  product(512),
-  product(1024),
-  norm(16, 14, 24, 6),
-  norm(10, 32, 256, 32),
-  attend(16, 49, 48),
-  attend(4, 256, 256),
-];
 
 const words = process.argv.slice(2);
-const at = words.indexOf('--json');
-const file = at >= 0 ? words.splice(at, 2)[1] : undefined;
-const chosen = cases.filter((c) => words.every((word) => `${c.kernel} ${c.shape}`.includes(word)));
-const device = await Device.open();
-const { name, driver } = device.adapter;
-console.log(`${name}, ${driver || 'driver not stated'}, ${new Date().toISOString().slice(0, 10)}`);
-
-const rows: {
-  kernel: string;
-  pass: string;
-  shape: string;
-  adapter: string;
-  medianMs: number;
-  spread: [number, number];
-  gflops: number;
-}[] = [];
-for (const c of chosen) {
-  const inputs = c.inputs.map((shape, i) => {
-    const size = shape.reduce((a, b) => a * b, 1);
-    return device.tensor(
-      Float32Array.from({ length: size }, (_, j) => Math.sin(i + 0.7 * j)),
-      shape,
-    );
-  });
-  const forward = device.record('forward', () => c.run(...inputs));
-  const ones = device.full(forward.outputs.shape, 1);
-  const time = async (program: { run(): unknown; prepare(): Promise<unknown> }) => {
-    await program.prepare();
-    program.run();
-    await device.sync();
-    const times: number[] = [];
-    const began = performance.now();
-    while (times.length < 5 || (performance.now() - began < 1000 && times.length < 50)) {
-      const start = performance.now();
-      program.run();
-      await device.sync();
-      times.push(performance.now() - start);
-    }
-    return times;
-  };
-  const push = (pass: string, times: number[], flops: number) => {
-    const medianMs = median(times);
-    const spread: [number, number] = [Math.min(...times), Math.max(...times)];
-    rows.push({
-      kernel: c.kernel,
-      pass,
-      shape: c.shape,
-      adapter: name,
-      medianMs,
-      spread,
-      gflops: flops / medianMs / 1e6,
-    });
-  };
-  push('forward', await time(forward), forward.cost.flops);
-  for (const [pass, index] of Object.entries(c.gradients)) {
-    // The backward alone: what the forward saved is recorded outside the timed program.
-    const { pullback } = vjp(
-      (x) => c.run(...inputs.map((input, i) => (i === index ? x : input))),
-      [inputs[index] as Tensor],
-    );
-    const backward = device.record(pass, () => pullback(ones));
-    push(pass, await time(backward), backward.cost.flops);
-    backward.dispose();
-  }
-  forward.dispose();
-  for (const t of [...inputs, ones]) t.dispose();
+const take = (name: string) => {
+  const at = words.indexOf(name);
+  return at < 0 ? undefined : words.splice(at, 2)[1];
+};
+const flag = (name: string) => {
+  const at = words.indexOf(name);
+  if (at >= 0) words.splice(at, 1);
+  return at >= 0;
+};
+const json = take('--json');
+const svg = take('--svg');
+const seconds = Number(take('--seconds') ?? 2);
+const only = take('--only')?.split(',');
+const withPeers = flag('--peers');
+const chosen = chooseCases(words);
+if (chosen.length === 0) {
+  console.error(`bench: no case contains ${words.join(' ')}`);
+  process.exit(2);
 }
-const number = (v: number) => v.toFixed(v < 10 ? 2 : 1);
+
+const device = await Device.open();
+const { name: adapter, driver } = device.adapter;
+const date = new Date().toISOString().slice(0, 10);
+console.log(`${adapter}, ${driver || 'driver not stated'}, ${date}`);
+const wanted = (name: string) => !only || only.some((word) => name.includes(word));
+const { peers, missing } = withPeers ? await openPeers(device, wanted) : { peers: [], missing: [] };
+for (const { name, about } of peers) console.log(`peer ${name}: ${about}`);
+for (const line of missing) console.log(`peer missing: ${line}`);
+const roofs = await measureRoofs(device);
+console.log(
+  `roofs: ${number(roofs.gflops)} GFLOP/s (${roofs.gflopsBy}); copies ${roofs.copies
+    .map(({ bytes, gbps }) => `${number(gbps)} GB/s at ${bytes / 2 ** 20} MiB`)
+    .join(', ')}\n`,
+);
+
+const software = device.capabilities.cpu;
+const firstLine = (error: unknown) => (error as Error).message?.split('\n')[0] || String(error);
+const cell = (result: PeerResult) =>
+  'error' in result ? 'no' : `${number(result.ratio)}x${software ? ` (${number(result.cpuRatio)}x)` : ''}`;
+const rows: Row[] = [];
+for (const c of chosen) {
+  const data = Object.fromEntries(
+    Object.entries(c.inputs).map(([name, shape], i) => [
+      name,
+      noise(
+        shape.reduce((a, b) => a * b, 1),
+        i + 1,
+      ),
+    ]),
+  );
+  const compiled = device.pipelines.compileMs;
+  const { program, dispose } = recordCase(device, c, data);
+  await program.prepare();
+  const variant = variantOf(dispatched(device, () => program.run()));
+  const started = performance.now();
+  await device.sync();
+  // Software drivers finish compiling at the first dispatch, which is therefore counted with it.
+  const compileMs = device.pipelines.compileMs - compiled + performance.now() - started;
+
+  const ours: Float32Array[] = [];
+  for (const t of program.outputs) ours.push(await t.floats());
+  const results: Record<string, PeerResult> = {};
+  const runners: Runner[] = [
+    {
+      name: 'ours',
+      once: async () => {
+        program.run();
+        await device.sync();
+      },
+    },
+  ];
+  const differences = new Map<string, number>();
+  const open: Prepared[] = [];
+  const plain = {
+    op: c.op,
+    pass: c.pass,
+    ...c.settings,
+    inputs: Object.fromEntries(
+      Object.entries(c.inputs).map(([name, shape]) => [name, { shape, data: data[name] as Float32Array }]),
+    ),
+  };
+  const attach = async (peer: Peer) => {
+    const prepared = await peer.prepare(plain);
+    open.push(prepared);
+    const d = difference(ours, await prepared.result());
+    if (!(d <= tolerance))
+      throw new Error(`its result differs from ours by ${d.toPrecision(2)} of the largest value`);
+    differences.set(peer.name, d);
+    runners.push({ name: peer.name, once: () => prepared.once() });
+  };
+  for (const peer of peers) {
+    try {
+      await attach(peer);
+    } catch (error) {
+      results[peer.name] = { error: firstLine(error) };
+    }
+  }
+  const times = await interleave(runners, { seconds });
+  const own = times.get('ours');
+  if (!own || own instanceof Error) throw own ?? new Error('no times');
+  for (const [name, time] of times) {
+    if (name === 'ours') continue;
+    results[name] =
+      time instanceof Error
+        ? { error: firstLine(time) }
+        : {
+            medianMs: time.medianMs,
+            ratio: time.medianMs / own.medianMs,
+            cpuMs: time.cpuMs,
+            cpuRatio: time.cpuMs / own.cpuMs,
+            spread: time.spread,
+            difference: differences.get(name) as number,
+          };
+  }
+  for (const prepared of open) await prepared.dispose();
+  dispose();
+  device.trim();
+  const gflops = c.flops / own.medianMs / 1e6;
+  rows.push({
+    kernel: c.kernel,
+    pass: c.pass,
+    shape: c.shape,
+    variant,
+    adapter,
+    ...own,
+    gflops,
+    gbps: c.bytes / own.medianMs / 1e6,
+    intensity: c.flops / c.bytes,
+    roofShare: c.flops / busyMs(device, own) / 1e6 / roofOf(roofs, c.flops, c.bytes),
+    compileMs,
+    peers: results,
+    driver,
+    date,
+  });
+  const ratios = peers.map(({ name }) => {
+    const result = results[name];
+    return `${name} ${result ? cell(result) : '–'}`;
+  });
+  console.error(`${c.kernel} ${c.pass} ${c.shape}: ${number(own.medianMs)} ms ${ratios.join(', ')}`);
+  if (json) writeFileAtomic(json, `${JSON.stringify(rows, null, 1)}\n`);
+}
+
+const cells = (r: Row) => [
+  r.kernel,
+  r.pass,
+  r.shape,
+  r.variant,
+  number(r.medianMs),
+  r.spread.map(number).join('..'),
+  number(r.gflops),
+  number(r.gbps),
+  percent(r.roofShare),
+  number(r.compileMs),
+];
 console.log(
   formatTable(
-    ['kernel', 'pass', 'shape', 'median ms', 'min..max', 'GFLOP/s'],
-    rows.map((r) => [
-      r.kernel,
-      r.pass,
-      r.shape,
-      number(r.medianMs),
-      r.spread.map(number).join('..'),
-      number(r.gflops),
-    ]),
+    [
+      'kernel',
+      'pass',
+      'shape',
+      'variant',
+      'median ms',
+      'quartiles',
+      'GFLOP/s',
+      'GB/s',
+      'of roof',
+      'compile ms',
+    ],
+    rows.map(cells),
   ),
 );
-if (file) writeFileAtomic(file, `${JSON.stringify(rows, null, 1)}\n`);
+console.log(
+  `\nof roof: of min(${number(roofs.gflops)} GFLOP/s, operations a byte x ${number(bandwidth(roofs, 1))} to ${number(bandwidth(roofs, 2 ** 40))} GB/s by size)`,
+);
+if (peers.length > 0) {
+  console.log(
+    `\nTime of a peer over ours${software ? ' (processor time over ours)' : ''}\n${formatTable(
+      ['kernel', 'pass', 'shape', ...peers.map((p) => p.name)],
+      rows.map((r) => [r.kernel, r.pass, r.shape, ...peers.map((p) => cell(r.peers[p.name] as PeerResult))]),
+    )}`,
+  );
+  const errors = rows.flatMap((r) =>
+    Object.entries(r.peers).flatMap(([name, result]) =>
+      'error' in result ? [`no: ${name}, ${r.kernel} ${r.pass} ${r.shape}: ${result.error}`] : [],
+    ),
+  );
+  if (errors.length > 0) console.log(`\n${errors.join('\n')}`);
+}
+if (svg) {
+  const points = rows.map((r) => ({
+    label: `${r.kernel} ${r.pass} ${r.shape}`,
+    kernel: r.kernel,
+    intensity: r.intensity,
+    gflops: r.gflops,
+  }));
+  writeFileAtomic(svg, rooflineSvg(`${adapter}, ${date}`, roofs, points));
+}
+for (const peer of peers) await peer.close?.();
 process.exit(0);

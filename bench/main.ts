@@ -1,4 +1,7 @@
-/** `npm run bench`: kernels, or with `--memory` the memory of whole networks. */
+/** `npm run bench`: kernels, whole networks (`--net`), their memory (`--memory`), or two read-outs (`--compare`). */
 if (process.argv.includes('--memory')) await import('./memory.ts');
+else if (process.argv.includes('--net')) await import('./net.ts');
+else if (process.argv.includes('--compare')) await import('./compare.ts');
 else await import('./kernels.ts');
+
 export {};

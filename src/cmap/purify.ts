@@ -94,7 +94,7 @@ export async function purify(
 }
 
 /** The state of Algorithm 1 on the device and the Program of one iteration. */
-class PurifyLoop {
+export class PurifyLoop {
   readonly device: Device;
   readonly latents: Tensor;
   readonly adam: Adam;

@@ -1,0 +1,121 @@
+/** Repetitions, taken in turns so that what disturbs the machine disturbs all alike. */
+import { availableParallelism } from 'node:os';
+import type { Device } from '../src/engine/device.ts';
+import { median, quantile } from '../src/report/statistics.ts';
+
+export interface Runner {
+  readonly name: string;
+  /** One repetition to its end; times in milliseconds where they are taken elsewhere. */
+  once(): Promise<unknown>;
+}
+
+export interface Timing {
+  readonly medianMs: number;
+  /** First and third quartile. */
+  readonly spread: readonly [number, number];
+  readonly minMs: number;
+  /** Processor time of the whole process: on a software driver the work itself, whoever else is running. */
+  readonly cpuMs: number;
+  readonly repetitions: number;
+}
+
+export interface Sample {
+  readonly ms: number;
+  readonly cpuMs: number;
+}
+
+function summarise(samples: readonly Sample[]): Timing {
+  const times = samples.map(({ ms }) => ms);
+  return {
+    medianMs: median(times),
+    spread: [quantile(times, 0.25), quantile(times, 0.75)],
+    minMs: Math.min(...times),
+    cpuMs: median(samples.map(({ cpuMs }) => cpuMs)),
+    repetitions: times.length,
+  };
+}
+
+async function timed(runner: Runner): Promise<Sample> {
+  const cpu = process.cpuUsage();
+  const start = performance.now();
+  const own = (await runner.once()) as Sample | undefined;
+  if (own?.ms !== undefined) return own;
+  const ms = performance.now() - start;
+  const { user, system } = process.cpuUsage(cpu);
+  return { ms, cpuMs: (user + system) / 1000 };
+}
+
+/**
+ * Times runners round by round, after one round (two of quick ones) to warm up. A runner sits out once it has taken
+ * `seconds` and `least` repetitions; its error takes it out and is returned in its place. Runners slower than five seconds do three repetitions.
+ */
+export async function interleave(
+  runners: readonly Runner[],
+  { seconds = 2, least = 5, most = 40 } = {},
+): Promise<Map<string, Timing | Error>> {
+  const results = new Map<string, Timing | Error>();
+  const times = new Map<Runner, Sample[]>();
+  const slow = new Set<Runner>();
+  for (const runner of runners) {
+    try {
+      const { ms } = await timed(runner);
+      if (ms < 500) await runner.once();
+      if (ms > 5000) slow.add(runner);
+      times.set(runner, []);
+    } catch (error) {
+      results.set(runner.name, error as Error);
+    }
+  }
+  for (let round = 0; round < most; round++) {
+    for (const [runner, taken] of times) {
+      const total = taken.reduce((sum, { ms }) => sum + ms, 0);
+      if (taken.length >= (slow.has(runner) ? Math.min(3, least) : least) && total > 1000 * seconds) continue;
+      try {
+        taken.push(await timed(runner));
+      } catch (error) {
+        results.set(runner.name, error as Error);
+        times.delete(runner);
+      }
+    }
+  }
+  for (const [runner, taken] of times) results.set(runner.name, summarise(taken));
+  return results;
+}
+
+/**
+ * What counts against a roof: the fastest repetition on a GPU, and on a software driver the processor time spread over
+ * all cores, which other processes do not disturb.
+ */
+export function busyMs(device: Device, { minMs, cpuMs }: Timing): number {
+  return device.capabilities.cpu ? cpuMs / availableParallelism() : minMs;
+}
+
+/** Names of the kernels that `f` dispatches, in order. */
+export function dispatched(device: Device, f: () => void): string[] {
+  const names: string[] = [];
+  const { dispatch } = device;
+  device.dispatch = (...args) => {
+    names.push(args[0].name);
+    dispatch.apply(device, args);
+  };
+  try {
+    f();
+  } finally {
+    device.dispatch = dispatch;
+  }
+  return names;
+}
+
+/** Kernel names as a variant: `conv2d-subgroup SG=8 J=4 + matmul-sum`; texts and switches left out. */
+export function variantOf(names: readonly string[]): string {
+  const short = names.map((name) => {
+    const [base = '', rest = ''] = name.split('[');
+    const tuned = rest.match(/\b(?:SG|J|ROWS|TILE|THREADS|KEYS|PARTS|LANES)=\d+/g) ?? [];
+    return [base, ...tuned].join(' ');
+  });
+  return [...new Set(short)].join(' + ');
+}
+
+export const number = (v: number) =>
+  v >= 100 ? v.toFixed(0) : v >= 10 ? v.toFixed(1) : v >= 1 ? v.toFixed(2) : v.toPrecision(2);
+export const percent = (v: number) => `${(100 * v).toFixed(0)} %`;
