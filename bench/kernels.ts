@@ -67,7 +67,7 @@ const flag = (name: string) => {
 const json = take('--json');
 const svg = take('--svg');
 const seconds = Number(take('--seconds') ?? 2);
-const only = take('--only')?.split(',');
+const named = take('--only')?.split(',') ?? [];
 const withPeers = flag('--peers');
 const chosen = chooseCases(words);
 if (chosen.length === 0) {
@@ -79,8 +79,7 @@ const device = await Device.open();
 const { name: adapter, driver } = device.adapter;
 const date = new Date().toISOString().slice(0, 10);
 console.log(`${adapter}, ${driver || 'driver not stated'}, ${date}`);
-const wanted = (name: string) => !only || only.some((word) => name.includes(word));
-const { peers, missing } = withPeers ? await openPeers(device, wanted) : { peers: [], missing: [] };
+const { peers, missing } = withPeers ? await openPeers(device, named) : { peers: [], missing: [] };
 for (const { name, about } of peers) console.log(`peer ${name}: ${about}`);
 for (const line of missing) console.log(`peer missing: ${line}`);
 const roofs = await measureRoofs(device);

@@ -179,6 +179,10 @@ device.bindGroup = (...args) => {
   return bind.apply(device, args);
 };
 
+type PeerTime =
+  | { readonly medianMs: number; readonly ratio: number; readonly cpuRatio: number }
+  | { readonly error: string };
+
 async function measure(name: string, make: () => Work, torch: { request: object } | null) {
   const { made: work, steps } = listening(make);
   const { program } = work;
@@ -270,7 +274,7 @@ async function measure(name: string, make: () => Work, torch: { request: object 
       ofAlone: timeAlone / time,
     };
   }
-  const peers = Object.fromEntries(
+  const peers: Record<string, PeerTime> = Object.fromEntries(
     [...times]
       .filter(([peer]) => peer !== 'ours')
       .map(([peer, t]) => [
@@ -281,6 +285,7 @@ async function measure(name: string, make: () => Work, torch: { request: object 
       ]),
   );
   const { cost } = program;
+  const withoutTorch: Record<string, PeerTime> = { torch: { error: peerError } };
   work.dispose();
   device.trim();
   const row = {
@@ -301,7 +306,7 @@ async function measure(name: string, make: () => Work, torch: { request: object 
     madeByReplays: 0,
     convolutions,
     kernels: kernels.slice(0, 8),
-    peers: Object.keys(peers).length > 0 ? peers : { torch: { error: peerError } },
+    peers: Object.keys(peers).length > 0 ? peers : withoutTorch,
   };
   console.error(`${name}: ${number(own.medianMs)} ms`);
   return row;

@@ -47,15 +47,15 @@ const torchScript = join(peersFolder, 'torch_peer.py');
 
 export const openTorch = () => Torch.open(torchScript);
 
-/** The peers wanted that can be opened, and a line for each that cannot. */
+/** The peers named, or all, that can be opened, and a line for each that cannot. */
 export async function openPeers(
   device: Device,
-  wanted: (name: string) => boolean,
+  named: readonly string[],
 ): Promise<{ peers: Peer[]; missing: string[] }> {
   const peers: Peer[] = [];
   const missing: string[] = [];
   const open = async (name: string, f: () => Promise<Peer | Peer[]>) => {
-    if (!wanted(name)) return;
+    if (named.length > 0 && !named.includes(name)) return;
     try {
       peers.push(...[await f()].flat());
     } catch (error) {
@@ -70,7 +70,9 @@ export async function openPeers(
     };
     await open('tfjs', () => load('tfjs.mjs', { gpu }));
     await open('jax-js', () => load('jax.mjs', {}));
-    await open('ort-web webgpu', () => load('ort.mjs', { provider: 'webgpu' }));
+    // Minutes to prepare a case on a software driver, so only when asked for by name.
+    if (named.includes('ort-web webgpu'))
+      await open('ort-web webgpu', () => load('ort.mjs', { provider: 'webgpu' }));
     await open('ort-web wasm', () => load('ort.mjs', { provider: 'wasm', threads: availableParallelism() }));
   } else {
     missing.push('tfjs, jax-js, ort-web: not installed; npm ci --prefix bench/peers');

@@ -18,6 +18,11 @@ export async function open({ gpu }) {
   ];
   const requiredLimits = Object.fromEntries(names.map((name) => [name, adapter.limits[name]]));
   const device = await adapter.requestDevice({ requiredLimits });
+  let failure = null;
+  device.addEventListener('uncapturederror', (event) => {
+    event.preventDefault();
+    failure ??= new Error(event.error.message.split('\n')[0]);
+  });
   const backend = new WebGPUBackend(device, adapter.info);
   tf.removeBackend('webgpu'); // the one it registers itself asks for another adapter
   tf.registerBackend('webgpu', () => backend);
@@ -87,9 +92,11 @@ export async function open({ gpu }) {
       return {
         async once() {
           const out = run();
+          backend.endComputePassEncoder();
           backend.submitQueue();
           await device.queue.onSubmittedWorkDone();
           tf.dispose(out);
+          if (failure) throw failure;
         },
         async result() {
           const out = run();
