@@ -68,6 +68,16 @@ export function decodeElements(type: ElementType, bytes: Uint8Array, what: strin
   }
 }
 
+/** A copy with the bytes of each element in the opposite order. */
+export function swapBytes(bytes: Uint8Array, size: number): Uint8Array {
+  const copy = Buffer.alloc(bytes.length);
+  copy.set(bytes);
+  if (size === 2) copy.swap16();
+  else if (size === 4) copy.swap32();
+  else if (size === 8) copy.swap64();
+  return copy;
+}
+
 function wide(values: BigInt64Array | BigUint64Array, what: string): Float64Array {
   const numbers = new Float64Array(values.length);
   for (let i = 0; i < values.length; i++) {

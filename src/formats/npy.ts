@@ -1,11 +1,16 @@
 /** NumPy's .npy: one array, a short text header, raw data. */
 import { InputError } from '../engine/errors.ts';
 import { writeFileAtomic } from '../report/files.ts';
-import { elementCount, type HostArray, type HostData } from './array.ts';
+import { elementCount, type HostArray } from './array.ts';
 import { decodeElements, type ElementType, elementBytes, elementTypeOf, encodeElements } from './elements.ts';
 import { readInput } from './read.ts';
+import { rowMajor, StoredTensor } from './stored.ts';
 
-const types: Readonly<Record<string, ElementType>> = {
+/** Bytes; NumPy writes some 128, more only for structured types. */
+const longestHeader = 1 << 20;
+
+/** Element types by NumPy's names of them. */
+export const numpyTypes: Readonly<Record<string, ElementType>> = {
   '<f8': 'F64',
   '<f4': 'F32',
   '<f2': 'F16',
@@ -30,42 +35,59 @@ export function readNpy(path: string): HostArray {
  * @throws InputError saying in one line what is wrong, with the numbers
  */
 export function parseNpy(file: Uint8Array, label: string): HostArray {
+  const tensor = checkNpy(file.length, (begin, end) => file.subarray(begin, end), label);
+  return { shape: tensor.shape, data: decodeElements(tensor.type, tensor.bytes(), label) };
+}
+
+/**
+ * Checks the header of a file of `size` bytes and offers its array, which is read when it is asked for.
+ * @param read is asked only for ranges inside the file
+ * @throws InputError
+ */
+export function checkNpy(
+  size: number,
+  read: (begin: number, end: number) => Uint8Array,
+  label: string,
+): StoredTensor {
   const fail = (problem: string): never => {
     throw new InputError(`${label}: ${problem}`);
   };
   const magic = '\x93NUMPY';
-  if (file.length < 10) fail(`truncated: a .npy file needs at least 10 bytes, this has ${file.length}`);
-  if (String.fromCharCode(...file.subarray(0, 6)) !== magic)
+  if (size < 10) fail(`truncated: a .npy file needs at least 10 bytes, this has ${size}`);
+  const front = read(0, Math.min(size, 12));
+  if (String.fromCharCode(...front.subarray(0, 6)) !== magic)
     fail('not a .npy file: it does not begin with \\x93NUMPY');
-  const version = file[6] as number;
-  if (version < 1 || version > 3) fail(`version ${version}.${file[7]} of .npy is not known; 1.0 to 3.0 are`);
-  const view = new DataView(file.buffer, file.byteOffset, file.byteLength);
+  const version = front[6] as number;
+  if (version < 1 || version > 3) fail(`version ${version}.${front[7]} of .npy is not known; 1.0 to 3.0 are`);
+  const view = new DataView(front.buffer, front.byteOffset, front.byteLength);
   const headerBegin = version === 1 ? 10 : 12;
-  if (file.length < headerBegin)
-    fail(`truncated: the header needs at least ${headerBegin} bytes, the file has ${file.length}`);
+  if (size < headerBegin)
+    fail(`truncated: the header needs at least ${headerBegin} bytes, the file has ${size}`);
   const dataBegin = headerBegin + (version === 1 ? view.getUint16(8, true) : view.getUint32(8, true));
-  if (dataBegin > file.length)
-    fail(`truncated: the header needs ${dataBegin} bytes, the file has ${file.length}`);
+  if (dataBegin > size) fail(`truncated: the header needs ${dataBegin} bytes, the file has ${size}`);
+  if (dataBegin > longestHeader) fail(`its header has ${dataBegin} bytes, ${longestHeader} is the most`);
 
-  const { descr, fortran, shape } = parseHeader(
-    new TextDecoder().decode(file.subarray(headerBegin, dataBegin)),
-    fail,
-  );
-  const type = Object.hasOwn(types, descr) ? types[descr] : undefined;
+  const { descr, fortran, shape } = parseHeader(new TextDecoder().decode(read(headerBegin, dataBegin)), fail);
+  const type = Object.hasOwn(numpyTypes, descr) ? numpyTypes[descr] : undefined;
   if (!type) {
     return fail(
-      `dtype ${descr} is not supported; save it as float32 (array.astype("<f4")) or one of ${Object.keys(types).join(' ')}`,
+      `dtype ${descr} is not supported; save it as float32 (array.astype("<f4")) or one of ${Object.keys(numpyTypes).join(' ')}`,
     );
   }
   const needed = dataBegin + elementCount(shape) * elementBytes[type];
-  if (needed !== file.length) {
-    const what = needed > file.length ? 'truncated' : 'too long';
-    fail(
-      `${what}: ${descr} of shape (${shape.join(', ')}) needs ${needed} bytes, the file has ${file.length}`,
-    );
+  if (needed !== size) {
+    const what = needed > size ? 'truncated' : 'too long';
+    fail(`${what}: ${descr} of shape (${shape.join(', ')}) needs ${needed} bytes, the file has ${size}`);
   }
-  const data = decodeElements(type, file.subarray(dataBegin), label);
-  return { shape, data: fortran ? fromFortran(data, shape) : data };
+  return new StoredTensor(shape, type, () => {
+    const bytes = read(dataBegin, size);
+    return fortran ? rowMajor(bytes, elementBytes[type], shape, columnStrides(shape)) : bytes;
+  });
+}
+
+/** Strides of Fortran order, in elements. */
+export function columnStrides(shape: readonly number[]): number[] {
+  return shape.map((_, axis) => elementCount(shape.slice(0, axis)));
 }
 
 /** Reads the Python dictionary that NumPy writes: three known keys, in any order. */
@@ -97,25 +119,6 @@ function brief(text: string): string {
   return JSON.stringify(text.length > 80 ? `${text.slice(0, 77)}...` : text.trim());
 }
 
-/** Row-major from column-major. */
-function fromFortran(data: HostData, shape: readonly number[]): HostData {
-  const out = data.slice();
-  const index = new Array<number>(shape.length).fill(0);
-  const strides = shape.map((_, axis) => elementCount(shape.slice(0, axis)));
-  let from = 0;
-  for (let i = 0; i < data.length; i++) {
-    out[i] = data[from] as number;
-    for (let axis = shape.length - 1; axis >= 0; axis--) {
-      index[axis]!++;
-      from += strides[axis] as number;
-      if ((index[axis] as number) < (shape[axis] as number)) break;
-      from -= (strides[axis] as number) * (shape[axis] as number);
-      index[axis] = 0;
-    }
-  }
-  return out;
-}
-
 /** Writes an array in C order, whole or not at all. @throws InputError */
 export function writeNpy(path: string, array: HostArray, type?: ElementType): void {
   writeFileAtomic(path, encodeNpy(array, type));
@@ -123,7 +126,7 @@ export function writeNpy(path: string, array: HostArray, type?: ElementType): vo
 
 /** The bytes of a file. @param type F16 of Float32Array data, or BOOL of Uint8Array data; else the data's own */
 export function encodeNpy({ shape, data }: HostArray, type: ElementType = elementTypeOf(data)): Uint8Array {
-  const descr = Object.keys(types).find((key) => types[key] === type);
+  const descr = Object.keys(numpyTypes).find((key) => numpyTypes[key] === type);
   if (!descr) throw new InputError(`.npy has no ${type}; write float32`);
   if (elementCount(shape) !== data.length) {
     throw new InputError(`.npy: shape (${shape.join(', ')}) does not hold ${data.length} numbers`);

@@ -19,12 +19,21 @@ export function cannotRead(path: string, error: unknown): InputError {
   return new InputError(`${path}: cannot read it: ${reasons[code] ?? (code || message)}`);
 }
 
-export interface OpenedFile {
+/** Bytes that can be read at any place, such as an opened file. */
+export interface ByteSource {
   readonly size: number;
+  /** Bytes begin..end (exclusive). */
+  read(begin: number, end: number): Uint8Array;
+}
+
+export interface OpenedFile extends ByteSource {
   /** Bytes begin..end (exclusive) in memory of their own. */
   read(begin: number, end: number): Uint8Array;
   close(): void;
 }
+
+/** The operating system reads no more at once. */
+const longestRead = 2 ** 30;
 
 /** Opens a regular file for reading at positions. @throws InputError */
 export function openFile(path: string): OpenedFile {
@@ -51,7 +60,7 @@ export function openFile(path: string): OpenedFile {
       while (done < bytes.length) {
         let count = 0;
         try {
-          count = readSync(descriptor, bytes, done, bytes.length - done, begin + done);
+          count = readSync(descriptor, bytes, done, Math.min(longestRead, bytes.length - done), begin + done);
         } catch (error) {
           throw cannotRead(path, error);
         }
@@ -66,6 +75,50 @@ export function openFile(path: string): OpenedFile {
       open = false;
     },
   };
+}
+
+const windowBytes = 1 << 14;
+
+/** Goes through bytes, or through a file by way of a window, so that many small reads cost few of the system's. */
+export class Cursor {
+  readonly size: number;
+  private window: Uint8Array;
+  private windowBegin = 0;
+
+  /** @param truncated makes the error for `wanted` bytes where only `left` are left */
+  constructor(
+    private readonly source: Uint8Array | ByteSource,
+    public at: number,
+    private readonly truncated: (wanted: number, left: number) => Error,
+  ) {
+    this.size = source instanceof Uint8Array ? source.length : source.size;
+    this.window = source instanceof Uint8Array ? source : new Uint8Array(0);
+  }
+
+  /** The next `n` bytes, which may be a view of the window. @throws what `truncated` makes, before it allocates */
+  take(n: number): Uint8Array {
+    const begin = this.at;
+    this.skip(n);
+    if (begin < this.windowBegin || this.at > this.windowBegin + this.window.length) {
+      const source = this.source as ByteSource;
+      if (n > windowBytes) return source.read(begin, this.at);
+      this.window = source.read(begin, Math.min(this.size, begin + windowBytes));
+      this.windowBegin = begin;
+    }
+    return this.window.subarray(begin - this.windowBegin, this.at - this.windowBegin);
+  }
+
+  /** The next `n` bytes to keep: a view of bytes in memory, but never one that holds a window. */
+  keep(n: number): Uint8Array {
+    const bytes = this.take(n);
+    return this.source instanceof Uint8Array || n > windowBytes ? bytes : Uint8Array.from(bytes);
+  }
+
+  skip(n: number): void {
+    const left = this.size - this.at;
+    if (n > left) throw this.truncated(n, left);
+    this.at += n;
+  }
 }
 
 /**

@@ -1,7 +1,14 @@
 /** safetensors files on disk. */
 import { writeFileAtomic } from '../report/files.ts';
 import { openFile } from './read.ts';
-import { checkSafetensors, encodeSafetensors, type Safetensors, type TensorToWrite } from './safetensors.ts';
+import {
+  checkSafetensors,
+  encodeSafetensors,
+  type Safetensors,
+  streamSafetensors,
+  type TensorToStream,
+  type TensorToWrite,
+} from './safetensors.ts';
 
 /**
  * Checks a file's header and offers its tensors; each is read from disk when it is asked for. Call `close()` at
@@ -25,4 +32,13 @@ export function writeSafetensors(
   metadata: Readonly<Record<string, string>> = {},
 ): void {
   writeFileAtomic(path, encodeSafetensors(tensors, metadata));
+}
+
+/** The same with one tensor in memory at a time. @throws InputError */
+export function writeSafetensorsStream(
+  path: string,
+  tensors: readonly TensorToStream[],
+  metadata: Readonly<Record<string, string>> = {},
+): void {
+  writeFileAtomic(path, streamSafetensors(tensors, metadata));
 }

@@ -64,6 +64,12 @@ export class Safetensors {
     return type === 'F64' ? toFloat32(data) : data;
   }
 
+  /** The bytes as stored: row-major, little-endian; perhaps a view of the file. */
+  bytes(name: string): Uint8Array {
+    const { begin, end } = this.entry(name);
+    return this.readBytes(begin, end);
+  }
+
   /** The numbers as 32-bit floats, whatever their type. */
   floats(name: string): Float32Array {
     return toFloat32(this.read(name));
@@ -231,6 +237,15 @@ export interface TensorToWrite extends HostArray {
   readonly type?: ElementType;
 }
 
+/** A tensor of a file that is written piece by piece. */
+export interface TensorToStream {
+  readonly name: string;
+  readonly shape: readonly number[];
+  readonly type: ElementType;
+  /** Row-major and little-endian; asked for once, when it is its turn. */
+  bytes(): Uint8Array;
+}
+
 /**
  * The bytes of a file. The same tensors give the same bytes: data lies in order of element size, widest first so
  * that all of it is aligned, then of name.
@@ -241,14 +256,33 @@ export function encodeSafetensors(
   metadata: Readonly<Record<string, string>> = {},
 ): Uint8Array {
   const parts = Object.entries(tensors).map(([name, { shape, data, type = elementTypeOf(data) }]) => {
-    if (name === '__metadata__') throw new InputError('a tensor cannot be named __metadata__');
     if (!isSizes(shape) || elementCount(shape) !== data.length) {
       throw new InputError(
         `tensor ${quote(name)}: shape ${quote(shape)} does not hold ${data.length} numbers`,
       );
     }
-    return { name, shape, type, bytes: encodeElements(type, data, `tensor ${quote(name)}`) };
+    const bytes = encodeElements(type, data, `tensor ${quote(name)}`);
+    return { name, shape, type, bytes: () => bytes };
   });
+  const pieces = [...streamSafetensors(parts, metadata)];
+  const file = new Uint8Array(pieces.reduce((length, piece) => length + piece.length, 0));
+  let at = 0;
+  for (const piece of pieces) {
+    file.set(piece, at);
+    at += piece.length;
+  }
+  return file;
+}
+
+/**
+ * The bytes of a file in pieces: the header, then a tensor at a time, in the order of `encodeSafetensors`.
+ * @throws InputError when the bytes of a tensor are not as many as its shape needs
+ */
+export function* streamSafetensors(
+  tensors: readonly TensorToStream[],
+  metadata: Readonly<Record<string, string>> = {},
+): Generator<Uint8Array> {
+  const parts = [...tensors];
   parts.sort((a, b) => elementBytes[b.type] - elementBytes[a.type] || (a.name < b.name ? -1 : 1));
 
   // Joined by hand: an object would move names that look like integers to its front.
@@ -260,22 +294,25 @@ export function encodeSafetensors(
     );
   }
   let end = 0;
-  for (const { name, shape, type, bytes } of parts) {
+  for (const { name, shape, type } of parts) {
+    if (name === '__metadata__') throw new InputError('a tensor cannot be named __metadata__');
     const begin = end;
-    end += bytes.length;
+    end += elementCount(shape) * elementBytes[type];
     fields.push(
       `${JSON.stringify(name)}:${JSON.stringify({ dtype: type, shape, data_offsets: [begin, end] })}`,
     );
   }
   const header = new TextEncoder().encode(`{${fields.join(',')}}`);
   const dataBegin = 8 + Math.ceil(header.length / 8) * 8;
-  const file = new Uint8Array(dataBegin + end).fill(0x20, 8, dataBegin);
-  new DataView(file.buffer).setBigUint64(0, BigInt(dataBegin - 8), true);
-  file.set(header, 8);
-  let at = dataBegin;
-  for (const { bytes } of parts) {
-    file.set(bytes, at);
-    at += bytes.length;
+  const front = new Uint8Array(dataBegin).fill(0x20, 8);
+  new DataView(front.buffer).setBigUint64(0, BigInt(dataBegin - 8), true);
+  front.set(header, 8);
+  yield front;
+  for (const part of parts) {
+    const bytes = part.bytes();
+    const needed = elementCount(part.shape) * elementBytes[part.type];
+    if (bytes.length !== needed)
+      throw new InputError(`tensor ${quote(part.name)}: ${bytes.length} bytes, its shape needs ${needed}`);
+    yield bytes;
   }
-  return file;
 }

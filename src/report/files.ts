@@ -44,32 +44,43 @@ export function ensureDirectory(path: string): void {
 let counter = 0;
 
 /**
- * Writes text or bytes to a temporary file beside the target, then renames it: a reader sees the old file or the
+ * Writes text, bytes, or pieces of bytes as they come, to a temporary file beside the target, then renames it: a reader sees the old file or the
  * new one, never a part. Folders are made. A link is followed; a device or pipe is written to directly.
  * @throws InputError
  */
-export function writeFileAtomic(path: string, content: string | Uint8Array): void {
+export function writeFileAtomic(path: string, content: string | Uint8Array | Iterable<Uint8Array>): void {
   let temporary: string | undefined;
   try {
     const status = statSync(path, { throwIfNoEntry: false });
     if (!status) mkdirSync(dirname(path), { recursive: true });
     // Renaming over /dev/null or a pipe would replace it; a folder refuses.
     if (status && !status.isFile()) {
-      writeFileSync(path, content);
+      writeAll(openSync(path, 'w'), content);
       return;
     }
     const target = status ? realpathSync(path) : path;
     temporary = join(dirname(target), `.${basename(target)}.${process.pid}.${counter++}.tmp`);
-    const descriptor = openSync(temporary, 'wx', status?.mode);
-    try {
-      writeFileSync(descriptor, content);
-      fsyncSync(descriptor);
-    } finally {
-      closeSync(descriptor);
-    }
+    writeAll(openSync(temporary, 'wx', status?.mode), content, true);
     renameSync(temporary, target);
   } catch (error) {
     if (temporary) rmSync(temporary, { force: true });
+    // What failed is the making of a piece.
+    if (error instanceof InputError) throw error;
     throw cannotWrite(path, error);
+  }
+}
+
+/** Writes and closes. */
+function writeAll(
+  descriptor: number,
+  content: string | Uint8Array | Iterable<Uint8Array>,
+  sync = false,
+): void {
+  try {
+    const whole = typeof content === 'string' || content instanceof Uint8Array;
+    for (const piece of whole ? [content] : content) writeFileSync(descriptor, piece);
+    if (sync) fsyncSync(descriptor);
+  } finally {
+    closeSync(descriptor);
   }
 }
