@@ -25,7 +25,8 @@ const reasons: Record<string, string> = {
   ENAMETOOLONG: 'its name is too long',
 };
 
-function cannotWrite(path: string, error: unknown): InputError {
+/** An operating system's refusal in words. */
+export function cannotWrite(path: string, error: unknown): InputError {
   const { code = '', message } = error as NodeJS.ErrnoException;
   return new InputError(
     `${path}: cannot write it: ${reasons[code] ?? (code || message)}; choose another place`,
