@@ -6,6 +6,7 @@
 import { Command, CommanderError } from 'commander';
 import { CmapError } from '../engine/errors.ts';
 import { classifyCommand } from './classify.ts';
+import { dataCommand } from './data.ts';
 import { demoCommand } from './demo.ts';
 import { doctorCommand } from './doctor.ts';
 import { forwardCommand } from './forward.ts';
@@ -33,6 +34,7 @@ for (const command of [
   classifyCommand(),
   forwardCommand(),
   weightsCommand(),
+  dataCommand(),
 ])
   program.addCommand(command);
 for (const command of program.commands) {
