@@ -207,8 +207,8 @@ function ask(url: URL, begin: number, patience: number): Promise<IncomingMessage
 function inWords(error: unknown, patience: number): string {
   const { code = '', message } = error as NodeJS.ErrnoException;
   const words: Record<string, string> = {
-    ENOTFOUND: 'its host is not found; is there a network?',
-    EAI_AGAIN: 'its host is not found; is there a network?',
+    ENOTFOUND: 'its host is not found (is there a network?)',
+    EAI_AGAIN: 'its host is not found (is there a network?)',
     ECONNREFUSED: 'the connection is refused',
     ECONNRESET: 'the connection broke',
     ENETUNREACH: 'the network cannot be reached',
