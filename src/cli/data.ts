@@ -56,7 +56,7 @@ export function dataCommand(published = { cifar10: cifar10Files, fashionMnist: f
       const where = folder === usual ? '' : `, folder: ${JSON.stringify(folder)}`;
       process.stdout.write(
         [
-          `${set.title}: ${done[how]}; ${files.length} files, ${megabytes(size)} MB, as published`,
+          `${set.title}: ${done[how]}; ${files.length} file${files.length === 1 ? '' : 's'}, ${megabytes(size)} MB, as published`,
           `  in   ${folder}`,
           `  use  ${set.load}({ split: 'test'${where} })`,
           `  by   ${set.origin}`,

@@ -11,7 +11,7 @@ import {
   renameSync,
   rmSync,
   statSync,
-  writeSync,
+  writeFileSync,
 } from 'node:fs';
 import { get as getHttp, type IncomingMessage } from 'node:http';
 import { get as getHttps } from 'node:https';
@@ -102,17 +102,17 @@ async function transfer(
     try {
       let done = from;
       onProgress?.(done, file.size);
-      for await (const chunk of response as AsyncIterable<Buffer>) {
+      await eachChunk(response, (chunk) => {
         if (done + chunk.length > file.size)
           throw new Problem(`it sends more than the ${file.size} bytes that are published`, false);
         try {
-          writeSync(descriptor, chunk);
+          writeFileSync(descriptor, chunk);
         } catch (error) {
           throw cannotWrite(part, error);
         }
         done += chunk.length;
         onProgress?.(done, file.size);
-      }
+      });
       fsyncSync(descriptor);
     } finally {
       closeSync(descriptor);
@@ -123,6 +123,23 @@ async function transfer(
   } finally {
     response.destroy();
   }
+}
+
+/** Hands on every byte that came before a connection broke; reading it as a stream would drop the last of them. */
+function eachChunk(response: IncomingMessage, take: (chunk: Buffer) => void): Promise<void> {
+  return new Promise((resolve, reject) => {
+    response.on('data', (chunk: Buffer) => {
+      try {
+        take(chunk);
+      } catch (error) {
+        reject(error);
+        response.destroy();
+      }
+    });
+    response.on('end', resolve);
+    response.on('error', reject);
+    response.on('close', () => reject(new Problem('the connection ended early')));
+  });
 }
 
 function opened(path: string, flags: string): number {
@@ -176,8 +193,13 @@ function ask(url: URL, begin: number, patience: number): Promise<IncomingMessage
   if (begin > 0) headers.range = `bytes=${begin}-`;
   const get = url.protocol === 'https:' ? getHttps : getHttp;
   return new Promise((resolve, reject) => {
-    const sent = get(url, { headers, timeout: patience }, resolve);
-    sent.on('timeout', () => sent.destroy(Object.assign(new Error(), { code: 'SILENT' })));
+    let answer: IncomingMessage | undefined;
+    // A connection of its own: one that is kept may have been closed by the other side meanwhile.
+    const sent = get(url, { headers, timeout: patience, agent: false }, (response) => {
+      answer = response;
+      resolve(response);
+    });
+    sent.on('timeout', () => (answer ?? sent).destroy(Object.assign(new Error(), { code: 'SILENT' })));
     sent.on('error', (error) => reject(new Problem(inWords(error, patience))));
   });
 }
@@ -185,8 +207,8 @@ function ask(url: URL, begin: number, patience: number): Promise<IncomingMessage
 function inWords(error: unknown, patience: number): string {
   const { code = '', message } = error as NodeJS.ErrnoException;
   const words: Record<string, string> = {
-    ENOTFOUND: 'its host is not found; is there a network?',
-    EAI_AGAIN: 'its host is not found; is there a network?',
+    ENOTFOUND: 'its host is not found (is there a network?)',
+    EAI_AGAIN: 'its host is not found (is there a network?)',
     ECONNREFUSED: 'the connection is refused',
     ECONNRESET: 'the connection broke',
     ENETUNREACH: 'the network cannot be reached',
