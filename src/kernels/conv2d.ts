@@ -13,6 +13,7 @@ import flipSource from './conv2d-flip.wgsl';
 import subgroupSource from './conv2d-subgroup.wgsl';
 import tiledSource from './conv2d-tiled.wgsl';
 import weightSource from './conv2d-weight.wgsl';
+import weightSubgroupSource from './conv2d-weight-subgroup.wgsl';
 import weightTiledSource from './conv2d-weight-tiled.wgsl';
 import {
   chooseMatmulKernel,
@@ -263,6 +264,33 @@ function kernelGradient(
       { x, dy, partial },
       { h, wd, oh, ow, top, left, pixels, chunk },
       [Math.ceil(cout / tile), Math.ceil(rows / tile), parts],
+      work,
+    );
+    return sum(partial);
+  }
+  const choice = chooseMatmulKernel(
+    { batch: 1, m: kh * kw * cin, n: cout, k: pixels },
+    device.capabilities,
+    variant,
+  );
+  if (choice.variant === 'subgroup' && cin % 4 === 0) {
+    const { lanes, columns } = choice;
+    const lane = laneText(columns, (c) => `dy[row * params.cout + ${c}]`, 'params.cout', false);
+    const blocks = kh * kw * Math.ceil(cin / 8);
+    const perGroup = SUBGROUP_WORKGROUP / lanes;
+    const grid = [Math.ceil(blocks / perGroup), Math.ceil(cout / (lanes * columns))] as const;
+    const { chunk, parts } = chunked(64 / (grid[0] * grid[1]));
+    const partial = device.empty([parts, kh * kw * cin * cout]);
+    device.run(
+      kernel('conv2d-weight-subgroup', weightSubgroupSource + lane.text, {
+        SG: lanes,
+        J: columns,
+        WG: SUBGROUP_WORKGROUP,
+        T: lane.T,
+      }),
+      { x, dy, y: partial },
+      { h, wd, cin, oh, ow, cout, kw, stride, top, left, pixels, chunk, blocks },
+      [...grid, parts],
       work,
     );
     return sum(partial);

@@ -91,7 +91,7 @@ function columnsPerLane(n: number, lanes: number): 1 | 2 | 3 | 4 {
 }
 
 /** WGSL of a lane's accumulator and its columns, which are `lanes` apart; appended to the subgroup kernels. */
-export function laneText(columns: number, element: (c: string) => string, count: string) {
+export function laneText(columns: number, element: (c: string) => string, count: string, bias = true) {
   const T = columns === 1 ? 'f32' : `vec${columns}<f32>`;
   const at = (j: number) => (j === 0 ? 'c' : `c + ${j}u * SG`);
   // Columns past the last read the last, and are not stored.
@@ -101,7 +101,7 @@ export function laneText(columns: number, element: (c: string) => string, count:
     T,
     text: `
 fn columns(row: u32, c: u32) -> T { return T(${all((j) => element(safe(j))).join(', ')}); }
-fn biases(c: u32) -> T { return T(${all((j) => `bias[${safe(j)}]`).join(', ')}); }
+${bias ? `fn biases(c: u32) -> T { return T(${all((j) => `bias[${safe(j)}]`).join(', ')}); }` : ''}
 fn store(at: u32, c: u32, value: T) {
   ${all((j) => `if (${at(j)} < ${count}) { y[at + ${at(j)}] = value${columns > 1 ? `[${j}]` : ''}; }`).join('\n  ')}
 }`,
