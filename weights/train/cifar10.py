@@ -119,7 +119,7 @@ def train_classifier(task, args):
 
 TASK = Task(
     name='cifar10', title='CIFAR-10', script='weights/train/cifar10.py', load=cifar10,
-    ncsnpp=dict(image_size=32, num_channels=3, nf=128, ch_mult=[1, 1], num_res_blocks=1, attn_resolutions=[8],
+    ncsnpp=dict(image_size=32, num_channels=3, nf=96, ch_mult=[1, 1], num_res_blocks=1, attn_resolutions=[8],
                 dropout=0.0, fourier_scale=1, patch_size=4),
     wrn=dict(depth=16, widen_factor=4, num_classes=10, in_channels=3, image_size=32),
     classes=['airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck'],
@@ -133,7 +133,7 @@ def main():
     command = commands.add
     command('classifier', train_classifier, epochs=8, batch=128, lr=0.15, decay=5e-4, smoothing=0.1, cutout=0, ema=0.998,
             sizes='20,20,20,24,24,28,28,32')
-    command('edm', train_edm, steps=10000, batch=64, lr=1e-3, ema=0.999, sigma_mean=-0.8, sigma_std=1.4)
+    command('edm', train_edm, steps=16000, batch=64, lr=1e-3, ema=0.999, sigma_mean=-0.8, sigma_std=1.4)
     command('trajectories', make_trajectories, shards=400, first=0, stride=1, batch=128, noisy=5)
     command('consistency', train_consistency, steps=12000, minutes=100.0, batch=64, lr=1e-3, ema=0.999, top=0.4, huber=0.03, ssim=0.2)
     p = command('evaluate', evaluate, model='consistency', n=64, skip=0, eps=8.0, pgd_steps=40, pgd_step=0.0, only='both',
