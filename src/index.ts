@@ -10,7 +10,11 @@ export {
   countVotes,
   type Vote,
 } from './cmap/vote.ts';
+export { cifar10Classes, loadCifar10 } from './data/cifar10.ts';
 export { fashionMnistClasses, type LabelledImages, loadFashionMnist } from './data/fashion-mnist.ts';
+export { ImageFolder } from './data/image-folder.ts';
+export { paperSubset } from './data/subset.ts';
+export { centerCrop, evaluationTransform, resizeBilinear } from './data/transforms.ts';
 export { type AdapterRecord, listAdapters, type OpenOptions } from './engine/adapter.ts';
 export { differentiable, noGrad, recompute, valueAndGrad, vjp } from './engine/autograd.ts';
 export type { Capabilities } from './engine/capabilities.ts';
@@ -22,7 +26,10 @@ export type { Program, ProgramCost } from './engine/program.ts';
 export * from './engine/random.ts';
 export type { DType, Shape, Tensor } from './engine/tensor.ts';
 export { countRight, type EvaluationInput, evaluate, type ImageRecord } from './eval/evaluate.ts';
+export { type Checkpoint, type CheckpointFormat, openCheckpoint } from './formats/checkpoint.ts';
 export { type Image, imageFromFloats, imageToFloats } from './formats/image.ts';
+export { readJpeg } from './formats/jpeg.ts';
+export { readNpy, writeNpy } from './formats/npy.ts';
 export { readPng, writePng } from './formats/png.ts';
 export { openSafetensors, writeSafetensors } from './formats/safetensors.node.ts';
 export { parseSafetensors, type Safetensors } from './formats/safetensors.ts';
