@@ -89,7 +89,15 @@ export function checkSeed(seed: number): void {
 }
 
 /** Streams of random numbers of this folder, beside `purposes` of engine/random.ts: (purpose, step) is never shared. */
-export const streams = { apgdStart: 65, fabStart: 66, squareStart: 67, square: 68, pgdRadius: 69 } as const;
+export const streams = {
+  apgdStart: 65,
+  fabStart: 66,
+  squareStart: 67,
+  square: 68,
+  pgdRadius: 69,
+  surrogate: 70,
+  attackLatents: 71,
+} as const;
 
 /** Largest and smallest f32 that lie within eps of v, cut to [0, 1]: a clamp to them is exact in real numbers. */
 function boundsOf(values: Float32Array, eps: number): { low: Float32Array; high: Float32Array } {

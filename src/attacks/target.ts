@@ -44,6 +44,8 @@ export interface ProcessTarget {
   readonly randomised?: boolean;
   /** As `logits`, with the way back. The caller calls `pullback` at most once, then `dispose`. */
   process(x: Tensor, draw: Draw): Promise<Process>;
+  /** Other images lie in x from now on: forget what was found for those before. */
+  restart?(): void;
 }
 
 export interface Process {
@@ -145,6 +147,11 @@ export class Query {
 
   /** Begins the randomness anew; every batch does, so that its draws do not depend on the batches before. */
   restart(): void {
+    if ('restart' in this.#target) this.#target.restart?.();
+    this.#rewind();
+  }
+
+  #rewind(): void {
     this.#draw.step.write([0]);
   }
 
@@ -163,7 +170,7 @@ export class Query {
     const images = this.#slots.images.length;
     this.passes.forward += images * draws;
     if (withGradient) this.passes.backward += images * draws;
-    if (randomness === 'fixed') this.restart();
+    if (randomness === 'fixed') this.#rewind();
     if (draws > 1) (await this.#program('clear', () => this.#clear())).run();
     for (let d = 0; d < draws; d++) {
       if ('logits' in this.#target) await this.#replay(this.#target, withGradient);
