@@ -189,6 +189,8 @@ def stages(args, eps):
         lines = []
         attack.logger.log = lines.append
         attack.verbose = True
+        attack.attacks_to_run = args.attacks.split(',') if args.attacks else attack.attacks_to_run
+        attack.square.n_queries = args.queries
         attack.run_standard_evaluation(x, y, bs=args.count)
         found = [line.split(' (')[0].replace('robust accuracy after ', '') for line in lines
                  if line.startswith(('initial accuracy', 'robust accuracy after'))]
@@ -205,6 +207,8 @@ if __name__ == '__main__':
     parser.add_argument('--offset', type=int, default=0)
     parser.add_argument('--seeds', default='0,1,2')
     parser.add_argument('--version', choices=['standard', 'plus', 'rand'], default='standard')
+    parser.add_argument('--attacks', help='only these of the ensemble, such as square,fab-t')
+    parser.add_argument('--queries', type=int, default=5000, help='of the Square Attack')
     parser.add_argument('--threads', type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

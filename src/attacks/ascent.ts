@@ -12,6 +12,8 @@ import { kernel, linearGrid } from '../engine/kernel.ts';
 import type { Program } from '../engine/program.ts';
 import { advance } from '../engine/random.ts';
 import type { Tensor } from '../engine/tensor.ts';
+import { abs } from '../kernels/elementwise.ts';
+import { sum } from '../kernels/reduce.ts';
 import judgeSource from './ascent-judge.wgsl';
 import keepSource from './ascent-keep.wgsl';
 import l2Source from './ascent-move-l2.wgsl';
@@ -141,6 +143,7 @@ export class Ascent {
     copy(x, this.#old);
     for (let t = 0; t <= options.steps; t++) {
       await query.gradientPass();
+      if (t === 0) await this.#noteZeroGradients();
       this.#judge.run();
       if (t < options.steps) {
         this.#move.run();
@@ -168,6 +171,17 @@ export class Ascent {
       anyHit: column(2),
       stepSize: column(5),
     };
+  }
+
+  /** An image whose gradient is zero at the start does not move: the attack says nothing about it. */
+  async #noteZeroGradients(): Promise<void> {
+    const { job, images } = this.slots;
+    const sums = job.device.scope(() => sum(abs(this.query.gradient), [1, 2, 3]));
+    const lengths = await sums.floats();
+    sums.dispose();
+    images.forEach((i, b) => {
+      if (lengths[b] === 0) job.zeroGradients.add(i);
+    });
   }
 
   dispose(): void {

@@ -140,6 +140,8 @@ export class Job {
   readonly loss: number[];
   readonly trace: ImageTrace[];
   readonly notes: string[] = [];
+  /** Images that a gradient attack could not move from some start. */
+  readonly zeroGradients = new Set<number>();
 
   private constructor(
     name: string,
@@ -231,7 +233,12 @@ export class Job {
       loss: this.loss,
       trace: this.trace,
       passes: { ...passes },
-      notes: this.notes,
+      notes: [
+        ...this.notes,
+        ...(this.zeroGradients.size > 0
+          ? [`the gradient was zero at a start of ${this.zeroGradients.size} of ${this.count} images`]
+          : []),
+      ],
     };
   }
 }

@@ -8,6 +8,9 @@
  *   rand      apgd-ce, apgd-dlr, each with 20 draws a gradient: for randomised targets
  *   custom    any attacks, by name (with the constants of `plus`) or as objects
  *
+ * With `hooks.batch` every attack runs in batches of that size, and an image's result is the same to the bit whatever
+ * images come with it; without, batches shrink with the survivors (to a multiple of 8), which saves the padding.
+ *
  * Unlike the published code, each attack's own best attempt is returned for every image it ran on, and for a survivor
  * the attempt of smallest margin, not the clean image.
  */
@@ -176,7 +179,7 @@ export class AutoAttack implements Attack {
           images.map((i) => labels[i] as number),
           {
             imageIds: images.map((i) => job.ids[i] as number),
-            batch: job.batch,
+            batch: hooks.batch ?? Math.min(job.batch, 8 * Math.ceil(images.length / 8)),
             onStep: (done, total) => hooks.onStep?.(s + done / total, this.attacks.length),
           },
         );

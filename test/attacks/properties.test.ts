@@ -318,6 +318,9 @@ test('autoattack warns of randomised targets and of probabilities', async () => 
     await notesOf({ ...t.net, logits: (u) => softmax(t.net.logits(u)) }),
     /outputs are probabilities/,
   );
+  // A saturated head: steps of 1e6 in the logits leave a cross-entropy without slope.
+  const saturated = { ...t.net, logits: (u: Tensor) => affine(t.net.logits(u), 1e6) };
+  assert.match(await notesOf(saturated), /apgd-ce: the gradient was zero at a start of 6 of 6 images/);
   t.dispose();
 });
 
