@@ -1,5 +1,15 @@
 /** The public API. */
-export { checkPgdOptions, type PgdHooks, type PgdOptions, pgd } from './attacks/pgd.ts';
+export { Apgd, type ApgdOptions } from './attacks/apgd.ts';
+export type { Attack, AttackHooks, AttackResult, ImageTrace, Norm } from './attacks/attack.ts';
+export { AutoAttack, type AutoAttackOptions, type AutoAttackResult } from './attacks/autoattack.ts';
+export { Disruption, type DisruptionOptions, publishedTau } from './attacks/disruption.ts';
+export { Fab, type FabOptions } from './attacks/fab.ts';
+export { Fgsm, type FgsmOptions } from './attacks/fgsm.ts';
+export { checkPgdOptions, Pgd, type PgdHooks, type PgdOptions, pgd } from './attacks/pgd.ts';
+export { Square, type SquareOptions } from './attacks/square.ts';
+export { karrasGrid, publishedAttackSigma, surrogate } from './attacks/surrogate.ts';
+export type { Draw, Eot, GraphTarget, Process, ProcessTarget, Target } from './attacks/target.ts';
+export { ThroughCmap, type ThroughCmapOptions, type UnrollOptions } from './attacks/through-cmap.ts';
 export { type CmapOptions, checkCmapOptions, paperCifar10, paperImageNet100 } from './cmap/options.ts';
 export { type Purified, type PurifyHooks, purify, type TraceEntry } from './cmap/purify.ts';
 export {
