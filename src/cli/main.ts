@@ -37,7 +37,7 @@ for (const command of [
   dataCommand(),
 ])
   program.addCommand(command);
-for (const command of program.commands) {
+for (const command of program.commands.flatMap((c) => [c, ...c.commands])) {
   command.exitOverride().configureOutput({ outputError });
 }
 
