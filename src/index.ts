@@ -44,6 +44,7 @@ export { readPng, writePng } from './formats/png.ts';
 export { openSafetensors, writeSafetensors } from './formats/safetensors.node.ts';
 export { parseSafetensors, type Safetensors } from './formats/safetensors.ts';
 export * as kernels from './kernels/index.ts';
+export { problemsOf, type Tuned, tune } from './kernels/tune.ts';
 export {
   type LoadedClassifier,
   type LoadedModel,
@@ -77,3 +78,4 @@ export { ScoreNetwork } from './nets/score.ts';
 export type { UNet } from './nets/unet.ts';
 export { dmWideResNet, wideResNet } from './nets/wide-resnet.ts';
 export { formatProportion, mcnemar, wilson } from './report/statistics.ts';
+export { loadTuning, saveTuning, tuningPath } from './tuning.ts';

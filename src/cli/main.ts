@@ -11,6 +11,7 @@ import { demoCommand } from './demo.ts';
 import { doctorCommand } from './doctor.ts';
 import { forwardCommand } from './forward.ts';
 import { purifyCommand } from './purify.ts';
+import { tuneCommand } from './tune.ts';
 import { weightsCommand } from './weights.ts';
 
 /** The parser's complaint, on one line. */
@@ -35,6 +36,7 @@ for (const command of [
   forwardCommand(),
   weightsCommand(),
   dataCommand(),
+  tuneCommand(),
 ])
   program.addCommand(command);
 for (const command of program.commands.flatMap((c) => [c, ...c.commands])) {
