@@ -1,5 +1,15 @@
 /** The public API. */
-export { checkPgdOptions, type PgdHooks, type PgdOptions, pgd } from './attacks/pgd.ts';
+export { Apgd, type ApgdOptions } from './attacks/apgd.ts';
+export type { Attack, AttackHooks, AttackResult, ImageTrace, Norm } from './attacks/attack.ts';
+export { AutoAttack, type AutoAttackOptions, type AutoAttackResult } from './attacks/autoattack.ts';
+export { Disruption, type DisruptionOptions, publishedTau } from './attacks/disruption.ts';
+export { Fab, type FabOptions } from './attacks/fab.ts';
+export { Fgsm, type FgsmOptions } from './attacks/fgsm.ts';
+export { checkPgdOptions, Pgd, type PgdHooks, type PgdOptions, pgd } from './attacks/pgd.ts';
+export { Square, type SquareOptions } from './attacks/square.ts';
+export { karrasGrid, publishedAttackSigma, surrogate } from './attacks/surrogate.ts';
+export type { Draw, Eot, GraphTarget, Process, ProcessTarget, Target } from './attacks/target.ts';
+export { ThroughCmap, type ThroughCmapOptions, type UnrollOptions } from './attacks/through-cmap.ts';
 export { type CmapOptions, checkCmapOptions, paperCifar10, paperImageNet100 } from './cmap/options.ts';
 export { type Purified, type PurifyHooks, purify, type TraceEntry } from './cmap/purify.ts';
 export {
@@ -10,7 +20,11 @@ export {
   countVotes,
   type Vote,
 } from './cmap/vote.ts';
+export { cifar10Classes, loadCifar10 } from './data/cifar10.ts';
 export { fashionMnistClasses, type LabelledImages, loadFashionMnist } from './data/fashion-mnist.ts';
+export { ImageFolder } from './data/image-folder.ts';
+export { paperSubset } from './data/subset.ts';
+export { centerCrop, evaluationTransform, resizeBilinear } from './data/transforms.ts';
 export { type AdapterRecord, listAdapters, type OpenOptions } from './engine/adapter.ts';
 export { differentiable, noGrad, recompute, valueAndGrad, vjp } from './engine/autograd.ts';
 export type { Capabilities } from './engine/capabilities.ts';
@@ -22,11 +36,15 @@ export type { Program, ProgramCost } from './engine/program.ts';
 export * from './engine/random.ts';
 export type { DType, Shape, Tensor } from './engine/tensor.ts';
 export { countRight, type EvaluationInput, evaluate, type ImageRecord } from './eval/evaluate.ts';
+export { type Checkpoint, type CheckpointFormat, openCheckpoint } from './formats/checkpoint.ts';
 export { type Image, imageFromFloats, imageToFloats } from './formats/image.ts';
+export { readJpeg } from './formats/jpeg.ts';
+export { readNpy, writeNpy } from './formats/npy.ts';
 export { readPng, writePng } from './formats/png.ts';
 export { openSafetensors, writeSafetensors } from './formats/safetensors.node.ts';
 export { parseSafetensors, type Safetensors } from './formats/safetensors.ts';
 export * as kernels from './kernels/index.ts';
+export { problemsOf, type Tuned, tune } from './kernels/tune.ts';
 export {
   type LoadedClassifier,
   type LoadedModel,
@@ -60,3 +78,4 @@ export { ScoreNetwork } from './nets/score.ts';
 export type { UNet } from './nets/unet.ts';
 export { dmWideResNet, wideResNet } from './nets/wide-resnet.ts';
 export { formatProportion, mcnemar, wilson } from './report/statistics.ts';
+export { loadTuning, saveTuning, tuningPath } from './tuning.ts';

@@ -1,29 +1,54 @@
 /**
- * Projected gradient descent in the L∞ ball (Madry et al. 2018): from a random start, repeated steps along the
- * sign of the cross-entropy's gradient, each projected onto the ball and onto [0, 1]. One step is one replayed
- * Program.
+ * Projected gradient descent (Madry et al. 2018, "Towards deep learning models resistant to adversarial attacks",
+ * Sec. 2.1): x_{t+1} = P(x_t + α·u_t) with u = sign(∇L) for L∞ and ∇L/‖∇L‖₂ for L2, P the projection onto the ball
+ * around the image and onto [0, 1], from a random point of the ball; restarts keep the best of each image.
+ *
+ * Published defaults (L∞, CIFAR-10): eps 8/255, α 2/255, 20 steps in the paper's tables, cross-entropy.
  */
 
 import type { Classifier } from '../cmap/vote.ts';
-import { vjp } from '../engine/autograd.ts';
-import { check, InputError } from '../engine/errors.ts';
-import { kernel, linearGrid } from '../engine/kernel.ts';
-import { purposes, randomUniform } from '../engine/random.ts';
+import { InputError } from '../engine/errors.ts';
+import { purposes, randomNormal, randomUniform } from '../engine/random.ts';
 import type { Tensor } from '../engine/tensor.ts';
-import { add } from '../kernels/broadcast.ts';
-import { crossEntropy } from '../kernels/cross-entropy.ts';
-import { affine, clamp } from '../kernels/elementwise.ts';
+import { add, div, mul } from '../kernels/broadcast.ts';
+import { affine, clamp, exp, log, sqrt, square } from '../kernels/elementwise.ts';
 import { sum } from '../kernels/reduce.ts';
-import stepSource from './pgd-step.wgsl';
+import { Ascent, type AscentEnd, copy, keepBest } from './ascent.ts';
+import {
+  type Attack,
+  type AttackHooks,
+  type AttackResult,
+  checkBall,
+  checkCount,
+  checkSeed,
+  Job,
+  l2Safety,
+  type Norm,
+  Slots,
+  streams,
+} from './attack.ts';
+import { attackLoss, type LossName } from './losses.ts';
+import { checkEot, type Eot, Query, type Target } from './target.ts';
 
 export interface PgdOptions {
-  /** Radius of the L∞ ball, in [0, 1] pixel units: 8/255, not 8. */
+  /** Radius of the ball, in [0, 1] pixel units: 8/255, not 8. */
   readonly eps: number;
   readonly steps: number;
   readonly stepSize: number;
   /** Start uniformly in the ball instead of at the image. */
   readonly randomStart: boolean;
   readonly seed: number;
+  /** Default L∞. */
+  readonly norm?: Norm;
+  /** Default cross-entropy. */
+  readonly loss?: LossName;
+  /** Towards `hooks.targets` instead of away from the true classes. */
+  readonly targeted?: boolean;
+  /** Runs from different random points; default 1. */
+  readonly restarts?: number;
+  /** Return the last iterate, as published, or the best on the way. Default last. */
+  readonly keep?: 'last' | 'best';
+  readonly eot?: Eot;
 }
 
 export interface PgdHooks {
@@ -32,21 +57,130 @@ export interface PgdHooks {
   readonly imageIds?: readonly number[];
 }
 
+/** L∞, CIFAR-10, of the paper. */
+export const publishedPgd: PgdOptions = {
+  eps: 8 / 255,
+  steps: 20,
+  stepSize: 2 / 255,
+  randomStart: true,
+  seed: 0,
+};
+
 /** @throws InputError naming the field, its value and its range */
 export function checkPgdOptions(o: PgdOptions): void {
-  if (!(o.eps >= 0 && o.eps <= 1)) {
-    throw new InputError(
-      `eps must be in [0, 1] pixel units, got ${o.eps}${o.eps > 1 ? `; did you mean ${o.eps}/255?` : ''}`,
-    );
-  }
-  if (!Number.isInteger(o.steps) || o.steps < 1)
-    throw new InputError(`steps must be a positive integer, got ${o.steps}`);
-  if (!(o.stepSize > 0 && o.stepSize <= 1))
+  const { norm = 'Linf', restarts = 1 } = o;
+  checkBall(norm, o.eps);
+  checkCount('steps', o.steps);
+  if (!(o.stepSize > 0 && Number.isFinite(o.stepSize) && (norm !== 'Linf' || o.stepSize <= 1)))
     throw new InputError(`the step size must be in (0, 1], got ${o.stepSize}`);
+  checkCount('restarts', restarts);
+  if (restarts > 1 && !o.randomStart)
+    throw new InputError(`${restarts} restarts without a random start are all the same; set randomStart`);
+  checkSeed(o.seed);
+  if (o.eot) checkEot(o.eot);
+}
+
+export class Pgd implements Attack {
+  readonly norm: Norm;
+  readonly eps: number;
+
+  constructor(
+    readonly options: PgdOptions,
+    readonly name = 'pgd',
+  ) {
+    checkPgdOptions(options);
+    this.norm = options.norm ?? 'Linf';
+    this.eps = options.eps;
+  }
+
+  async run(
+    target: Target,
+    x: Tensor,
+    labels: readonly number[],
+    hooks: AttackHooks = {},
+  ): Promise<AttackResult> {
+    const { name, norm, eps, options } = this;
+    const { targeted = false, restarts = 1, steps, stepSize, seed, eot } = options;
+    if (targeted && !hooks.targets)
+      throw new InputError(`${name}: a targeted attack needs hooks.targets, a class an image`);
+    const loss = attackLoss(options.loss ?? 'ce', targeted, target.classes);
+    const job = await Job.open(name, target, x, labels, this, hooks);
+    const slots = new Slots(job);
+    const query = new Query(target, slots, { loss, goal: targeted ? 'targeted' : 'untargeted', eot, seed });
+    const checkpoints = new Array<number>(steps + 1).fill(0);
+    const ascent = new Ascent(slots, query, { norm, eps, steps, stepSize, a: 1, checkpoints, rho: 0 });
+    try {
+      const batches = job.batches(job.ids.map((_, i) => i));
+      let done = 0;
+      for (let restart = 0; restart < restarts; restart++) {
+        for (const images of batches) {
+          slots.load(images);
+          query.restart();
+          if (options.randomStart && !hooks.start) randomPoint(slots, norm, eps, seed, restart);
+          const end = await ascent.run((t) => hooks.onStep?.(done + t, steps * restarts * batches.length));
+          done += steps;
+          if (options.keep === 'best') keepBest(job, images, end);
+          else keepLast(job, images, end, steps);
+        }
+      }
+      return job.result(query.passes);
+    } finally {
+      for (const part of [ascent, query, slots]) part.dispose();
+    }
+  }
+}
+
+/** The last iterate of a run, unless an earlier run's is better: fooled first, then the higher loss. */
+function keepLast(job: Job, images: readonly number[], end: AscentEnd, steps: number): void {
+  images.forEach((i, b) => {
+    const trace = job.trace[i] as { loss: number[]; hit: number[] };
+    const loss = trace.loss.at(-1) as number;
+    const hit = (trace.hit.at(-1) as number) > 0;
+    const first = trace.loss.length === steps + 1;
+    const better = hit === job.success[i] ? loss > (job.loss[i] as number) : hit;
+    if (!first && !better) return;
+    job.keep(i, end.last, b, loss);
+    job.success[i] = hit;
+  });
+}
+
+/** x = a uniformly random point of the ball around the clean images, cut to [0, 1]. */
+function randomPoint(slots: Slots, norm: Norm, eps: number, seed: number, restart: number): void {
+  const { job, clean, ids: rows, x, batch } = slots;
+  const { device, size } = job;
+  device.scope(() => {
+    if (norm === 'Linf') {
+      const uniform = randomUniform(device, x.shape, {
+        seed,
+        purpose: purposes.attackStart,
+        step: restart,
+        rows,
+      });
+      copy(add(clean, affine(uniform, 2 * eps, -eps)), x);
+      return;
+    }
+    // A random direction, at a radius of density r^(d−1): eps·u^(1/d).
+    const direction = randomNormal(device, x.shape, {
+      seed,
+      purpose: purposes.attackStart,
+      step: restart,
+      rows,
+    });
+    const norms = sqrt(sum(square(direction), [1, 2, 3], { keepDims: true }));
+    const uniform = randomUniform(device, [batch, 1, 1, 1], {
+      seed,
+      purpose: streams.pgdRadius,
+      step: restart,
+      rows,
+    });
+    const radius = affine(exp(affine(log(affine(uniform, 1, 2 ** -25)), 1 / size)), eps * l2Safety);
+    copy(clamp(add(clean, mul(direction, div(radius, norms))), 0, 1), x);
+  });
+  if (norm === 'Linf') slots.clampToBall();
 }
 
 /**
- * Adversarial examples against `classifier`, untargeted, white-box.
+ * Adversarial examples against `classifier`, untargeted, white-box: `Pgd.run` of one batch.
  * @param x [N, H, W, C] in [0, 1]
  * @param labels true classes
  * @returns [N, H, W, C] in [0, 1], within eps of x
@@ -58,47 +192,6 @@ export async function pgd(
   options: PgdOptions,
   hooks: PgdHooks = {},
 ): Promise<Tensor> {
-  checkPgdOptions(options);
-  const { device } = x;
-  const { eps, stepSize, steps, seed } = options;
-  const n = x.shape[0] as number;
-  check(labels.length === n, () => `pgd: ${labels.length} labels for ${n} images`);
-  for (const label of labels) {
-    check(
-      Number.isInteger(label) && label >= 0 && label < classifier.classes,
-      () => `pgd: label ${label} is outside 0..${classifier.classes - 1}`,
-    );
-  }
-  const target = device.keep(device.tensor(labels, [n], 'u32'));
-  const adversarial = device.keep(
-    device.scope(() => {
-      if (!options.randomStart) return affine(x, 1);
-      const rows = hooks.imageIds ? device.tensor(hooks.imageIds, [n], 'u32') : undefined;
-      const uniform = randomUniform(device, x.shape, { seed, purpose: purposes.attackStart, step: 0, rows });
-      return clamp(add(x, affine(uniform, 2 * eps, -eps)), 0, 1);
-    }),
-  );
-  const program = device.record('pgd step', () => {
-    const { pullback } = vjp((u) => sum(crossEntropy(classifier.logits(u), target)), [adversarial]);
-    const [gradient] = pullback() as [Tensor];
-    device.run(
-      kernel('pgd-step', stepSource),
-      { x: adversarial, clean: x, gradient },
-      { count: x.size, step: stepSize, eps },
-      linearGrid(x.size),
-    );
-    return [];
-  });
-  try {
-    await program.prepare();
-    for (let i = 0; i < steps; i++) {
-      program.run();
-      await device.sync();
-      hooks.onStep?.(i + 1, steps);
-    }
-    return adversarial;
-  } finally {
-    program.dispose();
-    target.dispose();
-  }
+  const result = await new Pgd(options).run(classifier, x, labels, { ...hooks, batch: x.shape[0] });
+  return result.adversarial;
 }

@@ -6,10 +6,12 @@
 import { Command, CommanderError } from 'commander';
 import { CmapError } from '../engine/errors.ts';
 import { classifyCommand } from './classify.ts';
+import { dataCommand } from './data.ts';
 import { demoCommand } from './demo.ts';
 import { doctorCommand } from './doctor.ts';
 import { forwardCommand } from './forward.ts';
 import { purifyCommand } from './purify.ts';
+import { tuneCommand } from './tune.ts';
 import { weightsCommand } from './weights.ts';
 
 /** The parser's complaint, on one line. */
@@ -33,9 +35,11 @@ for (const command of [
   classifyCommand(),
   forwardCommand(),
   weightsCommand(),
+  dataCommand(),
+  tuneCommand(),
 ])
   program.addCommand(command);
-for (const command of program.commands) {
+for (const command of program.commands.flatMap((c) => [c, ...c.commands])) {
   command.exitOverride().configureOutput({ outputError });
 }
 

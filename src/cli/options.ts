@@ -2,6 +2,7 @@
 import { type Command, InvalidArgumentError } from 'commander';
 import { type CmapOptions, checkCmapOptions, paperCifar10 } from '../cmap/options.ts';
 import { Device } from '../engine/device.ts';
+import { loadTuning } from '../tuning.ts';
 
 /** "8/255" or "0.03" -> a number. */
 export function parseNumber(text: string): number {
@@ -70,7 +71,11 @@ export function addCmapOptions(command: Command, defaults?: CmapOptions): Comman
 /** Opens the device and says which. */
 export async function openDevice(options: CommonOptions): Promise<Device> {
   const device = await Device.open({ adapter: options.adapter });
-  if (!options.quiet) process.stderr.write(`adapter: ${device.adapter.name} (${device.adapter.reason})\n`);
+  const tuned = loadTuning(device);
+  if (!options.quiet) {
+    process.stderr.write(`adapter: ${device.adapter.name} (${device.adapter.reason})\n`);
+    if (tuned) process.stderr.write(`adapter: ${tuned.choices} tuned kernel choices from ${tuned.path}\n`);
+  }
   return device;
 }
 

@@ -1,10 +1,6 @@
 /**
  * CMAP (Algorithm 1): for each image x, K latents z_1..z_K of a consistency model are moved by Adam so that the
- * generated images restore x while the latents stay Gaussian.
- *
- *   Eq. 9    L = L_a + λ L_d
- *   Eq. 10   L_a = (1/K) Σ_k [ MAE(G(z_k), 2x−1) − α SSIM((G(z_k)+1)/2, x) ]
- *   Eq. 12   L_d = mean over pixels of (mean_k z − 0)² + (std_k z − σ_max)², std unbiased
+ * generated images restore x while the latents stay Gaussian; the objective is in objective.ts.
  *
  * Losses are reported as means. Adam is fed the gradient of their sum over the K·H·W·C elements, as the released
  * code does; with the means its epsilon would be felt.
@@ -18,14 +14,13 @@ import { check } from '../engine/errors.ts';
 import { purposes, randomNormal } from '../engine/random.ts';
 import type { Tensor } from '../engine/tensor.ts';
 import { Adam } from '../kernels/adam.ts';
-import { add, sub } from '../kernels/broadcast.ts';
 import { affine } from '../kernels/elementwise.ts';
-import { latentConstraint, latentStatistics } from '../kernels/latent-constraint.ts';
-import { mae } from '../kernels/mae.ts';
-import { mean, sum } from '../kernels/reduce.ts';
+import { latentStatistics } from '../kernels/latent-constraint.ts';
+import { sum } from '../kernels/reduce.ts';
 import { concat, reshape } from '../kernels/shape.ts';
-import { ssim, ssimTarget } from '../kernels/ssim.ts';
+import { ssimTarget } from '../kernels/ssim.ts';
 import type { ConsistencyModel } from '../nets/consistency.ts';
+import { generate, objective } from './objective.ts';
 import { type CmapOptions, checkCmapOptions } from './options.ts';
 import { Trace } from './trace.ts';
 
@@ -148,13 +143,15 @@ export class PurifyLoop {
       const parts: Tensor[] = [];
       const { output, pullback } = vjp(
         (z) => {
-          const g = model.generate(reshape(z, [b * k, height, width, channels]));
+          const g = generate(model, z);
           images = affine(g, 0.5, 0.5);
-          const maes = mean(reshape(mae(g, target), [b, k]), [1]);
-          const ssims = mean(reshape(ssim(images, similarity), [b, k]), [1]);
-          const constraint = latentConstraint(z, { mean: 0, std: sigma });
-          const total = add(sub(maes, affine(ssims, alpha)), affine(constraint, lambda));
-          parts.push(total, maes, ssims, constraint);
+          const { total, mae, ssim, constraint } = objective(
+            z,
+            g,
+            { target, similarity },
+            { alpha, lambda, sigma },
+          );
+          parts.push(total, mae, ssim, constraint);
           return sum(total);
         },
         [this.latents],

@@ -18,6 +18,7 @@ import { BufferPool } from './pool.ts';
 import { Profiler } from './profile.ts';
 import { costOf, Program, type ProgramCost, Recorder } from './program.ts';
 import { bytesPer, type DType, type HostData, type Shape, Storage, sizeOf, Tensor } from './tensor.ts';
+import { Tuning } from './tuning.ts';
 
 const STORAGE = 0x80 | 0x4 | 0x8; // STORAGE | COPY_SRC | COPY_DST
 const STAGING = 0x1 | 0x8; // MAP_READ | COPY_DST
@@ -48,6 +49,8 @@ export interface MemoryReport {
 export class Device {
   readonly capabilities: Capabilities;
   readonly pipelines: Pipelines;
+  /** Measured choices of kernels; empty until some are loaded. */
+  tuning = new Tuning();
   readonly #pool: BufferPool;
   readonly #staging: BufferPool;
   readonly #slots: GPUBuffer;

@@ -140,6 +140,11 @@ export class Program<T> {
     device.handle.queue.writeBuffer(this.#uniform, 0, params.buffer as ArrayBuffer);
   }
 
+  /** Which kernels run, on which grids: programs that agree do the same. */
+  get signature(): string {
+    return this.#steps.map(({ kernel, grid }) => `${kernel.name} ${grid}`).join('; ');
+  }
+
   /** Compiles the program's kernels. Optional: the first run does it too, without progress. */
   async prepare(onProgress?: (done: number, total: number) => void): Promise<this> {
     await this.device.pipelines.warm(

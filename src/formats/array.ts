@@ -23,5 +23,5 @@ export function elementCount(shape: readonly number[]): number {
 
 /** The same numbers as 32-bit floats; `data` itself where it has them. */
 export function toFloat32(data: HostData): Float32Array {
-  return data instanceof Float32Array ? data : Float32Array.from(data);
+  return data instanceof Float32Array ? data : new Float32Array(data);
 }

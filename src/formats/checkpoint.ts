@@ -1,3 +1,4 @@
+// biome-ignore-all lint/suspicious/noControlCharactersInRegex: signatures of file formats are bytes
 /** Checkpoints of any format that we read, recognised by their first bytes and offered in one shape. */
 import { InputError } from '../engine/errors.ts';
 import { type HostArray, toFloat32 } from './array.ts';

@@ -319,7 +319,7 @@ class Machine {
   private opcodeAt: number;
   private spent = 0;
   private readonly budget: number;
-  private readonly globals: ReadonlyMap<string, PickleGlobal>;
+  private readonly tables: readonly PickleGlobals[];
   private readonly memo = new Map<number, unknown>();
   private stack: unknown[] = [];
   /** Heights of the stack at its marks. */
@@ -337,8 +337,7 @@ class Machine {
     );
     this.opcodeAt = begin;
     this.budget = options.budget ?? defaultBudget;
-    const table = { ...plainGlobals, ...numpyGlobals, ...options.globals };
-    this.globals = new Map(Object.entries(table).map(([name, call]) => [name, new PickleGlobal(name, call)]));
+    this.tables = [options.globals ?? {}, numpyGlobals, plainGlobals];
     this.context = { error: (problem) => this.error(problem), charge: (bytes) => this.charge(bytes) };
   }
 
@@ -417,8 +416,8 @@ class Machine {
   private global(module: unknown, name: unknown): PickleGlobal {
     if (typeof module !== 'string' || typeof name !== 'string') throw this.error('a global has no name');
     const path = `${module === '__builtin__' ? 'builtins' : module}.${name}`;
-    const found = this.globals.get(path);
-    if (found) return found;
+    const table = this.tables.find((globals) => Object.hasOwn(globals, path));
+    if (table) return new PickleGlobal(path, table[path] ?? null);
     throw this.error(
       `it uses ${brief(path).slice(1, -1)}; only arrays, tensors and plain containers are allowed, and nothing was run${this.options.advice ?? ''}`,
     );

@@ -3,7 +3,7 @@
  * its numbers and a small file cannot unfold to gigabytes.
  */
 import { constants, inflateSync } from 'node:zlib';
-import { PNG } from 'pngjs';
+import { PNG, type PNGOptions } from 'pngjs';
 import { InputError } from '../engine/errors.ts';
 import { writeFileAtomic } from '../report/files.ts';
 import type { Image } from './image.ts';
@@ -25,6 +25,11 @@ export function readPng(path: string): DecodedPng {
   return decodePng(readInput(path, maxFile), path);
 }
 
+/** True for the first bytes of a PNG file. */
+export function isPng(file: Uint8Array): boolean {
+  return signature.every((byte, i) => byte === file[i]);
+}
+
 /**
  * Any PNG: gray files (with alpha or not) give 1 channel, all others 3; 16-bit samples are rounded to 8. What is
  * transparent is laid over white, as on a page.
@@ -32,19 +37,11 @@ export function readPng(path: string): DecodedPng {
  * @throws InputError saying in one line what is wrong, with the numbers
  */
 export function decodePng(file: Uint8Array, label: string): DecodedPng {
-  const fail = (problem: string): never => {
-    throw new InputError(`${label}: ${problem}`);
-  };
-  const bytes = Buffer.from(file.buffer, file.byteOffset, file.byteLength);
-  const { gray, ...size } = checkChunks(bytes, fail);
-  let rgba: Uint8Array;
-  try {
-    rgba = PNG.sync.read(bytes).data;
-  } catch (error) {
-    return fail(`damaged PNG: ${(error as Error).message.split('\n')[0]}`);
-  }
+  const fail = failing(label);
+  const { bytes, gray, width, height } = checkChunks(file, fail);
+  const rgba = decode(bytes, fail);
   const channels = gray ? 1 : 3;
-  const data = new Uint8Array(size.width * size.height * channels);
+  const data = new Uint8Array(width * height * channels);
   let transparent = false;
   for (let from = 0, to = 0; to < data.length; from += 4) {
     const alpha = rgba[from + 3] as number;
@@ -53,11 +50,47 @@ export function decodePng(file: Uint8Array, label: string): DecodedPng {
       data[to++] = Math.round(((rgba[from + c] as number) * alpha + 255 * (255 - alpha)) / 255);
     }
   }
-  return { ...size, channels, data, transparent };
+  return { width, height, channels, data, transparent };
+}
+
+/**
+ * The stored colours of a PNG, whatever its transparency says, as data sets are read: equal to PIL's
+ * `convert('RGB')` (gray files give 1 channel here). Of 16-bit samples the upper 8 bits are taken.
+ * @throws InputError also for 16-bit gray without alpha, which PIL clips to white
+ */
+export function decodeOpaquePng(file: Uint8Array, label: string): Image {
+  const fail = failing(label);
+  const { withoutKey, gray, depth, colour, width, height } = checkChunks(file, fail);
+  if (depth === 16 && colour === 0) fail('a PNG of 16-bit gray is not read as data; convert it to 8 bits');
+  const rgba = decode(withoutKey(), fail, { skipRescale: depth === 16 });
+  const shift = depth === 16 ? 8 : 0;
+  const channels = gray ? 1 : 3;
+  const data = new Uint8Array(width * height * channels);
+  for (let from = 0, to = 0; to < data.length; from += 4)
+    for (let c = 0; c < channels; c++) data[to++] = (rgba[from + c] as number) >> shift;
+  return { width, height, channels, data };
+}
+
+type Fail = (problem: string) => never;
+
+function failing(label: string): Fail {
+  return (problem) => {
+    throw new InputError(`${label}: ${problem}`);
+  };
+}
+
+/** RGBA of a file whose chunks have been checked. */
+function decode(bytes: Buffer, fail: Fail, options: PNGOptions = {}): ArrayLike<number> {
+  try {
+    return PNG.sync.read(bytes, options).data;
+  } catch (error) {
+    return fail(`damaged PNG: ${(error as Error).message.split('\n')[0]}`);
+  }
 }
 
 /** Walks over the chunks and unfolds the pixels, under the limit that the header sets, to count them. */
-function checkChunks(file: Buffer, fail: (problem: string) => never) {
+function checkChunks(bytes: Uint8Array, fail: Fail) {
+  const file = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const begin = file.subarray(0, signature.length);
   if (!signature.every((byte, i) => i >= begin.length || byte === begin[i]) || begin.length === 0) {
     const hint = begin[0] === 0xff && begin[1] === 0xd8 ? ' but a JPEG; convert it to PNG' : '';
@@ -90,6 +123,7 @@ function checkChunks(file: Buffer, fail: (problem: string) => never) {
     return fail(`damaged PNG: colour type ${colour} with ${depth} bits`);
 
   const pixels: Buffer[] = [];
+  const kept: Buffer[] = [file.subarray(0, 8)];
   let at = 8;
   for (let type = ''; type !== 'IEND'; ) {
     ask(at + 12, 'a chunk');
@@ -97,6 +131,8 @@ function checkChunks(file: Buffer, fail: (problem: string) => never) {
     type = file.toString('latin1', at + 4, at + 8);
     ask(at + 12 + length, /^[a-zA-Z]{4}$/.test(type) ? `chunk ${type}` : 'a chunk');
     if (type === 'IDAT') pixels.push(file.subarray(at + 8, at + 8 + length));
+    // With a palette this chunk holds alphas; else it names a colour, which pngjs would turn to black.
+    if (type !== 'tRNS' || colour === 3) kept.push(file.subarray(at, at + 12 + length));
     at += 12 + length;
   }
 
@@ -125,7 +161,8 @@ function checkChunks(file: Buffer, fail: (problem: string) => never) {
     fail(
       `truncated: ${width} x ${height} pixels need ${expected} bytes, the file has ${found}; get it again`,
     );
-  return { width, height, gray: colour === 0 || colour === 4 };
+  const gray = colour === 0 || colour === 4;
+  return { bytes: file, withoutKey: () => Buffer.concat(kept), width, height, depth, colour, gray };
 }
 
 /** The seven passes of an interlaced image: first column, first row, steps. */

@@ -264,7 +264,7 @@ export function encodeSafetensors(
     const bytes = encodeElements(type, data, `tensor ${quote(name)}`);
     return { name, shape, type, bytes: () => bytes };
   });
-  const pieces = [...streamSafetensors(parts, metadata)];
+  const pieces = streamSafetensors(parts, metadata).map((piece) => piece());
   const file = new Uint8Array(pieces.reduce((length, piece) => length + piece.length, 0));
   let at = 0;
   for (const piece of pieces) {
@@ -275,13 +275,13 @@ export function encodeSafetensors(
 }
 
 /**
- * The bytes of a file in pieces: the header, then a tensor at a time, in the order of `encodeSafetensors`.
- * @throws InputError when the bytes of a tensor are not as many as its shape needs
+ * The bytes of a file in pieces, each made when it is called for: the header, then a tensor at a time, in the order
+ * of `encodeSafetensors`. A piece fails with an InputError when its bytes are not as many as its shape needs.
  */
-export function* streamSafetensors(
+export function streamSafetensors(
   tensors: readonly TensorToStream[],
   metadata: Readonly<Record<string, string>> = {},
-): Generator<Uint8Array> {
+): (() => Uint8Array)[] {
   const parts = [...tensors];
   parts.sort((a, b) => elementBytes[b.type] - elementBytes[a.type] || (a.name < b.name ? -1 : 1));
 
@@ -307,12 +307,13 @@ export function* streamSafetensors(
   const front = new Uint8Array(dataBegin).fill(0x20, 8);
   new DataView(front.buffer).setBigUint64(0, BigInt(dataBegin - 8), true);
   front.set(header, 8);
-  yield front;
-  for (const part of parts) {
-    const bytes = part.bytes();
-    const needed = elementCount(part.shape) * elementBytes[part.type];
-    if (bytes.length !== needed)
-      throw new InputError(`tensor ${quote(part.name)}: ${bytes.length} bytes, its shape needs ${needed}`);
-    yield bytes;
-  }
+  return [() => front, ...parts.map((part) => () => checkedBytes(part))];
+}
+
+function checkedBytes(tensor: TensorToStream): Uint8Array {
+  const bytes = tensor.bytes();
+  const needed = elementCount(tensor.shape) * elementBytes[tensor.type];
+  if (bytes.length !== needed)
+    throw new InputError(`tensor ${quote(tensor.name)}: ${bytes.length} bytes, its shape needs ${needed}`);
+  return bytes;
 }

@@ -46,9 +46,9 @@ export function rowMajor(
 }
 
 const deepest = 100;
-const mostNodes = 1_000_000;
+const mostNodes = 200_000;
 /** Characters of all names together, as one container may be shared by many. */
-const mostCharacters = 2 ** 26;
+const mostCharacters = 2 ** 24;
 const longestText = 200;
 
 /**

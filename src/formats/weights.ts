@@ -104,18 +104,23 @@ export function verifyTensors(
 ): { tensors: number; elements: number } {
   let elements = 0;
   for (const name of source.names) {
-    const { shape, data } = source.array(name);
-    const at = data.findIndex((value) => !Number.isFinite(value));
-    if (at >= 0) {
-      const bad = tensorStatistics(data).notFinite;
-      throw new InputError(
-        `${source.label}: tensor ${quote(name)} [${shape.join(', ')}] holds ${data[at]} at position ${at}; ${bad} of its ${data.length} numbers are not finite`,
-      );
-    }
-    elements += data.length;
+    elements += checkFinite(source, name);
     onTensor();
   }
   return { tensors: source.names.length, elements };
+}
+
+/** A function of its own, so that no variable holds a tensor while the next is read. */
+function checkFinite(source: Checkpoint, name: string): number {
+  const { shape, data } = source.array(name);
+  for (let i = 0; i < data.length; i++) {
+    if (Number.isFinite(data[i])) continue;
+    const bad = tensorStatistics(data).notFinite;
+    throw new InputError(
+      `${source.label}: tensor ${quote(name)} [${shape.join(', ')}] holds ${data[i]} at position ${i}; ${bad} of its ${data.length} numbers are not finite`,
+    );
+  }
+  return data.length;
 }
 
 export interface TensorDifference {
@@ -153,20 +158,23 @@ export function compareTensors(
     );
   }
   const differences = wanted.map((name) => {
-    const { data: x } = a.array(chosen.get(name) as string);
-    const { data: y } = b.array(name);
-    let largest = 0;
-    let size = 0;
-    for (let i = 0; i < x.length; i++) {
-      const difference = Math.abs((x[i] as number) - (y[i] as number));
-      if (!(difference <= largest))
-        largest = Number.isFinite(difference) ? difference : Number.POSITIVE_INFINITY;
-      size = Math.max(size, Math.abs(y[i] as number));
-    }
+    const difference = largestDifference(a.array(chosen.get(name) as string).data, b.array(name).data);
     onTensor();
-    return { name, largest, relative: largest === 0 ? 0 : largest / size };
+    return { name, ...difference };
   });
   return differences.sort((p, q) => q.largest - p.largest);
+}
+
+function largestDifference(x: HostData, y: HostData): { largest: number; relative: number } {
+  let largest = 0;
+  let size = 0;
+  for (let i = 0; i < x.length; i++) {
+    const difference = Math.abs((x[i] as number) - (y[i] as number));
+    if (!(difference <= largest))
+      largest = Number.isFinite(difference) ? difference : Number.POSITIVE_INFINITY;
+    size = Math.max(size, Math.abs(y[i] as number));
+  }
+  return { largest, relative: largest === 0 ? 0 : largest / size };
 }
 
 /** The float types that a conversion may ask for. */
@@ -180,7 +188,8 @@ export interface ConvertOptions extends Selection {
 }
 
 /**
- * Writes a checkpoint as safetensors, one tensor in memory at a time, whole or not at all. Settings at the top level
+ * Writes a checkpoint as safetensors, one tensor in memory at a time (and its copy in the other type, where one is
+ * asked for), whole or not at all. Settings at the top level
  * of the checkpoint, such as a step, become metadata.
  * @returns how many tensors were written
  * @throws InputError for a selection that leaves nothing, or a number that float16 cannot hold

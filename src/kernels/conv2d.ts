@@ -8,11 +8,13 @@ import type { Capabilities } from '../engine/capabilities.ts';
 import { check } from '../engine/errors.ts';
 import { kernel, linearGrid } from '../engine/kernel.ts';
 import type { Tensor } from '../engine/tensor.ts';
+import type { Problem } from '../engine/tuning.ts';
 import directSource from './conv2d-direct.wgsl';
 import flipSource from './conv2d-flip.wgsl';
 import subgroupSource from './conv2d-subgroup.wgsl';
 import tiledSource from './conv2d-tiled.wgsl';
 import weightSource from './conv2d-weight.wgsl';
+import weightSubgroupSource from './conv2d-weight-subgroup.wgsl';
 import weightTiledSource from './conv2d-weight-tiled.wgsl';
 import {
   chooseMatmulKernel,
@@ -23,6 +25,7 @@ import {
   quadText,
   SUBGROUP_WORKGROUP,
   sumRows,
+  tunedVariant,
   vec,
 } from './matmul.ts';
 import tileSource from './matmul-tile.wgsl';
@@ -142,7 +145,21 @@ function convolve(
   const choice = chooseConv2dKernel(
     { pixels: pixels * dilation ** 2, taps: kh * kw, cin, cout, dilation },
     device.capabilities,
-    variant,
+    variant ??
+      tunedVariant(device, {
+        op: 'conv2d',
+        batch,
+        h,
+        wd,
+        cin,
+        kh,
+        kw,
+        cout,
+        oh,
+        ow,
+        ...geometry,
+        bias: BIAS,
+      }),
   );
   const constants = { KH: kh, KW: kw, CIN: cin, COUT: cout, STRIDE: stride, DILATION: dilation, BIAS };
   const params = { h, wd, oh, ow, top, left, pixels };
@@ -237,10 +254,25 @@ function kernelGradient(
     return { chunk, parts: Math.ceil(pixels / chunk) };
   };
   const sum = (partial: Tensor) => sumRows(partial).alias(shape);
-  const tiled = variant === 'tiled' || (variant === undefined && !device.capabilities.cpu && cout >= 8);
+  variant ??= tunedVariant(device, {
+    op: 'conv2d-weight',
+    batch,
+    h,
+    wd,
+    cin,
+    kh,
+    kw,
+    cout,
+    oh,
+    ow,
+    stride,
+    top,
+    left,
+  });
+  const tiled = variant?.startsWith('tiled') ?? (!device.capabilities.cpu && cout >= 8);
   if (tiled) {
     const rows = kh * kw * cin;
-    const tile = cout > 32 && rows > 32 ? 64 : 32;
+    const tile = Number(variant?.split('-')[1] ?? (cout > 32 && rows > 32 ? 64 : 32));
     const tiles = Math.ceil(rows / tile) * Math.ceil(cout / tile);
     const { chunk, parts } = chunked(256 / tiles);
     const partial = device.empty([parts, rows * cout]);
@@ -267,6 +299,33 @@ function kernelGradient(
     );
     return sum(partial);
   }
+  const choice = chooseMatmulKernel(
+    { batch: 1, m: kh * kw * cin, n: cout, k: pixels },
+    device.capabilities,
+    variant,
+  );
+  if (choice.variant === 'subgroup' && cin % 4 === 0) {
+    const { lanes, columns } = choice;
+    const lane = laneText(columns, (c) => `dy[row * params.cout + ${c}]`, 'params.cout', false);
+    const blocks = kh * kw * Math.ceil(cin / 8);
+    const perGroup = SUBGROUP_WORKGROUP / lanes;
+    const grid = [Math.ceil(blocks / perGroup), Math.ceil(cout / (lanes * columns))] as const;
+    const { chunk, parts } = chunked(64 / (grid[0] * grid[1]));
+    const partial = device.empty([parts, kh * kw * cin * cout]);
+    device.run(
+      kernel('conv2d-weight-subgroup', weightSubgroupSource + lane.text, {
+        SG: lanes,
+        J: columns,
+        WG: SUBGROUP_WORKGROUP,
+        T: lane.T,
+      }),
+      { x, dy, y: partial },
+      { h, wd, cin, oh, ow, cout, kw, stride, top, left, pixels, chunk, blocks },
+      [...grid, parts],
+      work,
+    );
+    return sum(partial);
+  }
   const v = cout % 4 === 0 ? 4 : 1;
   const rows = cin % 4 === 0 ? 4 : 1;
   const blocks = (kh * kw * cin * cout) / (v * rows);
@@ -280,4 +339,24 @@ function kernelGradient(
     work,
   );
   return sum(partial);
+}
+
+/** A `conv2d` or `conv2d-weight` problem on random numbers: runs it by a variant, or by the static choice. */
+export function conv2dProblem(
+  problem: Problem,
+  random: (shape: readonly number[]) => Tensor,
+): (variant?: Conv2dVariant) => Tensor {
+  const { batch, h, wd, cin, kh, kw, cout, oh, ow } = problem as Record<string, number> as {
+    [name in 'batch' | 'h' | 'wd' | 'cin' | 'kh' | 'kw' | 'cout' | 'oh' | 'ow']: number;
+  };
+  const { stride, dilation = 1, top, left } = problem as unknown as Geometry;
+  const geometry = { stride, dilation, top, left };
+  const x = random([batch, h, wd, cin]);
+  if (problem.op === 'conv2d-weight') {
+    const dy = random([batch, oh, ow, cout]);
+    return (variant) => kernelGradient(x, dy, [kh, kw, cin, cout], geometry, variant);
+  }
+  const w = random([kh, kw, cin, cout]);
+  const bias = problem.bias === true ? random([cout]) : null;
+  return (variant) => convolve(x, w, bias, geometry, [batch, oh, ow, cout], variant);
 }

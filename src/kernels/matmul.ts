@@ -4,16 +4,43 @@
  */
 import { differentiable } from '../engine/autograd.ts';
 import type { Capabilities } from '../engine/capabilities.ts';
+import type { Device } from '../engine/device.ts';
 import { check } from '../engine/errors.ts';
 import { kernel, linearGrid } from '../engine/kernel.ts';
 import type { Tensor } from '../engine/tensor.ts';
+import type { Problem } from '../engine/tuning.ts';
 import directSource from './matmul-direct.wgsl';
 import subgroupSource from './matmul-subgroup.wgsl';
 import sumSource from './matmul-sum.wgsl';
 import tileSource from './matmul-tile.wgsl';
 import tiledSource from './matmul-tiled.wgsl';
 
-export type MatmulVariant = 'direct' | 'subgroup' | 'tiled';
+/** A kernel, or a kernel in one size: `subgroup-3` has three columns a lane, `tiled-64` tiles of 64. */
+export type MatmulVariant =
+  | 'direct'
+  | 'subgroup'
+  | 'tiled'
+  | `subgroup-${1 | 2 | 3 | 4}`
+  | `tiled-${32 | 64}`;
+
+/** What a tuner may choose from, the safe kernel first. */
+export function matmulCandidates(
+  capabilities: Pick<Capabilities, 'cpu' | 'subgroups' | 'subgroupSize'>,
+): MatmulVariant[] {
+  const { cpu, subgroups, subgroupSize } = capabilities;
+  const lanes = subgroups && (subgroupSize === 4 || subgroupSize === 8);
+  return [
+    'direct',
+    ...(lanes ? (['subgroup-1', 'subgroup-2', 'subgroup-3', 'subgroup-4'] as const) : []),
+    ...(cpu ? [] : (['tiled-32', 'tiled-64'] as const)),
+  ];
+}
+
+/** The measured choice for a problem, where there is one that this device can run. */
+export function tunedVariant(device: Device, problem: Problem): MatmulVariant | undefined {
+  const name = device.tuning.choose(problem);
+  return name === undefined ? undefined : matmulCandidates(device.capabilities).find((c) => c === name);
+}
 
 /** How a product is computed; `why` is for people. */
 export type MatmulKernel =
@@ -52,8 +79,9 @@ export function chooseMatmulKernel(
   const { batch, m, n, k } = shape;
   const { cpu, subgroups, subgroupSize: lanes, maxGrid } = capabilities;
   const lanesFit = subgroups && (lanes === 4 || lanes === 8);
+  const [kind, size] = (forced ?? '').split('-') as [string, string?];
   check(
-    forced !== 'subgroup' || lanesFit,
+    kind !== 'subgroup' || lanesFit,
     () => `matmul: variant subgroup wants subgroups of exactly 4 or 8, the device has ${lanes}`,
   );
   const fits = (rows: number) => batch <= maxGrid && Math.ceil(m / rows) <= maxGrid;
@@ -62,13 +90,13 @@ export function chooseMatmulKernel(
     return {
       variant: 'subgroup',
       lanes,
-      columns: columnsPerLane(n, lanes),
+      columns: size === undefined ? columnsPerLane(n, lanes) : (Number(size) as 1 | 2 | 3 | 4),
       why: 'software driver: registers and broadcasts',
     };
   };
   const tiled = (): MatmulKernel | null => {
     const tiles = batch * Math.ceil(m / 64) * Math.ceil(n / 64);
-    const tile = tiles < FEW_TILES || n <= 32 ? 32 : 64;
+    const tile = size === undefined ? (tiles < FEW_TILES || n <= 32 ? 32 : 64) : (Number(size) as 32 | 64);
     if (!fits(tile)) return null;
     return {
       variant: 'tiled',
@@ -77,9 +105,9 @@ export function chooseMatmulKernel(
     };
   };
   const direct: MatmulKernel = { variant: 'direct', why: 'small, or nothing else fits' };
-  if (forced === 'direct') return direct;
-  if (forced === 'subgroup') return subgroup() ?? direct;
-  if (forced === 'tiled') return tiled() ?? direct;
+  if (kind === 'direct') return direct;
+  if (kind === 'subgroup') return subgroup() ?? direct;
+  if (kind === 'tiled') return tiled() ?? direct;
   if (cpu) return batch * m * n * k < SMALL ? direct : (subgroup() ?? direct);
   return n < 8 || m < 8 ? direct : (tiled() ?? direct);
 }
@@ -91,7 +119,7 @@ function columnsPerLane(n: number, lanes: number): 1 | 2 | 3 | 4 {
 }
 
 /** WGSL of a lane's accumulator and its columns, which are `lanes` apart; appended to the subgroup kernels. */
-export function laneText(columns: number, element: (c: string) => string, count: string) {
+export function laneText(columns: number, element: (c: string) => string, count: string, bias = true) {
   const T = columns === 1 ? 'f32' : `vec${columns}<f32>`;
   const at = (j: number) => (j === 0 ? 'c' : `c + ${j}u * SG`);
   // Columns past the last read the last, and are not stored.
@@ -101,7 +129,7 @@ export function laneText(columns: number, element: (c: string) => string, count:
     T,
     text: `
 fn columns(row: u32, c: u32) -> T { return T(${all((j) => element(safe(j))).join(', ')}); }
-fn biases(c: u32) -> T { return T(${all((j) => `bias[${safe(j)}]`).join(', ')}); }
+${bias ? `fn biases(c: u32) -> T { return T(${all((j) => `bias[${safe(j)}]`).join(', ')}); }` : ''}
 fn store(at: u32, c: u32, value: T) {
   ${all((j) => `if (${at(j)} < ${count}) { y[at + ${at(j)}] = value${columns > 1 ? `[${j}]` : ''}; }`).join('\n  ')}
 }`,
@@ -271,7 +299,13 @@ export function gemm({
     () => `matmul: batches ${a.shape[0]} and ${b.shape[0]} differ: ${show()}`,
   );
 
-  const choice = chooseMatmulKernel({ batch, m, n, k }, device.capabilities, variant);
+  const shared = a.rank === 2 && b.rank === 3 ? 'a' : a.rank === 3 && b.rank === 2 ? 'b' : '';
+  const problem = { op: 'matmul', batch, m, n, k, transposeA, transposeB, shared, bias: bias !== undefined };
+  const choice = chooseMatmulKernel(
+    { batch, m, n, k },
+    device.capabilities,
+    variant ?? tunedVariant(device, problem),
+  );
   const parts =
     choice.variant === 'tiled' && batch === 1 && transposeA && !transposeB && !bias ? splits(m, n, k) : 1;
   if (parts > 1) {
@@ -371,6 +405,32 @@ fn four(at: u32, k: u32) -> vec4<f32> { return ${wide ? 'a[(at + k) / 4u]' : `ve
     );
   }
   return y;
+}
+
+/** A `matmul` problem on random numbers: runs it by a variant, or by the static choice. */
+export function matmulProblem(
+  problem: Problem,
+  random: (shape: readonly number[]) => Tensor,
+): (variant?: MatmulVariant) => Tensor {
+  const { batch, m, n, k, transposeA, transposeB, shared, bias } = problem as unknown as {
+    batch: number;
+    m: number;
+    n: number;
+    k: number;
+    transposeA: boolean;
+    transposeB: boolean;
+    shared: string;
+    bias: boolean;
+  };
+  const operand = (rows: number, columns: number, turned: boolean, alone: boolean) => {
+    const matrix = turned ? [columns, rows] : [rows, columns];
+    return random(batch === 1 || alone ? matrix : [batch, ...matrix]);
+  };
+  const a = operand(m, k, transposeA, shared === 'a');
+  const b = operand(k, n, transposeB, shared === 'b');
+  const row = bias ? random([n]) : null;
+  return (variant) =>
+    gemm({ a, b, transposeA, transposeB, ...(row ? { bias: row } : {}), ...(variant ? { variant } : {}) });
 }
 
 /** Chunks of k for a GPU: enough 32x32 tiles to fill it, at least 64 deep each; a divisor of k, so 1 if k has none. */

@@ -25,7 +25,8 @@ const reasons: Record<string, string> = {
   ENAMETOOLONG: 'its name is too long',
 };
 
-function cannotWrite(path: string, error: unknown): InputError {
+/** An operating system's refusal in words. */
+export function cannotWrite(path: string, error: unknown): InputError {
   const { code = '', message } = error as NodeJS.ErrnoException;
   return new InputError(
     `${path}: cannot write it: ${reasons[code] ?? (code || message)}; choose another place`,
@@ -41,14 +42,17 @@ export function ensureDirectory(path: string): void {
   }
 }
 
+/** Makes a part of a file when it is its turn; an InputError of its own passes through. */
+export type Piece = () => Uint8Array;
+
 let counter = 0;
 
 /**
- * Writes text, bytes, or pieces of bytes as they come, to a temporary file beside the target, then renames it: a reader sees the old file or the
+ * Writes text, bytes, or pieces of bytes made one after another, to a temporary file beside the target, then renames it: a reader sees the old file or the
  * new one, never a part. Folders are made. A link is followed; a device or pipe is written to directly.
  * @throws InputError
  */
-export function writeFileAtomic(path: string, content: string | Uint8Array | Iterable<Uint8Array>): void {
+export function writeFileAtomic(path: string, content: string | Uint8Array | readonly Piece[]): void {
   let temporary: string | undefined;
   try {
     const status = statSync(path, { throwIfNoEntry: false });
@@ -71,16 +75,17 @@ export function writeFileAtomic(path: string, content: string | Uint8Array | Ite
 }
 
 /** Writes and closes. */
-function writeAll(
-  descriptor: number,
-  content: string | Uint8Array | Iterable<Uint8Array>,
-  sync = false,
-): void {
+function writeAll(descriptor: number, content: string | Uint8Array | readonly Piece[], sync = false): void {
   try {
-    const whole = typeof content === 'string' || content instanceof Uint8Array;
-    for (const piece of whole ? [content] : content) writeFileSync(descriptor, piece);
+    if (typeof content === 'string' || content instanceof Uint8Array) writeFileSync(descriptor, content);
+    else for (const piece of content) writePiece(descriptor, piece);
     if (sync) fsyncSync(descriptor);
   } finally {
     closeSync(descriptor);
   }
+}
+
+/** A function of its own, so that no variable holds a piece while the next is made. */
+function writePiece(descriptor: number, piece: Piece): void {
+  writeFileSync(descriptor, piece());
 }

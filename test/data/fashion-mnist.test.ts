@@ -1,46 +1,91 @@
-import { writeFileSync } from 'node:fs';
+import { mkdirSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { className, fashionMnistClasses, loadFashionMnist } from '../../src/data/fashion-mnist.ts';
+import {
+  className,
+  type FashionMnistFiles,
+  fashionMnistClasses,
+  loadFashionMnist,
+} from '../../src/data/fashion-mnist.ts';
 import { packageRoot } from '../../src/formats/package-root.ts';
 import { refuses, temporaryFolder } from '../formats/fuzz.ts';
+import { root } from '../support.ts';
+import { md5 } from '../support-data.ts';
 
-/** Files of the same format: three images, of which every pixel is the image's number. */
-function standIn(labels = [9, 2, 1], size = 28): string {
+/** Files of the same format: three images, of which every pixel is the image's number; and their sums. */
+function standIn(labels = [9, 2, 1], size = 28): { folder: string; files: FashionMnistFiles } {
   const folder = temporaryFolder();
   const images = new Uint8Array(3 * size * 28).map((_, i) => Math.floor(i / (size * 28)));
-  const write = (name: string, ...bytes: number[]) =>
-    writeFileSync(join(folder, name), gzipSync(Uint8Array.from(bytes)));
-  write('t10k-images-first1000.idx3-ubyte.gz', 0, 0, 8, 3, 0, 0, 0, 3, 0, 0, 0, size, 0, 0, 0, 28, ...images);
-  write('t10k-labels-first1000.idx1-ubyte.gz', 0, 0, 8, 1, 0, 0, 0, labels.length, ...labels);
-  return folder;
+  const write = (name: string, ...bytes: number[]) => {
+    const file = gzipSync(Uint8Array.from(bytes));
+    writeFileSync(join(folder, name), file);
+    return { name, size: file.length, md5: md5(file), url: 'http://localhost:1/nowhere' };
+  };
+  const pair = (name: string) =>
+    [
+      write(`${name}-images-idx3-ubyte.gz`, 0, 0, 8, 3, 0, 0, 0, 3, 0, 0, 0, size, 0, 0, 0, 28, ...images),
+      write(`${name}-labels-idx1-ubyte.gz`, 0, 0, 8, 1, 0, 0, 0, labels.length, ...labels),
+    ] as const;
+  return { folder, files: { train: pair('train'), test: pair('t10k') } };
 }
 
 test('images and labels', () => {
-  const { images, labels, shape } = loadFashionMnist({ folder: standIn(), offset: 1, count: 2 });
-  assert.equal(
-    [shape, labels],
-    [
-      [2, 28, 28, 1],
-      [2, 1],
-    ],
-  );
+  const { folder, files } = standIn();
+  const { images, labels, shape } = loadFashionMnist({ folder, offset: 1, count: 2 }, files);
+  assert.equal(shape, [2, 28, 28, 1]);
+  assert.equal(labels, [2, 1]);
   assert.is(images.length, 2 * 784);
   assert.equal([images[0], images[784]], [Math.fround(1 / 255), Math.fround(2 / 255)]);
-  assert.equal(loadFashionMnist({ folder: standIn() }).labels, [9, 2, 1]);
+  const some = loadFashionMnist({ folder, split: 'train', indices: [2, 0] }, files);
+  assert.equal(some.labels, [1, 9]);
+  assert.equal([some.images[0], some.images[784]], [Math.fround(2 / 255), 0]);
+});
+
+test('files lie in the folder or where torchvision keeps them', () => {
+  const { folder, files } = standIn();
+  const root = temporaryFolder();
+  mkdirSync(join(root, 'FashionMNIST'));
+  renameSync(folder, join(root, 'FashionMNIST', 'raw'));
+  assert.equal(loadFashionMnist({ folder: root }, files).labels, [9, 2, 1]);
 });
 
 test('what is not there is refused', () => {
-  const folder = standIn();
-  refuses(() => loadFashionMnist({ folder, offset: 1, count: 3 }), '3 images from 1', 'holds 3');
-  refuses(() => loadFashionMnist({ folder, count: 0 }), '0 images');
-  refuses(() => loadFashionMnist({ folder, offset: -1 }), 'from -1');
-  refuses(() => loadFashionMnist({ folder: standIn([1, 2]) }), 'labels-first1000', '2 labels', '3 images');
-  refuses(() => loadFashionMnist({ folder: standIn([1, 10, 2]) }), 'label 10 of image 1');
-  refuses(() => loadFashionMnist({ folder: standIn([1, 2, 3], 27) }), '3 x 27 x 28');
-  refuses(() => loadFashionMnist({ folder: 'nowhere' }), 'nowhere', 'no such file');
+  const { folder, files } = standIn();
+  refuses(
+    () => loadFashionMnist({ folder, offset: 1, count: 3 }, files),
+    '3 images from 1',
+    'test split holds 3',
+  );
+  refuses(() => loadFashionMnist({ folder, count: 0 }, files), '0 images');
+  refuses(() => loadFashionMnist({ folder, offset: -1 }, files), 'from -1');
+  refuses(() => loadFashionMnist({ count: 1001 }), '1001 images', 'the package holds 1000');
+  const wrong = (...parts: Parameters<typeof standIn>) => {
+    const { folder, files } = standIn(...parts);
+    return () => loadFashionMnist({ folder }, files);
+  };
+  refuses(wrong([1, 2]), 't10k-labels', '2 labels', '3 images');
+  refuses(wrong([1, 10, 2]), 'label 10 of image 1');
+  refuses(wrong([1, 2, 3], 27), '3 x 27 x 28');
+  refuses(
+    () => loadFashionMnist({ folder }),
+    't10k-images-idx3-ubyte.gz',
+    '4422102',
+    'cmap data fashion-mnist',
+  );
+  refuses(
+    () => loadFashionMnist({ folder: 'nowhere' }),
+    'nowhere',
+    'no such folder',
+    'cmap data fashion-mnist',
+  );
+  refuses(
+    () => loadFashionMnist({ folder: root, split: 'train' }),
+    'train-images-idx3-ubyte.gz',
+    'is not there',
+  );
+  refuses(() => loadFashionMnist({ split: 'val' as 'test' }), "'val'");
 });
 
 test('the images of the package', () => {

@@ -4,11 +4,17 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import * as assert from 'uvu/assert';
 import { InputError } from '../../src/engine/errors.ts';
+import type { OpenedFile } from '../../src/formats/read.ts';
+
+const folders: string[] = [];
+process.once('exit', () => {
+  for (const folder of folders) rmSync(folder, { recursive: true, force: true });
+});
 
 /** A new empty folder, removed at the end of the process. */
 export function temporaryFolder(): string {
   const folder = mkdtempSync(join(tmpdir(), 'cmap-test-'));
-  process.once('exit', () => rmSync(folder, { recursive: true, force: true }));
+  folders.push(folder);
   return folder;
 }
 
@@ -39,15 +45,10 @@ export function numbers(seed: number): () => number {
 }
 
 /**
- * Reads `rounds` damaged copies of `good`: each must be read or refused, nothing else.
+ * Damaged copies of `good`, `rounds` of them.
  * @param reach bytes at the front that most of the damage hits
  */
-export function fuzz(
-  good: Uint8Array,
-  read: (file: Uint8Array) => unknown,
-  reach: number,
-  rounds = 400,
-): void {
+function* damaged(good: Uint8Array, reach: number, rounds: number): Generator<Uint8Array> {
   const random = numbers(good.length);
   const below = (n: number) => Math.floor(random() * n);
   for (let round = 0; round < rounds; round++) {
@@ -68,17 +69,74 @@ export function fuzz(
         );
       if (file.length === 0) break;
     }
+    yield file;
+  }
+}
+
+/** Lengths to which a file is cut: all of the first 64, then fewer. */
+function* cuts(length: number): Generator<number> {
+  for (let cut = 0; cut < length; cut += 1 + (cut >> 6)) yield cut;
+}
+
+/** Fails unless `error` is a refusal of one line that names the file "fuzz". */
+function checkRefusal(error: unknown, file: Uint8Array): void {
+  if (error instanceof InputError && error.message.startsWith('fuzz: ') && !error.message.includes('\n'))
+    return;
+  assert.unreachable(`${(error as Error)?.stack}\n${Buffer.from(file).toString('latin1')}`);
+}
+
+/**
+ * Reads `rounds` damaged copies of `good`: each must be read or refused, nothing else.
+ * @param reach bytes at the front that most of the damage hits
+ */
+export function fuzz(
+  good: Uint8Array,
+  read: (file: Uint8Array) => unknown,
+  reach: number,
+  rounds = 400,
+): void {
+  for (const file of damaged(good, reach, rounds)) {
     try {
       read(file);
     } catch (error) {
-      if (error instanceof InputError && error.message.startsWith('fuzz: ') && !error.message.includes('\n'))
-        continue;
-      assert.unreachable(
-        `round ${round}: ${(error as Error)?.stack}\n${Buffer.from(file).toString('latin1')}`,
-      );
+      checkRefusal(error, file);
     }
   }
-  for (let length = 0; length < good.length; length += 1 + (length >> 6)) {
-    refuses(() => read(good.subarray(0, length)), 'fuzz: ');
+  for (const length of cuts(good.length)) refuses(() => read(good.subarray(0, length)), 'fuzz: ');
+}
+
+/** The same for a reader that is asynchronous; no damaged copy may take longer than ten seconds. */
+export async function fuzzAsync(
+  good: Uint8Array,
+  read: (file: Uint8Array) => Promise<unknown>,
+  reach: number,
+  rounds = 400,
+): Promise<void> {
+  for (const file of damaged(good, reach, rounds)) {
+    const begin = performance.now();
+    await read(file).catch((error) => checkRefusal(error, file));
+    assert.ok(performance.now() - begin < 10_000, Buffer.from(file).toString('latin1'));
   }
+  for (const length of cuts(good.length)) {
+    await refusesAsync(() => read(good.subarray(0, length)), 'fuzz: ');
+  }
+}
+
+/** `refuses` for an asynchronous `f`. */
+export async function refusesAsync(f: () => Promise<unknown>, ...parts: string[]): Promise<void> {
+  let thrown: unknown;
+  await f().catch((error) => {
+    thrown = error;
+  });
+  refuses(
+    () => {
+      if (thrown) throw thrown;
+    },
+    ...parts,
+  );
+}
+
+/** Bytes as if they were an opened file. */
+export function opened(bytes: Uint8Array): OpenedFile {
+  return { size: bytes.length, read: (begin, end) => bytes.slice(begin, end), close() {} };
 }

@@ -94,9 +94,9 @@ test.after(async () => {
 Written by \`CMAP_WRITE_DOCS=1 npm run test:full -- networks\` on ${new Date().toISOString().slice(0, 10)}, ${adapter.name}.
 
 Every network at its full size, with the weights of a formula (\`reference/synthetic.py\`: variance 1/fan-in, norms and
-running statistics off their neutral values), one random image, and a random cotangent. *Output* and *gradient* are
+running statistics off their neutral values), one random image, and a random cotangent. _Output_ and _gradient_ are
 ‖Δ‖/‖reference‖ against PyTorch in float64 on the same float32 weights and input, the worst over the points listed;
-*PyTorch* is how far PyTorch's own float32 is from the same reference. The test asserts 1e-4 and 1e-3, the parameter
+_PyTorch_ is how far PyTorch's own float32 is from the same reference. The test asserts 1e-4 and 1e-3, the parameter
 count, and every name and shape of the PyTorch module. Seconds are for loading, output and gradient at all points.
 
 ${table.join('\n')}

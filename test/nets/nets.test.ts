@@ -20,7 +20,7 @@ import {
 import { type Network, network } from '../../src/nets/registry.ts';
 import { wideResNet } from '../../src/nets/wide-resnet.ts';
 import { assertClose, fromNchw, loadFixture, parametersOf, testDevice, toNchw } from '../support.ts';
-import { parity, syntheticCheckpoint } from './parity.ts';
+import { parity, syntheticCheckpoint, syntheticTensor } from './parity.ts';
 
 for (const name of ['ncsnpp-small', 'ncsnpp-patch']) {
   for (const sigma of ['80', '0.1395']) {
@@ -97,6 +97,14 @@ for (const [fixture, name, config] of families) {
   });
 }
 
+test('the synthetic weights are those of reference/synthetic.py, bit for bit', () => {
+  const fixture = loadFixture('nets/synthetic');
+  for (const name of fixture.names) {
+    const { shape, data } = fixture.get(name);
+    assert.equal(syntheticTensor(name, shape), data, name);
+  }
+});
+
 test('activation checkpointing: the same output bit for bit, the same gradient, less memory', async () => {
   const device = await testDevice();
   for (const fixture of ['ncsnpp-tiny', 'adm-small']) {
@@ -136,7 +144,10 @@ test('published parameter counts', () => {
     'ncsnpp-cifar10': 56_395_651,
     'adm-imagenet64': 295_131_267,
     'adm-imagenet64-cond': 295_899_267,
+    'ddpmpp-cifar10': 106_632_579,
+    'improved-diffusion-imagenet64': 121_063_942,
     'wrn-28-10': 36_479_194,
+    'dm-wrn-70-16': 266_796_506,
     resnet20: 269_722,
     resnet32: 464_154,
     resnet44: 658_586,

@@ -1,0 +1,225 @@
+/**
+ * The loop that PGD and APGD share: ask for the loss's gradient, judge, keep the best, move, project. All state of an
+ * image (step size, momentum, best loss, counters) lies on the device; an iteration replays three Programs and reads
+ * nothing.
+ *
+ * At iteration t = 0..steps the target is asked at x_t. Then, with `checkpoints[t]` > 0, APGD's rule (Croce & Hein
+ * 2020, Sec. 3.1): over the w = checkpoints[t] iterations since the last checkpoint, if the loss rose in at most ρw of
+ * them, or neither the step size nor the best loss changed since, the step is halved and x goes back to the best point.
+ */
+import type { Device } from '../engine/device.ts';
+import { kernel, linearGrid } from '../engine/kernel.ts';
+import type { Program } from '../engine/program.ts';
+import { advance } from '../engine/random.ts';
+import type { Tensor } from '../engine/tensor.ts';
+import { abs } from '../kernels/elementwise.ts';
+import { sum } from '../kernels/reduce.ts';
+import judgeSource from './ascent-judge.wgsl';
+import keepSource from './ascent-keep.wgsl';
+import l2Source from './ascent-move-l2.wgsl';
+import linfSource from './ascent-move-linf.wgsl';
+import { type Job, l2Safety, type Norm, type Slots } from './attack.ts';
+import assignSource from './mix.wgsl';
+import reduceSource from './reduce.wgsl';
+import type { Query } from './target.ts';
+
+export interface AscentOptions {
+  readonly norm: Norm;
+  readonly eps: number;
+  readonly steps: number;
+  /** The first step size. */
+  readonly stepSize: number;
+  /** x_{t+1} = P(x_t + a (z − x_t) + (1 − a)(x_t − x_{t−1})), z the projected step; 1 is plain gradient ascent. */
+  readonly a: number;
+  /** Window of the checkpoint after evaluation t, or 0; [steps + 1]. */
+  readonly checkpoints: readonly number[];
+  readonly rho: number;
+}
+
+/** Floats of an image's state on the device; ascent-judge.wgsl names them. */
+const fields = 9;
+
+/** What a batch ended with; rows are slots. */
+export interface AscentEnd {
+  readonly last: Float32Array;
+  /** Of the highest loss. */
+  readonly best: Float32Array;
+  /** The latest of those most often hit. */
+  readonly hit: Float32Array;
+  readonly bestLoss: number[];
+  readonly bestHit: number[];
+  readonly anyHit: number[];
+  readonly stepSize: number[];
+}
+
+/** Threads of a kernel that reduces an image in one workgroup. */
+export const threadsOf = (device: Device) => (device.capabilities.cpu ? 64 : 256);
+
+export class Ascent {
+  readonly #best: Tensor;
+  readonly #bestGradient: Tensor;
+  readonly #hit: Tensor;
+  readonly #old: Tensor;
+  readonly #state: Tensor;
+  readonly #trace: Tensor;
+  readonly #counter: Tensor;
+  readonly #judge: Program<unknown>;
+  readonly #move: Program<unknown>;
+
+  constructor(
+    readonly slots: Slots,
+    readonly query: Query,
+    readonly options: AscentOptions,
+  ) {
+    const { job, batch: rows, x } = slots;
+    const { device } = job;
+    const { steps, eps, norm, rho, a } = options;
+    const make = (shape: readonly number[]) => device.keep(device.zeros(shape));
+    [this.#best, this.#bestGradient, this.#hit, this.#old] = [x.shape, x.shape, x.shape, x.shape].map(
+      make,
+    ) as [Tensor, Tensor, Tensor, Tensor];
+    this.#state = make([rows, fields]);
+    this.#trace = make([steps + 1, rows, 2]);
+    this.#counter = device.keep(device.zeros([1], 'u32'));
+    const windows = device.keep(device.tensor([...options.checkpoints], [steps + 1], 'u32'));
+    const { gradient, loss, hit } = query;
+    this.#judge = device.record('attack judge', () => {
+      device.run(
+        kernel('ascent-judge', judgeSource),
+        { loss, hit, windows, counter: this.#counter, state: this.#state, trace: this.#trace },
+        { rows, step: options.stepSize, rho },
+        linearGrid(rows, 16),
+      );
+      device.run(
+        kernel('ascent-keep', keepSource),
+        {
+          x,
+          gradient,
+          best: this.#best,
+          best_gradient: this.#bestGradient,
+          hit: this.#hit,
+          state: this.#state,
+        },
+        { count: x.size, size: job.size },
+        linearGrid(x.size),
+      );
+    });
+    windows.dispose();
+    this.#move = device.record('attack move', () => {
+      const shared = {
+        x,
+        old: this.#old,
+        gradient,
+        best_gradient: this.#bestGradient,
+        state: this.#state,
+        counter: this.#counter,
+      };
+      if (norm === 'Linf') {
+        device.run(
+          kernel('ascent-move-linf', linfSource),
+          { ...shared, low: slots.low, high: slots.high },
+          { count: x.size, size: job.size, a },
+          linearGrid(x.size),
+        );
+      } else {
+        device.run(
+          kernel('ascent-move-l2', reduceSource + l2Source, { THREADS: threadsOf(device) }),
+          { ...shared, clean: slots.clean },
+          { rows, size: job.size, a, eps: eps * l2Safety },
+          linearGrid(rows, 1),
+        );
+      }
+      advance(this.#counter);
+    });
+  }
+
+  /** From the slots' x. @returns the points found; the trace is added to the Job's. */
+  async run(onStep?: (done: number) => void): Promise<AscentEnd> {
+    const { slots, query, options } = this;
+    const { job, x } = slots;
+    const { device } = job;
+    this.#counter.write([0]);
+    await Promise.all([this.#judge.prepare(), this.#move.prepare()]);
+    copy(x, this.#old);
+    for (let t = 0; t <= options.steps; t++) {
+      await query.gradientPass();
+      if (t === 0) await this.#noteZeroGradients();
+      this.#judge.run();
+      if (t < options.steps) {
+        this.#move.run();
+        await device.sync();
+        onStep?.(t + 1);
+      }
+    }
+    const [last, best, hit, state, trace] = (await Promise.all(
+      [x, this.#best, this.#hit, this.#state, this.#trace].map((t) => t.floats()),
+    )) as [Float32Array, Float32Array, Float32Array, Float32Array, Float32Array];
+    const column = (k: number) => slots.images.map((_, b) => state[b * fields + k] as number);
+    slots.images.forEach((i, b) => {
+      const history = job.trace[i] as { loss: number[]; hit: number[] };
+      for (let t = 0; t <= options.steps; t++) {
+        history.loss.push(trace[2 * (t * slots.batch + b)] as number);
+        history.hit.push(trace[2 * (t * slots.batch + b) + 1] as number);
+      }
+    });
+    return {
+      last,
+      best,
+      hit,
+      bestLoss: column(0),
+      bestHit: column(1),
+      anyHit: column(2),
+      stepSize: column(5),
+    };
+  }
+
+  /** An image whose gradient is zero at the start does not move: the attack says nothing about it. */
+  async #noteZeroGradients(): Promise<void> {
+    const { job, images } = this.slots;
+    const sums = job.device.scope(() => sum(abs(this.query.gradient), [1, 2, 3]));
+    const lengths = await sums.floats();
+    sums.dispose();
+    images.forEach((i, b) => {
+      if (lengths[b] === 0) job.zeroGradients.add(i);
+    });
+  }
+
+  dispose(): void {
+    this.#judge.dispose();
+    this.#move.dispose();
+    for (const t of [
+      this.#best,
+      this.#bestGradient,
+      this.#hit,
+      this.#old,
+      this.#state,
+      this.#trace,
+      this.#counter,
+    ])
+      t.dispose();
+  }
+}
+
+/** y = x, y a tensor that lives on. */
+export function copy(x: Tensor, y: Tensor): void {
+  x.device.run(
+    kernel('attack-mix', assignSource),
+    { x, y },
+    { count: y.size, keep: 0, weight: 1 },
+    linearGrid(y.size),
+  );
+}
+
+/** Keeps the best of a run for every image of the slots: a hit of highest loss, any hit, the highest loss. */
+export function keepBest(job: Job, images: readonly number[], end: AscentEnd): void {
+  images.forEach((i, b) => {
+    const hit = (end.anyHit[b] as number) > 0;
+    const loss = end.bestLoss[b] as number;
+    if (hit) {
+      job.keep(i, (end.bestHit[b] as number) > 0 ? end.best : end.hit, b, loss);
+      job.success[i] = true;
+    } else if (loss > (job.loss[i] as number)) {
+      job.keep(i, end.best, b, loss);
+    }
+  });
+}

@@ -1,0 +1,214 @@
+/**
+ * CMAP's own adaptive attack, consistency disruption (Eq. 15, Algorithm 2): adversarial images are sought among those
+ * that the consistency model itself makes, by the defence's objective with a classification term,
+ *
+ *   min_z  L_a(P(G(z_k)), x) + λ L_d − τ CE(h(P(G(z_k))), y),   P the projection onto the eps-ball around x and [0, 1].
+ *
+ * The first T_def iterations are the plain defence on the clean x; then the same Adam goes on with Eq. 15, up to T in
+ * all. Losses are summed over the K·H·W·C elements, CE over the K images and weighted by τ·K, as published; so τ's
+ * published values apply: CIFAR-10 2e6 (L∞) and 1e9 (L2), ImageNet-100 2 and 5e4 with losses scaled by 0.005. This is
+ * the form of the equation; the released code differs from it (its cross-entropy runs over the batch, of probabilities).
+ *
+ * It yields K candidates an image. The one returned maximises the bare classifier's cross-entropy; `candidates` of the
+ * result are all of them, for a defence that restores each with the latent of its number.
+ */
+import { generate, objective } from '../cmap/objective.ts';
+import { type CmapOptions, checkCmapOptions } from '../cmap/options.ts';
+import type { Classifier } from '../cmap/vote.ts';
+import { vjp } from '../engine/autograd.ts';
+import { InputError } from '../engine/errors.ts';
+import { randomNormal } from '../engine/random.ts';
+import type { Tensor } from '../engine/tensor.ts';
+import { Adam } from '../kernels/adam.ts';
+import { add, div, sub } from '../kernels/broadcast.ts';
+import { crossEntropy } from '../kernels/cross-entropy.ts';
+import { affine, clamp, relu, sqrt, square } from '../kernels/elementwise.ts';
+import { argmax, sum } from '../kernels/reduce.ts';
+import { reshape } from '../kernels/shape.ts';
+import { ssimTarget } from '../kernels/ssim.ts';
+import type { ConsistencyModel } from '../nets/consistency.ts';
+import { copy } from './ascent.ts';
+import {
+  type Attack,
+  type AttackHooks,
+  type AttackResult,
+  checkBall,
+  checkCount,
+  Job,
+  l2Safety,
+  type Norm,
+  Slots,
+  streams,
+} from './attack.ts';
+import type { Target } from './target.ts';
+
+export interface DisruptionOptions {
+  readonly norm: Norm;
+  readonly eps: number;
+  /** K, lr, betas, α, λ, and the seed of the latents; `iterations` is T_def. */
+  readonly cmap: CmapOptions;
+  /** T: iterations in all, published 1000. */
+  readonly steps: number;
+  /** τ. */
+  readonly tau: number;
+  /** Starting latents [B, K, H, W, C] of one batch instead of random ones. */
+  readonly latents?: Tensor;
+}
+
+export interface DisruptionResult extends AttackResult {
+  /** [N, K, H, W, C]. */
+  readonly candidates: Tensor;
+}
+
+/** τ of the released scripts for CIFAR-10. */
+export const publishedTau: Readonly<Record<Norm, number>> = { Linf: 2e6, L2: 1e9 };
+
+export class Disruption implements Attack {
+  readonly name = 'disruption';
+  readonly norm: Norm;
+  readonly eps: number;
+
+  /** @param classifier the bare one, whose loss Eq. 15 raises @throws InputError for an option out of range */
+  constructor(
+    readonly model: ConsistencyModel,
+    readonly classifier: Classifier,
+    readonly options: DisruptionOptions,
+  ) {
+    checkBall(options.norm, options.eps);
+    checkCmapOptions(options.cmap);
+    checkCount('steps', options.steps);
+    if (options.steps <= options.cmap.iterations)
+      throw new InputError(
+        `disruption: ${options.steps} steps in all leave none after the ${options.cmap.iterations} of the defence`,
+      );
+    if (!(options.tau > 0 && Number.isFinite(options.tau)))
+      throw new InputError(`disruption: tau must be a positive number, got ${options.tau}`);
+    this.norm = options.norm;
+    this.eps = options.eps;
+  }
+
+  /** The target is not asked: candidates are made with the classifier alone, and are then given to the defence. */
+  async run(
+    target: Target,
+    x: Tensor,
+    labels: readonly number[],
+    hooks: AttackHooks = {},
+  ): Promise<DisruptionResult> {
+    const { model, classifier, options } = this;
+    const { cmap, steps, tau, norm, eps } = options;
+    const { k, alpha, lambda } = cmap;
+    const { device } = x;
+    const job = await Job.open(this.name, target, x, labels, this, hooks);
+    const slots = new Slots(job);
+    const { batch: b, size } = { batch: slots.batch, size: job.size };
+    const [height, width, channels] = model.imageShape;
+    const shape = [b, k, height, width, channels];
+    const z = device.keep(device.zeros(shape));
+    const adam = new Adam(device, z, { lr: cmap.lr, betas: cmap.betas, eps: 1e-8 });
+    const sigma = model.sigmas.max;
+    model.prepare(sigma);
+    const labelsOfAll = device.keep(device.zeros([b * k], 'u32'));
+    const project = (g: Tensor) => projection(affine(g, 0.5, 0.5), slots, norm, eps, k);
+    /** One Adam step on Eq. 9, or on Eq. 15 where `disrupt`. */
+    const step = (disrupt: boolean) => () => {
+      const wanted = { target: affine(slots.clean, 2, -1), similarity: ssimTarget(slots.clean) };
+      const { pullback } = vjp(
+        (u) => {
+          let g = generate(model, u);
+          const images = disrupt ? project(g) : null;
+          if (images) g = affine(images, 2, -1);
+          const { total } = objective(u, g, wanted, { alpha, lambda, sigma });
+          const loss = affine(sum(total), k * size);
+          if (!images) return loss;
+          const each = crossEntropy(classifier.logits(images), labelsOfAll);
+          return sub(loss, affine(sum(each), tau * k));
+        },
+        [z],
+      );
+      adam.step(pullback() as [Tensor]);
+    };
+    const plain = device.record('disruption: defence', step(false));
+    const attack = device.record('disruption: attack', step(true));
+    const end = device.record('disruption: candidates', () => {
+      const images = project(generate(model, z));
+      const logits = classifier.logits(images);
+      return { images, loss: crossEntropy(logits, labelsOfAll), label: argmax(logits) };
+    });
+    const each = k * size;
+    const candidates = new Float32Array(job.count * each);
+    const passes = { forward: 0, backward: 0 };
+    try {
+      for (const program of [plain, attack, end]) await program.prepare();
+      const groups = job.batches(job.ids.map((_, i) => i));
+      let done = 0;
+      for (const images of groups) {
+        slots.load(images);
+        labelsOfAll.write(slots.each(labels).flatMap((label) => new Array<number>(k).fill(label)));
+        device.scope(() => {
+          if (options.latents) return copy(options.latents, z);
+          const draw = { seed: cmap.seed, purpose: streams.attackLatents, step: 0, rows: slots.ids };
+          copy(affine(randomNormal(device, shape, draw), sigma), z);
+        });
+        adam.reset();
+        for (let t = 0; t < steps; t++) {
+          (t < cmap.iterations ? plain : attack).run();
+          if (t % 4 === 3) await device.sync();
+          hooks.onStep?.(done + t + 1, steps * groups.length);
+        }
+        done += steps;
+        passes.forward += images.length * k * (steps + 1);
+        passes.backward += images.length * k * steps;
+        const { images: made, loss, label } = end.run();
+        const [host, losses, found] = await Promise.all([made.floats(), loss.floats(), label.read()]);
+        images.forEach((i, slot) => {
+          const at = slot * k;
+          // Rounding may have left the ball by a unit in the last place.
+          for (let j = 0; j < each; j++) {
+            const from = i * size + (j % size);
+            const value = host[at * size + j] as number;
+            host[at * size + j] = Math.min(
+              job.high[from] as number,
+              Math.max(job.low[from] as number, value),
+            );
+          }
+          candidates.set(host.subarray(at * size, (at + k) * size), i * each);
+          const rows = Array.from({ length: k }, (_, j) => at + j);
+          const best = rows.reduce((a, c) => ((losses[c] as number) > (losses[a] as number) ? c : a));
+          job.keep(i, host, best, losses[best] as number);
+          job.success[i] = found[best] !== labels[i];
+          job.trace[i]?.loss.push(...rows.map((r) => losses[r] as number));
+          job.trace[i]?.hit.push(...rows.map((r) => Number(found[r] !== labels[i])));
+        });
+      }
+      const kept = device.keep(device.tensor(candidates, [job.count, k, height, width, channels]));
+      return { ...job.result(passes), candidates: kept };
+    } finally {
+      for (const part of [plain, attack, end, adam, slots, z, labelsOfAll]) part.dispose();
+    }
+  }
+}
+
+/** P: cut to the ball and to [0, 1] (L∞), or scaled back to the ball, then cut to [0, 1] (L2). */
+function projection(
+  images: Tensor,
+  { clean, low, high, batch }: Slots,
+  norm: Norm,
+  eps: number,
+  k: number,
+): Tensor {
+  const [, ...image] = images.shape;
+  const byImage = reshape(images, [batch, k, ...image]);
+  const single = (t: Tensor) => reshape(t, [batch, 1, ...image]);
+  if (norm === 'Linf') {
+    // low + min(max(y − low, 0), high − low), min(a, w) being w − max(w − a, 0).
+    const width = sub(single(high), single(low));
+    const above = relu(sub(byImage, single(low)));
+    return reshape(add(single(low), sub(width, relu(sub(width, above)))), images.shape);
+  }
+  const delta = sub(byImage, single(clean));
+  const length = sqrt(affine(sum(square(delta), [2, 3, 4], { keepDims: true }), 1, 1e-20));
+  const radius = eps * l2Safety;
+  // δ · radius / max(‖δ‖, radius)
+  const scaled = div(affine(delta, radius), affine(relu(affine(length, 1, -radius)), 1, radius));
+  return reshape(clamp(add(single(clean), scaled), 0, 1), images.shape);
+}

@@ -1,0 +1,24 @@
+// hit[r] = keep·hit[r] + weight·[(argmax logits[r] = aim[r]) = equal]; the first of equal logits wins.
+// Grid: one invocation a row.
+struct Params { rows: u32, classes: u32, equal: u32, keep: f32, weight: f32 }
+@group(0) @binding(0) var<storage, read> logits: array<f32>;
+@group(0) @binding(1) var<storage, read> aim: array<u32>;
+@group(0) @binding(2) var<storage, read_write> hit: array<f32>;
+@group(0) @binding(3) var<uniform> params: Params;
+
+@compute @workgroup_size(16)
+fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+  let r = id.x + id.y * groups.x * 16u;
+  if (r >= params.rows) { return; }
+  var best = 0u;
+  var top = logits[r * params.classes];
+  for (var c = 1u; c < params.classes; c++) {
+    let z = logits[r * params.classes + c];
+    if (z > top) {
+      top = z;
+      best = c;
+    }
+  }
+  let met = (best == aim[r]) == (params.equal == 1u);
+  hit[r] = params.keep * hit[r] + select(0.0, params.weight, met);
+}

@@ -1,0 +1,46 @@
+/**
+ * The paper's own white-box attacks do not go through the optimisation. They go through a stand-in (its released
+ * code, `ensattack.py` and `run_wb_purification_*.sh`): the image, noised to the level σ_a, is restored by one step of
+ * the consistency model and classified. What fools it is then given to the defence: a transfer attack.
+ *
+ *   logits(x) = h((clip(f(2x − 1 + σ_a·n, σ_a), −1, 1) + 1)/2),  n ~ N(0, I)
+ *
+ * Published: σ_a = 0.1395, index 4 (from 0) of the ascending 18-level Karras grid; EOT over 20 draws.
+ */
+import type { Classifier } from '../cmap/vote.ts';
+import { InputError } from '../engine/errors.ts';
+import { randomNormal } from '../engine/random.ts';
+import { add } from '../kernels/broadcast.ts';
+import { affine, clamp } from '../kernels/elementwise.ts';
+import type { ConsistencyModel } from '../nets/consistency.ts';
+import { streams } from './attack.ts';
+import type { GraphTarget } from './target.ts';
+
+/** Karras et al. 2022, Eq. 5: `levels` noise levels, ascending. */
+export function karrasGrid(levels = 18, min = 0.002, max = 80, rho = 7): number[] {
+  const [low, high] = [min ** (1 / rho), max ** (1 / rho)];
+  return Array.from({ length: levels }, (_, i) => (low + (i / (levels - 1)) * (high - low)) ** rho);
+}
+
+/** σ_a of the published attacks. */
+export const publishedAttackSigma = karrasGrid()[4] as number;
+
+/** One consistency step before the classifier, differentiated end to end. @throws InputError unless σ is positive */
+export function surrogate(
+  model: ConsistencyModel,
+  classifier: Classifier,
+  sigma = publishedAttackSigma,
+): GraphTarget {
+  if (!(sigma > 0 && Number.isFinite(sigma)))
+    throw new InputError(`the surrogate's sigma must be positive, got ${sigma}`);
+  model.prepare(sigma);
+  return {
+    classes: classifier.classes,
+    randomised: true,
+    logits(x, { seed, rows, step }) {
+      const noise = randomNormal(x.device, x.shape, { seed, purpose: streams.surrogate, step, rows });
+      const noisy = add(affine(x, 2, -1), affine(noise, sigma));
+      return classifier.logits(affine(clamp(model.denoise(noisy, sigma), -1, 1), 0.5, 0.5));
+    },
+  };
+}

@@ -1,0 +1,327 @@
+/**
+ * Gradients through the defence itself: the target is CMAP, its K images classified, with a way back to the image.
+ *
+ * `identity` (BPDA, Athalye et al. 2018): the whole optimisation runs forward; backward, dG(z_k)/dx is taken to be I.
+ *
+ * `unroll`: reverse mode through every Adam step. With g_t = ∂L/∂z at (z_{t−1}, x), L in its sum form,
+ *   m_t = β₁ m_{t−1} + (1−β₁) g_t,  v_t = β₂ v_{t−1} + (1−β₂) g_t²,
+ *   z_t = z_{t−1} − lr · m̂_t / (√v̂_t + ε),  m̂_t = m_t/(1−β₁ᵗ),  v̂_t = v_t/(1−β₂ᵗ),
+ * the cotangents a of m_t, v_t, g_t follow from that of z_t, and
+ *   ā(z_{t−1}) = ā(z_t) + H_zz ā(g_t),  ā(x) += H_xz ā(g_t).
+ * z, g, m, v of every step are kept; the two products with second derivatives are central differences of the first
+ * ones along ā(g_t), image by image: two gradient passes a step, and no second derivative of any kernel.
+ *
+ * The images that are classified are those of the last forward pass, so T iterations hold T − 1 updates.
+ */
+
+import { generate, objective, type Smoothing } from '../cmap/objective.ts';
+import type { CmapOptions } from '../cmap/options.ts';
+import { checkCmapOptions } from '../cmap/options.ts';
+import type { Classifier } from '../cmap/vote.ts';
+import { vjp } from '../engine/autograd.ts';
+import type { Device } from '../engine/device.ts';
+import { check, InputError } from '../engine/errors.ts';
+import type { Program } from '../engine/program.ts';
+import { randomNormal } from '../engine/random.ts';
+import type { Tensor } from '../engine/tensor.ts';
+import { Adam } from '../kernels/adam.ts';
+import { add, div, mul, sub } from '../kernels/broadcast.ts';
+import { affine, log, sqrt, square } from '../kernels/elementwise.ts';
+import { mean, sum } from '../kernels/reduce.ts';
+import { reshape } from '../kernels/shape.ts';
+import { softmax } from '../kernels/softmax.ts';
+import type { ConsistencyModel } from '../nets/consistency.ts';
+import { copy } from './ascent.ts';
+import { streams } from './attack.ts';
+import type { Draw, Process, ProcessTarget } from './target.ts';
+
+export interface ThroughCmapOptions {
+  /** K and T of the attacked defence; fewer than the defence's own make a cheaper, short-horizon attack. */
+  readonly cmap: CmapOptions;
+  readonly backward: 'identity' | 'unroll';
+  /**
+   * How K rows of logits become one: their mean, or the logarithm of the mean of their probabilities, which rewards
+   * many images of one wrong class, as the vote does. Default probabilities.
+   */
+  readonly votes?: 'logits' | 'probabilities';
+  /** Go on from the latents of the call before, for the same images. */
+  readonly warmStart?: boolean;
+  /** Every run starts here, [B, K, H, W, C], instead of from the draw's random latents. */
+  readonly latents?: Tensor;
+  readonly unroll?: UnrollOptions;
+}
+
+export interface UnrollOptions {
+  /** Of the gradients that are differentiated. Default: pseudo-Huber of 0.1, clip straight through. */
+  readonly smoothing?: Smoothing;
+  /** The forward pass is smoothed alike; for checks of the gradient, not for attacks. */
+  readonly smoothForward?: boolean;
+  /** 'frozen' takes 1/(√v̂ + ε) for a constant. Default exact. */
+  readonly preconditioner?: 'exact' | 'frozen';
+  /** Only the last so many updates are differentiated; default all. */
+  readonly last?: number;
+  /**
+   * Step of the central differences, as a share of σ_max, root mean square over an image's latents. Default 1e-4: on
+   * the fixture of make_unroll.py the gradient is then within 1e-3 of PyTorch's; 1e-3 crosses kinks of the clip.
+   */
+  readonly difference?: number;
+}
+
+interface Step {
+  readonly z: Tensor;
+  readonly g: Tensor;
+  readonly m: Tensor;
+  readonly v: Tensor;
+}
+
+/** Adam's epsilon in the defence. */
+const eps = 1e-8;
+
+export class ThroughCmap implements ProcessTarget {
+  readonly classes: number;
+  readonly randomised = true;
+  readonly device: Device;
+  readonly #unroll: Required<UnrollOptions>;
+  #loop: Loop | null = null;
+
+  constructor(
+    readonly model: ConsistencyModel,
+    readonly classifier: Classifier,
+    readonly options: ThroughCmapOptions,
+  ) {
+    checkCmapOptions(options.cmap);
+    const {
+      last = Number.POSITIVE_INFINITY,
+      difference = 1e-4,
+      preconditioner = 'exact',
+    } = options.unroll ?? {};
+    const { smoothing = { huber: 0.1, straightThrough: true }, smoothForward = false } = options.unroll ?? {};
+    if (!(last >= 1)) throw new InputError(`unroll: last must be at least 1 update, got ${last}`);
+    if (!(difference > 0 && difference < 1))
+      throw new InputError(`unroll: difference must be in (0, 1), got ${difference}`);
+    this.#unroll = { last, difference, preconditioner, smoothing, smoothForward };
+    this.classes = classifier.classes;
+    this.device = model.device;
+    model.prepare(model.sigmas.max);
+  }
+
+  async process(x: Tensor, draw: Draw): Promise<Process> {
+    if (this.#loop?.x !== x) {
+      this.#loop?.dispose();
+      this.#loop = new Loop(this.model, this.classifier, x, this.options, this.#unroll);
+    }
+    return this.#loop.run(draw);
+  }
+
+  restart(): void {
+    this.#loop?.restart();
+  }
+
+  dispose(): void {
+    this.#loop?.dispose();
+    this.#loop = null;
+  }
+}
+
+/** The Programs for one tensor of images, whose content changes between runs. */
+class Loop {
+  readonly device: Device;
+  readonly #z: Tensor;
+  /** Where second derivatives are asked. */
+  readonly #probe: Tensor;
+  readonly #cotangent: Tensor;
+  readonly #adam: Adam;
+  readonly #update: Program<{ g: Tensor }>;
+  readonly #logits: Program<{ logits: Tensor }>;
+  readonly #head: Program<{ dx: Tensor | null; dz: Tensor | null }>;
+  readonly #gradients: Program<{ gz: Tensor; gx: Tensor }> | null;
+  #started = false;
+
+  constructor(
+    readonly model: ConsistencyModel,
+    classifier: Classifier,
+    readonly x: Tensor,
+    readonly options: ThroughCmapOptions,
+    readonly unroll: Required<UnrollOptions>,
+  ) {
+    const { device } = model;
+    this.device = device;
+    const { cmap, votes = 'probabilities', backward } = options;
+    const { k, lr, betas, alpha, lambda } = cmap;
+    const [b, ...image] = x.shape as [number, number, number, number];
+    check(
+      String(image) === String(model.imageShape),
+      () => `through cmap: images are [${x.shape}], the model makes [B,${model.imageShape}]`,
+    );
+    const sigma = model.sigmas.max;
+    const shape = [b, k, ...image];
+    const make = (s: readonly number[]) => device.keep(device.zeros(s));
+    this.#z = make(shape);
+    this.#probe = make(shape);
+    this.#cotangent = make([b, classifier.classes]);
+    this.#adam = new Adam(device, this.#z, { lr, betas, eps });
+    const elements = k * image.reduce((p, q) => p * q, 1);
+    const loss = (z: Tensor, images: Tensor, smoothing: Smoothing) => {
+      const wanted = { target: affine(images, 2, -1), similarity: images };
+      const { total } = objective(
+        z,
+        generate(model, z, smoothing),
+        wanted,
+        { alpha, lambda, sigma },
+        smoothing,
+      );
+      return affine(sum(total), elements);
+    };
+    const forward = unroll.smoothForward ? unroll.smoothing : {};
+    this.#update = device.record('cmap update', () => {
+      const { pullback } = vjp((z) => loss(z, x, forward), [this.#z]);
+      const [g] = pullback() as [Tensor];
+      this.#adam.step([g]);
+      return { g };
+    });
+    const classes = (g: Tensor) => combine(classifier.logits(affine(g, 0.5, 0.5)), b, k, votes);
+    this.#logits = device.record('cmap logits', () => ({
+      logits: classes(generate(model, this.#z, forward)),
+    }));
+    this.#head = device.record('cmap head', () => {
+      if (backward === 'unroll') {
+        const { pullback } = vjp((z) => classes(generate(model, z, unroll.smoothing)), [this.#z]);
+        return { dx: null, dz: pullback(this.#cotangent)[0] as Tensor };
+      }
+      // x stands for every (G(z_k) + 1)/2.
+      const { pullback } = vjp((g) => classes(g), [generate(model, this.#z)]);
+      const dg = affine(pullback(this.#cotangent)[0] as Tensor, 2);
+      return { dx: sum(reshape(dg, [b, k, ...image]), [1]), dz: null };
+    });
+    this.#gradients =
+      backward === 'unroll'
+        ? device.record('cmap gradients', () => {
+            const { pullback } = vjp((z, images) => loss(z, images, unroll.smoothing), [this.#probe, x]);
+            const [gz, gx] = pullback() as [Tensor, Tensor];
+            return { gz, gx };
+          })
+        : null;
+  }
+
+  /** The next run starts from random latents. */
+  restart(): void {
+    this.#started = false;
+  }
+
+  async run(draw: Draw): Promise<Process> {
+    const { device, options, unroll } = this;
+    const { iterations } = options.cmap;
+    for (const program of [this.#update, this.#logits, this.#head, this.#gradients]) await program?.prepare();
+    if (!this.#started || !options.warmStart) {
+      device.scope(() => {
+        if (options.latents) return copy(options.latents, this.#z);
+        const { seed, rows, step } = draw;
+        const normal = randomNormal(device, this.#z.shape, {
+          seed,
+          purpose: streams.attackLatents,
+          step,
+          rows,
+        });
+        copy(affine(normal, this.model.sigmas.max), this.#z);
+      });
+    }
+    this.#started = true;
+    this.#adam.reset();
+    const steps: Step[] = [];
+    const clone = (t: Tensor) => device.keep(device.scope(() => affine(t, 1)));
+    for (let t = 1; t < iterations; t++) {
+      const kept = this.#gradients !== null && t > iterations - 1 - unroll.last;
+      const z = kept ? clone(this.#z) : null;
+      const { g } = this.#update.run();
+      const { m, v } = this.#adam.moments[0] as { m: Tensor; v: Tensor };
+      if (z) steps.push({ z, g: clone(g), m: clone(m), v: clone(v) });
+      // A few iterations stay in flight.
+      if (t % 8 === 0) await device.sync();
+    }
+    const logits = clone(this.#logits.run().logits);
+    const first = iterations - steps.length;
+    return {
+      logits,
+      pullback: async (cotangent) => {
+        copy(cotangent, this.#cotangent);
+        const { dx, dz } = this.#head.run();
+        return dx ? clone(dx) : this.#through(clone(dz as Tensor), steps, first);
+      },
+      dispose: () => {
+        logits.dispose();
+        for (const { z, g, m, v } of steps) for (const tensor of [z, g, m, v]) tensor.dispose();
+      },
+    };
+  }
+
+  /** From the cotangent of the last latents to that of the images. @param first number of the first kept update */
+  async #through(last: Tensor, steps: readonly Step[], first: number): Promise<Tensor> {
+    const { device, options, unroll } = this;
+    const { lr, betas } = options.cmap;
+    const [beta1, beta2] = betas;
+    const h = unroll.difference * this.model.sigmas.max;
+    const gradients = this.#gradients as Program<{ gz: Tensor; gx: Tensor }>;
+    // Cotangents of z_t, of m_t and v_t through the later steps, and of x.
+    let state = { z: last, m: zeros(last), v: zeros(last), x: zeros(this.x) };
+    for (let i = steps.length - 1; i >= 0; i--) {
+      const { z, g, m, v } = steps[i] as Step;
+      const t = first + i;
+      const correct1 = 1 - beta1 ** t;
+      const correct2 = 1 - beta2 ** t;
+      const next = device.scope(() => {
+        const root = sqrt(affine(v, 1 / correct2));
+        const denominator = affine(root, 1, eps);
+        const am = add(state.m, div(affine(state.z, -lr / correct1), denominator));
+        let av = state.v;
+        if (unroll.preconditioner === 'exact') {
+          // d(1/(√v̂ + ε))/dv = −1 / (2 √v̂ (√v̂ + ε)² (1−β₂ᵗ)); tiny keeps 0/0 at 0, where g and m are 0 too.
+          const slope = div(m, mul(affine(root, 1, 1e-30), square(denominator)));
+          av = add(av, mul(state.z, affine(slope, lr / correct1 / (2 * correct2))));
+        }
+        const ag = add(affine(am, 1 - beta1), affine(mul(g, av), 2 * (1 - beta2)));
+        // A direction of length one (root mean square) for each image.
+        const length = affine(sqrt(mean(square(ag), [1, 2, 3, 4], { keepDims: true })), 1, 1e-30);
+        const direction = div(ag, length);
+        const both = [1, -1].map((side) => {
+          copy(add(z, affine(direction, side * h)), this.#probe);
+          const { gz, gx } = gradients.run();
+          return { gz: affine(gz, 1), gx: affine(gx, 1) };
+        }) as [{ gz: Tensor; gx: Tensor }, { gz: Tensor; gx: Tensor }];
+        const [up, down] = both;
+        const scale = affine(length, 1 / (2 * h));
+        const [b] = this.x.shape as [number];
+        const hz = mul(sub(up.gz, down.gz), scale);
+        const hx = mul(sub(up.gx, down.gx), reshape(scale, [b, 1, 1, 1]));
+        return {
+          z: add(state.z, hz),
+          m: affine(am, beta1),
+          v: affine(av, beta2),
+          x: add(state.x, hx),
+        };
+      });
+      for (const tensor of Object.values(state)) tensor.dispose();
+      state = next;
+      await device.sync();
+    }
+    for (const tensor of [state.z, state.m, state.v]) tensor.dispose();
+    return state.x;
+
+    function zeros(like: Tensor): Tensor {
+      return device.zeros(like.shape);
+    }
+  }
+
+  dispose(): void {
+    for (const program of [this.#update, this.#logits, this.#head, this.#gradients]) program?.dispose();
+    this.#adam.dispose();
+    for (const tensor of [this.#z, this.#probe, this.#cotangent]) tensor.dispose();
+  }
+}
+
+/** [B·K, classes] -> [B, classes]. */
+function combine(logits: Tensor, b: number, k: number, votes: 'logits' | 'probabilities'): Tensor {
+  const classes = logits.shape[1] as number;
+  if (votes === 'logits') return mean(reshape(logits, [b, k, classes]), [1]);
+  const share = mean(reshape(softmax(logits), [b, k, classes]), [1]);
+  return log(affine(share, 1, 1e-12));
+}

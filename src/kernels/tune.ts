@@ -1,0 +1,186 @@
+/**
+ * Measures the variants of the heavy operations for given problems on this device. A variant may win only if its
+ * result equals the safe kernel's (`direct`), and only by more than the noise.
+ */
+import type { Device } from '../engine/device.ts';
+import { CmapError } from '../engine/errors.ts';
+import { type RandomOptions, randomNormal } from '../engine/random.ts';
+import type { Tensor } from '../engine/tensor.ts';
+import { type Problem, Tuning } from '../engine/tuning.ts';
+import { conv2dProblem } from './conv2d.ts';
+import directConvolution from './conv2d-direct.wgsl';
+import subgroupConvolution from './conv2d-subgroup.wgsl';
+import tiledConvolution from './conv2d-tiled.wgsl';
+import weight from './conv2d-weight.wgsl';
+import weightSubgroup from './conv2d-weight-subgroup.wgsl';
+import weightTiled from './conv2d-weight-tiled.wgsl';
+import { type MatmulVariant, matmulCandidates, matmulProblem } from './matmul.ts';
+import directProduct from './matmul-direct.wgsl';
+import subgroupProduct from './matmul-subgroup.wgsl';
+import tile from './matmul-tile.wgsl';
+import tiledProduct from './matmul-tiled.wgsl';
+
+/** Changes with the sources of the kernels that are tuned: choices for others are void. FNV-1a, hexadecimal. */
+export const kernelsVersion = [
+  directConvolution,
+  subgroupConvolution,
+  tiledConvolution,
+  weight,
+  weightSubgroup,
+  weightTiled,
+  directProduct,
+  subgroupProduct,
+  tile,
+  tiledProduct,
+]
+  .join('\n')
+  .split('')
+  .reduce((hash, c) => Math.imul(hash ^ c.charCodeAt(0), 0x01000193) >>> 0, 0x811c9dc5)
+  .toString(16)
+  .padStart(8, '0');
+
+export interface Tuned {
+  readonly problem: Problem;
+  /** 'static' where the static choice is the best, or as good. */
+  readonly choice: MatmulVariant | 'static';
+  /** Milliseconds of a run, the lower quartile, by variant; null where its result was wrong. */
+  readonly milliseconds: Readonly<Record<string, number | null>>;
+}
+
+export interface TuneOptions {
+  /** Most seconds for one problem, first runs not counted; default 1. */
+  readonly seconds?: number;
+  readonly onProblem?: (done: number, total: number, tuned: Tuned | null) => void;
+}
+
+/** Relative error in norm beyond which a variant is wrong: sums of thousands of terms in f32, in another order. */
+const TOLERANCE = 2e-5;
+/** What a variant must gain to be preferred to the static choice. */
+const GAIN = 0.95;
+
+/** The problems that `f` meets when it is recorded, each once; nothing is run. */
+export function problemsOf(device: Device, f: () => unknown): Problem[] {
+  const found = new Map<string, Problem>();
+  const before = device.tuning.onProblem;
+  device.tuning.onProblem = (problem) => found.set(Tuning.keyOf(problem), problem);
+  try {
+    device.cost(f);
+  } finally {
+    device.tuning.onProblem = before;
+  }
+  return [...found.values()];
+}
+
+/** @throws CmapError for a problem of an unknown operation */
+export async function tune(
+  device: Device,
+  problems: readonly Problem[],
+  options: TuneOptions = {},
+): Promise<Tuned[]> {
+  const results: Tuned[] = [];
+  for (const [i, problem] of problems.entries()) {
+    options.onProblem?.(i, problems.length, results.at(-1) ?? null);
+    results.push(await tuneOne(device, problem, options.seconds ?? 1));
+  }
+  options.onProblem?.(problems.length, problems.length, results.at(-1) ?? null);
+  return results;
+}
+
+async function tuneOne(device: Device, problem: Problem, seconds: number): Promise<Tuned> {
+  const inputs: Tensor[] = [];
+  const random = (shape: readonly number[]) => {
+    const options: RandomOptions = { seed: 1, purpose: inputs.length, step: 0 };
+    const tensor = device.keep(device.scope(() => randomNormal(device, shape, options)));
+    inputs.push(tensor);
+    return tensor;
+  };
+  const make = problem.op === 'matmul' ? matmulProblem : conv2dProblem;
+  if (!['matmul', 'conv2d', 'conv2d-weight'].includes(String(problem.op)))
+    throw new CmapError(`tune: there is no operation "${problem.op}"`);
+  // Choices found before must not be measured as the static ones.
+  const before = device.tuning;
+  device.tuning = new Tuning();
+  const run = make(problem, random);
+  const names = ['static', ...matmulCandidates(device.capabilities)] as const;
+  const programs = new Map(
+    names.map((name) => [
+      name,
+      device.record(`tune ${name}`, () => run(name === 'static' ? undefined : name)),
+    ]),
+  );
+  const times = new Map<string, number[]>();
+  const wrong = new Set<string>();
+  const programOf = (name: string) =>
+    programs.get(name as MatmulVariant) as NonNullable<ReturnType<(typeof programs)['get']>>;
+  // The candidate that the static choice is, if it is one: not timed twice.
+  const own = names.find(
+    (name) => name !== 'static' && programOf(name).signature === programOf('static').signature,
+  );
+  const timed = names.filter((name) => name !== own);
+  const sample = async (name: string) => {
+    const start = performance.now();
+    programOf(name).run();
+    await device.sync();
+    times.get(name)?.push(performance.now() - start);
+  };
+  const candidates = matmulCandidates(device.capabilities).filter((name) => name !== own);
+  let choice: Tuned['choice'] = 'static';
+  try {
+    let safe: Float32Array | null = null;
+    for (const name of ['direct', ...timed.filter((n) => n !== 'direct')]) {
+      await programOf(name).prepare();
+      const result = await programOf(name).run().floats();
+      if (!safe) safe = result;
+      else if (difference(result, safe) > TOLERANCE) wrong.add(name);
+      times.set(name, []);
+    }
+    // In turns, so that what else the machine does falls on all alike.
+    const end = performance.now() + 1000 * seconds;
+    for (let round = 0; round < 5 || (performance.now() < end && round < 40); round++) {
+      for (const name of timed) if (!wrong.has(name) && !hopeless(times, name)) await sample(name);
+    }
+    for (const name of candidates) {
+      if (wrong.has(name) || !times.get(name)?.length) continue;
+      if (quick(times, name) < (choice === 'static' ? GAIN : 1) * quick(times, choice)) choice = name;
+    }
+    // A winner has to win again.
+    if (choice !== 'static') {
+      for (const name of ['static', choice]) times.set(name, []);
+      for (let round = 0; round < 9; round++) for (const name of ['static', choice]) await sample(name);
+      if (quick(times, choice) >= GAIN * quick(times, 'static')) choice = 'static';
+    }
+  } finally {
+    device.tuning = before;
+    for (const program of programs.values()) program.dispose();
+    for (const tensor of inputs) tensor.dispose();
+  }
+  const milliseconds = Object.fromEntries(
+    names.map((name) => {
+      const shown = name === own ? 'static' : name;
+      return [name, wrong.has(shown) || !times.get(shown)?.length ? null : quick(times, shown)];
+    }),
+  );
+  return { problem, choice, milliseconds };
+}
+
+/** After two runs, a variant whose best is over twice the best of all is not run again. */
+function hopeless(times: ReadonlyMap<string, number[]>, name: string): boolean {
+  const own = times.get(name) as number[];
+  return own.length >= 2 && Math.min(...own) > 2 * Math.min(...[...times.values()].flat());
+}
+
+/** The lower quartile: what else runs on the machine only ever adds. */
+function quick(times: ReadonlyMap<string, number[]>, name: string): number {
+  const sorted = [...(times.get(name) as number[])].sort((a, b) => a - b);
+  return sorted[Math.floor((sorted.length - 1) / 4)] as number;
+}
+
+function difference(a: Float32Array, b: Float32Array): number {
+  let apart = 0;
+  let norm = 0;
+  for (let i = 0; i < b.length; i++) {
+    apart += ((a[i] as number) - (b[i] as number)) ** 2;
+    norm += (b[i] as number) ** 2;
+  }
+  return norm > 0 ? Math.sqrt(apart / norm) : Math.sqrt(apart);
+}

@@ -1,0 +1,440 @@
+/** What must hold of any attack: bounds, budgets, batches, options. */
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { Apgd } from '../../src/attacks/apgd.ts';
+import type { Attack, Norm } from '../../src/attacks/attack.ts';
+import { AutoAttack } from '../../src/attacks/autoattack.ts';
+import { Fab } from '../../src/attacks/fab.ts';
+import { Fgsm } from '../../src/attacks/fgsm.ts';
+import { Pgd } from '../../src/attacks/pgd.ts';
+import { Square } from '../../src/attacks/square.ts';
+import type { GraphTarget, ProcessTarget, Target } from '../../src/attacks/target.ts';
+import { vjp } from '../../src/engine/autograd.ts';
+import type { Device } from '../../src/engine/device.ts';
+import { InputError } from '../../src/engine/errors.ts';
+import { randomNormal } from '../../src/engine/random.ts';
+import type { Tensor } from '../../src/engine/tensor.ts';
+import { add } from '../../src/kernels/broadcast.ts';
+import { affine, square, tanh } from '../../src/kernels/elementwise.ts';
+import { linear } from '../../src/kernels/matmul.ts';
+import { reshape } from '../../src/kernels/shape.ts';
+import { softmax } from '../../src/kernels/softmax.ts';
+import { lcg, testDevice } from '../support.ts';
+import { fashion, withinBall } from './fashion.ts';
+
+const test = suite('attack properties');
+
+/** Six images of 8×8×3 and a linear classifier of 6 classes, on which what is best is known. */
+async function toy() {
+  const device = await testDevice();
+  const random = lcg(3);
+  const [n, size, classes] = [6, 192, 6];
+  const images = Float32Array.from({ length: n * size }, () => 0.1 + 0.4 * (1 + random()));
+  const weights = Float32Array.from({ length: size * classes }, () => random());
+  const x = device.tensor(images, [n, 8, 8, 3]);
+  const w = device.tensor(weights, [size, classes]);
+  const net = { classes, logits: (u: Tensor) => linear(reshape(u, [u.shape[0] as number, size]), w) };
+  const logits = (image: ArrayLike<number>, i = 0) =>
+    Array.from({ length: classes }, (_, c) => {
+      let z = 0;
+      for (let k = 0; k < size; k++)
+        z += (image[i * size + k] as number) * (weights[k * classes + c] as number);
+      return z;
+    });
+  const labelOf = (image: ArrayLike<number>, i: number) => {
+    const z = logits(image, i);
+    return z.indexOf(Math.max(...z));
+  };
+  const labels = Array.from({ length: n }, (_, i) => labelOf(images, i));
+  const dispose = () => {
+    x.dispose();
+    w.dispose();
+  };
+  return { device, x, images, weights, net, labels, labelOf, logits, size, n, classes, dispose };
+}
+
+const radius = { Linf: 0.02, L2: 0.2 };
+const every = (norm: Norm, eps: number = radius[norm]): Attack[] => [
+  new Fgsm({ norm, eps }),
+  new Pgd({ norm, eps, steps: 5, stepSize: eps / 3, randomStart: true, restarts: 2, seed: 5 }),
+  new Pgd({
+    norm,
+    eps,
+    steps: 5,
+    stepSize: eps / 3,
+    randomStart: true,
+    keep: 'best',
+    loss: 'margin',
+    seed: 5,
+  }),
+  new Apgd({ norm, eps, loss: 'ce', steps: 12, seed: 5 }),
+  new Apgd({ norm, eps, loss: 'dlr', steps: 12, restarts: 2, seed: 5 }),
+  new Apgd({ norm, eps, loss: 'targeted', steps: 12, targetClasses: 3, seed: 5 }),
+  new Fab({ norm, eps, targeted: false, steps: 6, restarts: 2, seed: 5 }),
+  new Fab({ norm, eps, targeted: true, steps: 6, targetClasses: 3, seed: 5 }),
+  new Square({ norm, eps, queries: 60, restarts: 2, seed: 5 }),
+  new AutoAttack({
+    norm,
+    eps,
+    version: 'custom',
+    attacks: [
+      new Apgd({ norm, eps, loss: 'ce', steps: 6 }),
+      new Fab({ norm, eps, targeted: true, steps: 3, targetClasses: 2 }),
+      new Square({ norm, eps, queries: 20 }),
+    ],
+  }),
+];
+
+for (const norm of ['Linf', 'L2'] as const) {
+  for (const attack of every(norm)) {
+    test(`${attack.name} ${norm}: within eps and [0, 1], success is true, the batch does not matter`, async () => {
+      const t = await toy();
+      const result = await attack.run(t.net, t.x, t.labels, { batch: 4 });
+      const adversarial = await result.adversarial.floats();
+      withinBall(adversarial, t.images, t.size, norm, attack.eps);
+      assert.equal(
+        result.success,
+        t.labels.map((y, i) => t.labelOf(adversarial, i) !== y),
+        'success',
+      );
+      assert.ok(result.passes.forward > 0 && result.trace.length === t.n);
+
+      // The same images backwards: other neighbours, other slots, the same bits.
+      const order = [5, 4, 3, 2, 1, 0];
+      const rows = Float32Array.from(
+        order.flatMap((i) => [...t.images.subarray(i * t.size, (i + 1) * t.size)]),
+      );
+      const x = t.device.tensor(rows, t.x.shape);
+      const options = { batch: 4, imageIds: order };
+      const other = await attack.run(
+        t.net,
+        x,
+        order.map((i) => t.labels[i] as number),
+        options,
+      );
+      const turned = await other.adversarial.floats();
+      order.forEach((i, k) => {
+        assert.equal(
+          turned.subarray(k * t.size, (k + 1) * t.size),
+          adversarial.subarray(i * t.size, (i + 1) * t.size),
+          `image ${i}`,
+        );
+      });
+      if (attack instanceof AutoAttack) {
+        const { stages } = result as Awaited<ReturnType<AutoAttack['run']>>;
+        assert.ok(stages.length > 0);
+        stages.forEach((stage, s) => {
+          const before = s === 0 ? t.n : (stages[s - 1] as (typeof stages)[0]).robustAccuracy * t.n;
+          assert.is(stage.images.length, Math.round(before));
+          assert.is(Math.round(stage.robustAccuracy * t.n), stage.images.length - stage.broken.length);
+          stage.result.adversarial.dispose();
+        });
+      }
+      for (const u of [result.adversarial, other.adversarial, x]) u.dispose();
+      t.dispose();
+    });
+  }
+}
+
+test('pgd reaches the exact optimum of a linear margin', async () => {
+  const t = await toy();
+  // Two classes only matter to the difference loss: its maximum over the ball is known coordinate by coordinate.
+  const eps = 0.02;
+  const targets = t.labels.map((y) => (y + 1) % t.classes);
+  const attack = new Pgd({
+    eps,
+    steps: 3,
+    stepSize: eps,
+    randomStart: true,
+    seed: 1,
+    loss: 'difference',
+    targeted: true,
+  });
+  const result = await attack.run(t.net, t.x, t.labels, { targets });
+  t.labels.forEach((y, i) => {
+    const z = t.logits(t.images, i);
+    let best = (z[targets[i] as number] as number) - (z[y] as number);
+    for (let k = 0; k < t.size; k++) {
+      const w =
+        (t.weights[k * t.classes + (targets[i] as number)] as number) -
+        (t.weights[k * t.classes + y] as number);
+      const v = t.images[i * t.size + k] as number;
+      best += w * (w > 0 ? Math.min(eps, 1 - v) : -Math.min(eps, v));
+    }
+    assert.ok(Math.abs((result.loss[i] as number) - best) < 1e-4, `${result.loss[i]} is not ${best}`);
+  });
+  result.adversarial.dispose();
+  t.dispose();
+});
+
+for (const norm of ['Linf', 'L2'] as const) {
+  test(`fab ${norm} finds the nearest boundary of a linear classifier`, async () => {
+    const t = await toy();
+    const attack = new Fab({ norm, eps: 1, targeted: false, steps: 40 });
+    const result = await attack.run(t.net, t.x, t.labels);
+    t.labels.forEach((y, i) => {
+      const z = t.logits(t.images, i);
+      let nearest = Number.POSITIVE_INFINITY;
+      for (let c = 0; c < t.classes; c++) {
+        if (c === y) continue;
+        let length = 0;
+        for (let k = 0; k < t.size; k++) {
+          const w = (t.weights[k * t.classes + c] as number) - (t.weights[k * t.classes + y] as number);
+          length += norm === 'Linf' ? Math.abs(w) : w * w;
+        }
+        const gap = (z[y] as number) - (z[c] as number);
+        nearest = Math.min(nearest, gap / (norm === 'Linf' ? length : Math.sqrt(length)));
+      }
+      // Pixels lie 0.1 from the faces of the box, further than the boundaries: the box does not matter.
+      const ratio = -(result.loss[i] as number) / nearest;
+      assert.ok(ratio > 0.9999 && ratio < 1.06, `image ${i}: ${ratio} times the nearest boundary`);
+    });
+    result.adversarial.dispose();
+    t.dispose();
+  });
+}
+
+/** A target whose gradient depends on its noise. */
+function noisy(t: Awaited<ReturnType<typeof toy>>, sigma = 0.5): GraphTarget {
+  return {
+    classes: t.classes,
+    randomised: true,
+    logits: (u, draw) => {
+      const noise = affine(randomNormal(t.device, u.shape, { ...draw, purpose: 77 }), sigma);
+      return t.net.logits(tanh(square(add(u, noise))));
+    },
+  };
+}
+
+test('eot: fixed draws repeat, fresh ones do not, a worst draw is no better than the mean', async () => {
+  const t = await toy();
+  const target = noisy(t);
+  const run = async (eot: object, seed = 1) => {
+    const attack = new Pgd({
+      eps: 0.05,
+      steps: 4,
+      stepSize: 0.02,
+      randomStart: false,
+      seed,
+      eot: { draws: 4, ...eot },
+    });
+    const result = await attack.run(target, t.x, t.labels);
+    const values = await result.adversarial.floats();
+    result.adversarial.dispose();
+    return { values, trace: result.trace, forward: result.passes.forward };
+  };
+  const fresh = await run({});
+  assert.equal((await run({})).values, fresh.values, 'repeatable');
+  assert.not.equal((await run({}, 2)).values, fresh.values, 'another seed');
+  const fixed = await run({ randomness: 'fixed' });
+  assert.not.equal(fixed.values, fresh.values);
+  assert.equal(fixed.trace[0]?.loss[0], fresh.trace[0]?.loss[0], 'the first draws are the same');
+  assert.is(fresh.forward, 6 * 5 * 4);
+  const all = await run({ reduction: { worst: 4 } });
+  const differing = all.values.filter((v, i) => Math.abs(v - (fresh.values[i] as number)) > 1e-5).length;
+  assert.ok(differing < 0.01 * all.values.length, 'the worst 4 of 4 are all');
+  assert.not.equal((await run({ reduction: { worst: 1 } })).values, fresh.values);
+  t.dispose();
+});
+
+test('the mean over draws is the mean of the draws', async () => {
+  const t = await toy();
+  const target = noisy(t);
+  const first = async (draws: number, judge: 'all' | 'last') => {
+    const attack = new Pgd({
+      eps: 0.05,
+      steps: 1,
+      stepSize: 0.02,
+      randomStart: false,
+      seed: 1,
+      eot: { draws, judge },
+    });
+    const result = await attack.run(target, t.x, t.labels);
+    result.adversarial.dispose();
+    return result.trace.map((trace) => trace.loss[0] as number);
+  };
+  // Draw d of a call is step d: the last of d + 1 draws.
+  const each = [await first(1, 'last'), await first(2, 'last'), await first(3, 'last')];
+  const mean = await first(3, 'all');
+  mean.forEach((v, i) => {
+    const want = each.reduce((sum, losses) => sum + (losses[i] as number) / 3, 0);
+    assert.ok(Math.abs(v - want) < 1e-5 * (1 + Math.abs(want)), `${v} is not ${want}`);
+  });
+  t.dispose();
+});
+
+/** A graph target as a process: what a defence with Programs of its own is to an attack. */
+function asProcess(device: Device, target: GraphTarget): ProcessTarget {
+  return {
+    classes: target.classes,
+    process: async (x, draw) => {
+      const { output, pullback } = vjp((u) => target.logits(u, draw), [x]);
+      return {
+        logits: output,
+        pullback: async (cotangent) => pullback(cotangent)[0] as Tensor,
+        dispose: () => device.scope(() => output.dispose()),
+      };
+    },
+  };
+}
+
+test('a process is attacked like the graph it stands for', async () => {
+  const t = await toy();
+  const options = { steps: 4, stepSize: 0.01, randomStart: true, seed: 2, eps: 0.02 } as const;
+  const run = async (target: Target, attack: Attack) => {
+    const result = await attack.run(target, t.x, t.labels);
+    const values = await result.adversarial.floats();
+    result.adversarial.dispose();
+    return values;
+  };
+  const process = asProcess(t.device, t.net);
+  for (const attack of [new Pgd(options), new Square({ norm: 'Linf', eps: 0.02, queries: 12 })]) {
+    assert.equal(await run(process, attack), await run(t.net, attack), attack.name);
+  }
+  const randomised = { draws: 3 };
+  const eot = new Pgd({ ...options, eot: randomised });
+  assert.equal(await run(asProcess(t.device, noisy(t)), eot), await run(noisy(t), eot), 'eot');
+  t.dispose();
+});
+
+test('autoattack warns of randomised targets and of probabilities', async () => {
+  const t = await toy();
+  const custom = (target: Target) =>
+    new AutoAttack({
+      norm: 'Linf',
+      eps: 0.01,
+      version: 'custom',
+      attacks: [new Apgd({ norm: 'Linf', eps: 0.01, loss: 'ce', steps: 2 })],
+    }).run(target, t.x, t.labels);
+  const notesOf = async (target: Target) => {
+    const result = await custom(target);
+    for (const { result: own } of result.stages) own.adversarial.dispose();
+    result.adversarial.dispose();
+    return result.notes.join('\n');
+  };
+  assert.is(await notesOf(t.net), '');
+  assert.match(await notesOf(noisy(t)), /randomised; version custom is for deterministic ones/);
+  assert.match(
+    await notesOf({ ...t.net, logits: (u) => softmax(t.net.logits(u)) }),
+    /outputs are probabilities/,
+  );
+  // A saturated head: steps of 1e6 in the logits leave a cross-entropy without slope.
+  const saturated = { ...t.net, logits: (u: Tensor) => affine(t.net.logits(u), 1e6) };
+  assert.match(await notesOf(saturated), /apgd-ce: the gradient was zero at a start of 6 of 6 images/);
+  t.dispose();
+});
+
+test('on the shipped classifier every attack beats FGSM, larger eps and more steps are not worse', async () => {
+  const f = await fashion(10);
+  const { device } = f;
+  const before = device.memory().tensors;
+  const broken = async (attack: Attack) => {
+    const result = await attack.run(f.net, f.x, f.labels);
+    withinBall(await result.adversarial.floats(), f.images, f.size, attack.norm, attack.eps);
+    result.adversarial.dispose();
+    return { count: result.success.filter(Boolean).length, loss: result.loss.reduce((a, b) => a + b, 0) };
+  };
+  for (const [norm, eps] of [
+    ['Linf', 5 / 255],
+    ['L2', 0.4],
+  ] as const) {
+    const fgsm = await broken(new Fgsm({ norm, eps }));
+    const pgd = (steps: number, radius = eps) =>
+      new Pgd({ norm, eps: radius, steps, stepSize: eps / 4, randomStart: false, keep: 'best', seed: 0 });
+    const few = await broken(pgd(4));
+    const many = await broken(pgd(10));
+    assert.ok(many.loss >= few.loss && many.count >= few.count, 'more steps are worse');
+    assert.ok((await broken(pgd(10, 2 * eps))).loss > many.loss, 'a larger eps is worse');
+    const others = [
+      new Apgd({ norm, eps, loss: 'ce', steps: 10 }),
+      new Apgd({ norm, eps, loss: 'dlr', steps: 10 }),
+    ];
+    assert.ok(many.count >= fgsm.count, `pgd ${norm} is weaker than FGSM`);
+    for (const attack of [...others, new Fab({ norm, eps, targeted: true, targetClasses: 1, steps: 8 })])
+      assert.ok((await broken(attack)).count >= fgsm.count, `${attack.name} ${norm} is weaker than FGSM`);
+  }
+  assert.is(device.memory().tensors, before, 'tensors left behind');
+  f.dispose();
+});
+
+test('targeted attacks reach their targets', async () => {
+  const f = await fashion(6);
+  const targets = f.labels.map((y) => (y + 3) % 10);
+  const attack = new Pgd({
+    eps: 0.3,
+    steps: 15,
+    stepSize: 0.03,
+    randomStart: false,
+    seed: 0,
+    targeted: true,
+  });
+  const result = await attack.run(f.net, f.x, f.labels, { targets });
+  const out = f.device.scope(() => f.net.logits(result.adversarial));
+  const z = await out.floats();
+  const reached = targets.filter((t, i) => {
+    const row = z.subarray(10 * i, 10 * i + 10);
+    return row.indexOf(Math.max(...row)) === t;
+  });
+  assert.is(reached.length, 6, 'targets reached');
+  assert.ok(result.success.every(Boolean));
+  for (const u of [out, result.adversarial]) u.dispose();
+  f.dispose();
+});
+
+test('options that make no sense are refused in one line', async () => {
+  const refuses = (make: () => unknown, pattern: RegExp) =>
+    assert.throws(
+      make,
+      (e: Error) => e instanceof InputError && pattern.test(e.message) && !e.message.includes('\n'),
+    );
+  const pgd = { eps: 0.1, steps: 5, stepSize: 0.1, randomStart: false, seed: 0 };
+  refuses(() => new Fgsm({ eps: 8 }), /eps must be in \[0, 1\] pixel units, got 8; did you mean 8\/255\?/);
+  refuses(() => new Pgd({ ...pgd, steps: 0 }), /steps must be a positive integer, got 0/);
+  refuses(() => new Pgd({ ...pgd, stepSize: 2 }), /step size must be in \(0, 1\], got 2/);
+  refuses(() => new Pgd({ ...pgd, restarts: 3 }), /3 restarts without a random start are all the same/);
+  refuses(() => new Pgd({ ...pgd, norm: 'L1' as Norm }), /norm "L1" is not known; there are Linf, L2/);
+  refuses(() => new Pgd({ ...pgd, seed: -1 }), /seed must be an integer/);
+  refuses(() => new Pgd({ ...pgd, eot: { draws: 2, reduction: { worst: 3 } } }), /worst 3 of 2 draws/);
+  refuses(() => new Apgd({ norm: 'L2', eps: Number.NaN, loss: 'ce' }), /eps must be a finite number/);
+  refuses(() => new Apgd({ norm: 'L2', eps: 1, loss: 'ce', rho: 2 }), /rho must be in \(0, 1\], got 2/);
+  refuses(() => new Fab({ norm: 'L2', eps: 1, targeted: true, eta: 0 }), /eta must be in \(0, 2\], got 0/);
+  refuses(() => new Square({ norm: 'L2', eps: 1, p: 0 }), /p must be in \(0, 1\], got 0/);
+  refuses(
+    () => new AutoAttack({ norm: 'Linf', eps: 0.1, version: 'fast' as 'plus' }),
+    /version "fast" is not known/,
+  );
+  refuses(() => new AutoAttack({ norm: 'Linf', eps: 0.1, attacks: ['square'] }), /take version custom/);
+  refuses(
+    () => new AutoAttack({ norm: 'Linf', eps: 0.1, version: 'custom' }),
+    /version custom needs attacks/,
+  );
+  const other = new Fgsm({ eps: 0.2 });
+  refuses(
+    () => new AutoAttack({ norm: 'Linf', eps: 0.1, version: 'custom', attacks: [other] }),
+    /fgsm is for Linf 0.2, the ensemble for Linf 0.1/,
+  );
+
+  const t = await toy();
+  const rejects = async (run: () => Promise<unknown>, pattern: RegExp) => {
+    const error = await run().then(
+      () => null,
+      (e: Error) => e,
+    );
+    assert.ok(error && pattern.test(error.message), String(error));
+  };
+  const bright = t.device.tensor(
+    t.images.map((v) => 255 * v),
+    t.x.shape,
+  );
+  await rejects(() => new Pgd(pgd).run(t.net, bright, t.labels), /pixels must be in \[0, 1\]/);
+  await rejects(() => new Pgd({ ...pgd, targeted: true }).run(t.net, t.x, t.labels), /needs hooks.targets/);
+  await rejects(
+    () => new Pgd(pgd).run({ ...t.net, classes: 9 }, t.x, t.labels),
+    /logits \[6,6\], wanted \[6,9\]/,
+  );
+  await rejects(() => new Pgd(pgd).run(t.net, t.x, [9, ...t.labels.slice(1)]), /label 9 is outside 0..5/);
+  bright.dispose();
+  t.dispose();
+});
+
+test.run();

@@ -1,0 +1,172 @@
+/**
+ * Gradients through the defence: against PyTorch's double backward in float64 (test/fixtures/attacks/make_unroll.py),
+ * against finite differences of the loop itself, and as a target of PGD.
+ */
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { Pgd } from '../../src/attacks/pgd.ts';
+import { karrasGrid, publishedAttackSigma, surrogate } from '../../src/attacks/surrogate.ts';
+import type { Draw } from '../../src/attacks/target.ts';
+import { ThroughCmap, type ThroughCmapOptions } from '../../src/attacks/through-cmap.ts';
+import type { CmapOptions } from '../../src/cmap/options.ts';
+import { InputError } from '../../src/engine/errors.ts';
+import type { Tensor } from '../../src/engine/tensor.ts';
+import { ClassifierNet } from '../../src/nets/classifier.ts';
+import { ConsistencyModel } from '../../src/nets/consistency.ts';
+import { ncsnpp } from '../../src/nets/ncsnpp.ts';
+import { wideResNet } from '../../src/nets/wide-resnet.ts';
+import { syntheticCheckpoint } from '../nets/parity.ts';
+import { assertClose, fromNchw, lcg, loadFixture, testDevice, toNchw } from '../support.ts';
+
+async function setUp() {
+  const device = await testDevice();
+  const fixture = loadFixture('attacks/unroll');
+  const unet = ncsnpp(JSON.parse(fixture.metadata.net as string));
+  const architecture = wideResNet(JSON.parse(fixture.metadata.classifier as string));
+  const model = ConsistencyModel.load(device, unet, syntheticCheckpoint(unet.parameters));
+  const net = ClassifierNet.load(device, architecture, syntheticCheckpoint(architecture.parameters));
+  const options = JSON.parse(fixture.metadata.options as string);
+  const cmap = { ...options, seed: 0 } as CmapOptions;
+  const tensor = (name: string) => device.tensor(...fromNchw(fixture.get(name)));
+  const x = tensor('x');
+  const latents = tensor('z0');
+  const { data, shape } = fixture.get('cotangent');
+  const cotangent = device.tensor(data, shape);
+  const draw: Draw = { seed: 0, rows: device.tensor([0, 1], [2], 'u32'), step: device.zeros([1], 'u32') };
+  const huber = options.huber as number;
+  return { device, fixture, model, net, cmap, x, latents, cotangent, draw, huber };
+}
+
+async function gradient(
+  target: ThroughCmap,
+  x: Tensor,
+  cotangent: Tensor,
+  draw: Draw,
+): Promise<{ logits: Float32Array; dx: Float32Array }> {
+  const process = await target.process(x, draw);
+  const logits = await process.logits.floats();
+  const dx = await process.pullback(cotangent);
+  const host = await dx.floats();
+  dx.dispose();
+  process.dispose();
+  return { logits, dx: host };
+}
+
+test('unrolled: PyTorch’s gradient through every Adam step, and with a frozen preconditioner', async () => {
+  const { fixture, model, net, cmap, x, latents, cotangent, draw, huber } = await setUp();
+  const shape = fixture.get('x').shape;
+  for (const [name, preconditioner] of [
+    ['dx', 'exact'],
+    ['dx.frozen', 'frozen'],
+  ] as const) {
+    const unroll = { smoothing: { huber }, smoothForward: true, preconditioner };
+    const target = new ThroughCmap(model, net, { cmap, backward: 'unroll', latents, unroll });
+    const { logits, dx } = await gradient(target, x, cotangent, draw);
+    assertClose(logits, fixture.get('logits').data, 1e-4, 'logits');
+    // Central differences in float32: about three digits (measured 1.1e-3 and 1.9e-3).
+    assertClose(toNchw(dx, shape), fixture.get(name).data, 6e-3, name);
+    target.dispose();
+  }
+});
+
+test('unrolled: finite differences of the loop along a random direction', async () => {
+  const { device, model, net, cmap, x, latents, cotangent, draw, huber } = await setUp();
+  const unroll = { smoothing: { huber }, smoothForward: true };
+  const short = { ...cmap, iterations: 4, lr: 0.5 };
+  const target = new ThroughCmap(model, net, { cmap: short, backward: 'unroll', latents, unroll });
+  const { dx } = await gradient(target, x, cotangent, draw);
+  const base = await x.floats();
+  const weights = await cotangent.floats();
+  const random = lcg(3);
+  // Along the gradient and a random part, so that the derivative is not small against the noise.
+  const norm = Math.hypot(...dx) / Math.sqrt(dx.length);
+  const direction = dx.map((v) => v / norm + random());
+  const value = async (h: number) => {
+    const at = device.tensor(
+      base.map((v, i) => v + h * (direction[i] as number)),
+      x.shape,
+    );
+    const process = await target.process(at, draw);
+    const logits = await process.logits.floats();
+    process.dispose();
+    at.dispose();
+    return logits.reduce((sum, v, i) => sum + v * (weights[i] as number), 0);
+  };
+  const exact = dx.reduce((sum, v, i) => sum + v * (direction[i] as number), 0);
+  // Large steps cross kinks of the clip, small ones drown in rounding: one of them must agree.
+  const ratios: number[] = [];
+  for (const h of [1e-3, 3e-4, 1e-4, 3e-5])
+    ratios.push(((await value(h)) - (await value(-h))) / (2 * h) / exact);
+  const best = Math.min(...ratios.map((ratio) => Math.abs(ratio - 1)));
+  assert.ok(best < 0.05, `differences over gradient: ${ratios}`);
+  target.dispose();
+});
+
+test('identity (BPDA): PyTorch’s gradient with dG/dx = 1', async () => {
+  const { fixture, model, net, cmap, x, latents, cotangent, draw } = await setUp();
+  const target = new ThroughCmap(model, net, { cmap, backward: 'identity', latents });
+  const { logits, dx } = await gradient(target, x, cotangent, draw);
+  assertClose(logits, fixture.get('logits.identity').data, 1e-4, 'logits');
+  assertClose(toNchw(dx, fixture.get('x').shape), fixture.get('dx.identity').data, 1e-3, 'dx');
+  target.dispose();
+});
+
+test('a shorter horizon and a truncated unroll give other gradients; a warm start goes on', async () => {
+  const { model, net, cmap, x, cotangent, draw } = await setUp();
+  const run = async (options: Partial<ThroughCmapOptions>) => {
+    const target = new ThroughCmap(model, net, { cmap, backward: 'unroll', ...options });
+    const first = await gradient(target, x, cotangent, draw);
+    const second = await gradient(target, x, cotangent, draw);
+    target.restart();
+    const again = await gradient(target, x, cotangent, draw);
+    target.dispose();
+    assert.equal(again.logits, first.logits, 'a restart begins anew');
+    return { first, second };
+  };
+  const full = await run({});
+  assert.equal(full.second.dx, full.first.dx, 'the same draw, the same gradient');
+  const truncated = await run({ unroll: { last: 2 } });
+  assert.equal(truncated.first.logits, full.first.logits);
+  assert.not.equal(truncated.first.dx, full.first.dx);
+  const warm = await run({ cmap: { ...cmap, iterations: 3 }, warmStart: true, backward: 'identity' });
+  assert.not.equal(warm.second.logits, warm.first.logits);
+});
+
+test('PGD raises its loss through the defence and through the surrogate, within the ball', async () => {
+  const { model, net, cmap, x } = await setUp();
+  const eps = 16 / 255;
+  const options = { eps, steps: 4, stepSize: eps / 2, randomStart: false, seed: 1, keep: 'best' } as const;
+  const start = await x.floats();
+  const labels = [1, 2];
+  const targets = [
+    new ThroughCmap(model, net, { cmap: { ...cmap, iterations: 3 }, backward: 'identity' }),
+    new ThroughCmap(model, net, { cmap: { ...cmap, iterations: 3 }, backward: 'unroll' }),
+    surrogate(model, net),
+  ];
+  for (const target of targets) {
+    const fixed = { ...options, eot: { draws: 2, randomness: 'fixed' as const } };
+    const { adversarial, trace, passes } = await new Pgd(fixed).run(target, x, labels);
+    const moved = await adversarial.floats();
+    assert.ok(moved.every((v, i) => Math.abs(v - (start[i] as number)) <= eps + 1e-7 && v >= 0 && v <= 1));
+    for (const { loss } of trace) assert.ok(Math.max(...loss) > (loss[0] as number), `losses ${loss}`);
+    assert.is(passes.backward, 2 * 2 * 5);
+    adversarial.dispose();
+    if (target instanceof ThroughCmap) target.dispose();
+  }
+});
+
+test('the published attack level, and mistakes', async () => {
+  assert.ok(Math.abs(publishedAttackSigma - 0.13952) < 1e-5);
+  assert.is(karrasGrid().length, 18);
+  const { model, net, cmap } = await setUp();
+  assert.throws(
+    () => surrogate(model, net, 0),
+    (e: Error) => e instanceof InputError && /sigma must be positive, got 0/.test(e.message),
+  );
+  assert.throws(
+    () => new ThroughCmap(model, net, { cmap, backward: 'unroll', unroll: { last: 0 } }),
+    (e: Error) => e instanceof InputError && /last must be at least 1 update, got 0/.test(e.message),
+  );
+});
+
+test.run();

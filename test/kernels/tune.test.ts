@@ -1,0 +1,119 @@
+/** The tuner: problems are met, variants measured and checked, choices stored, loaded, and obeyed. */
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { vjp } from '../../src/engine/autograd.ts';
+import { Tuning } from '../../src/engine/tuning.ts';
+import { conv2d } from '../../src/kernels/conv2d.ts';
+import { matmul, matmulCandidates } from '../../src/kernels/matmul.ts';
+import { kernelsVersion, problemsOf, tune } from '../../src/kernels/tune.ts';
+import { loadTuning, saveTuning, tuningPath } from '../../src/tuning.ts';
+import { assertClose, testDevice } from '../support.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'cmap-tuning-'));
+test.after(() => rmSync(folder, { recursive: true, force: true }));
+
+async function setUp() {
+  const device = await testDevice();
+  const x = device.tensor(
+    Float32Array.from({ length: 2 * 8 * 8 * 8 }, (_, i) => Math.sin(i)),
+    [2, 8, 8, 8],
+  );
+  const w = device.tensor(
+    Float32Array.from({ length: 9 * 8 * 12 }, (_, i) => Math.cos(i)),
+    [3, 3, 8, 12],
+  );
+  const layer = () => vjp((u, v) => conv2d(u, v, { padding: 1, stride: 2 }), [x, w]);
+  const all = () => {
+    const { output, pullback } = layer();
+    return [output, ...pullback()];
+  };
+  return { device, all };
+}
+
+test('problems are met once each, forward and gradients, and nothing runs', async () => {
+  const { device, all } = await setUp();
+  const problems = problemsOf(device, () => [...all(), ...all()]);
+  assert.equal(
+    problems.map(({ op, cin, cout, dilation }) => [op, cin, cout, dilation]),
+    [
+      ['conv2d', 8, 12, 1],
+      ['conv2d', 12, 8, 2],
+      ['conv2d-weight', 8, 12, undefined],
+    ],
+  );
+  const a = device.zeros([3, 5, 7]);
+  const b = device.zeros([7, 9]);
+  const [product] = problemsOf(device, () => matmul(a, b));
+  assert.equal([product?.op, product?.batch, product?.m, product?.n, product?.k], ['matmul', 3, 5, 9, 7]);
+});
+
+test('every variant of every problem gives the safe result, and is timed', async () => {
+  const { device, all } = await setUp();
+  const a = device.zeros([3, 6, 8]);
+  const b = device.zeros([3, 10, 8]);
+  const problems = problemsOf(device, () => [...all(), matmul(a, b, { transposeB: true })]);
+  assert.is(problems.length, 4);
+  const seen: number[] = [];
+  const results = await tune(device, problems, { seconds: 0.02, onProblem: (done) => seen.push(done) });
+  assert.equal(seen, [0, 1, 2, 3, 4]);
+  for (const { choice, milliseconds } of results) {
+    assert.ok(choice === 'static' || matmulCandidates(device.capabilities).includes(choice));
+    for (const [name, ms] of Object.entries(milliseconds)) assert.ok((ms as number) > 0, `${name} is wrong`);
+  }
+});
+
+test('a tuned choice is obeyed, whatever it is, and an unknown one is passed over', async () => {
+  const { device, all } = await setUp();
+  const problems = problemsOf(device, all);
+  const before = device.tuning;
+  const signatures = new Set<string>();
+  const read = async () => {
+    const program = device.record('tuned', all);
+    signatures.add(program.signature);
+    const host = await Promise.all(program.run().map((t) => t.floats()));
+    program.dispose();
+    return host;
+  };
+  try {
+    const want = await read();
+    for (const name of [...matmulCandidates(device.capabilities), 'tiled-17', '']) {
+      device.tuning = new Tuning(new Map(problems.map((p) => [Tuning.keyOf(p), name])));
+      for (const [i, got] of (await read()).entries())
+        assertClose(got, want[i] as Float32Array, 1e-5, `${name} ${i}`);
+    }
+    assert.ok(signatures.size >= 2, [...signatures].join('\n'));
+  } finally {
+    device.tuning = before;
+  }
+});
+
+test('choices are stored by adapter, driver and version of the kernels, and loaded', async () => {
+  const { device, all } = await setUp();
+  const problems = problemsOf(device, all);
+  const before = { tuning: device.tuning, CMAP_TUNING: process.env.CMAP_TUNING };
+  process.env.CMAP_TUNING = folder;
+  try {
+    const result = (choice: 'direct' | 'static') =>
+      problems.map((problem) => ({ problem, choice, milliseconds: { static: 2, direct: 1 } }));
+    saveTuning(device, result('direct'));
+    assert.equal(loadTuning(device), { path: tuningPath(device), choices: problems.length });
+    assert.is(device.tuning.choose(problems[0]!), 'direct');
+    saveTuning(device, result('static').slice(0, 1));
+    assert.is(loadTuning(device)?.choices, problems.length - 1, 'added to what is there');
+    const file = JSON.parse(readFileSync(tuningPath(device), 'utf8'));
+    assert.is(file.kernels, kernelsVersion);
+    writeFileSync(tuningPath(device), JSON.stringify({ ...file, kernels: '00000000' }));
+    assert.not.equal(loadTuning(device)?.path, tuningPath(device), 'another version is passed over');
+    saveTuning(device, result('direct').slice(0, 1));
+    assert.is(loadTuning(device)?.choices, 1, 'and begun anew');
+  } finally {
+    device.tuning = before.tuning;
+    if (before.CMAP_TUNING === undefined) delete process.env.CMAP_TUNING;
+    else process.env.CMAP_TUNING = before.CMAP_TUNING;
+  }
+});
+
+test.run();
