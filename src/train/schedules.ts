@@ -3,7 +3,8 @@ import { InputError } from '../engine/errors.ts';
 
 export interface RateSchedule {
   readonly lr: number;
-  readonly schedule: 'constant' | 'cosine';
+  /** constant or cosine. */
+  readonly schedule: string;
   /** Steps of a linear rise from 0. */
   readonly warmup: number;
   readonly steps: number;

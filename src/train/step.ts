@@ -6,7 +6,6 @@
 
 import { Trace } from '../cmap/trace.ts';
 import { observing, vjp } from '../engine/autograd.ts';
-import { InputError } from '../engine/errors.ts';
 import type { Tensor } from '../engine/tensor.ts';
 import {
   gradientControl,
@@ -113,7 +112,9 @@ export class TrainingStep {
   async diagnose(step: number): Promise<string> {
     const { recipe, store } = this;
     const { device } = store;
-    const squares = await this.program.outputs.squares.floats();
+    // Updates do nothing by now: the same step again, for its gradients.
+    recipe.load(step);
+    const squares = await this.program.run().squares.floats();
     recipe.load(step);
     const seen: { name: string; output: Tensor }[] = [];
     const onStatistics = this.options.frozenStatistics ? undefined : () => {};
@@ -140,10 +141,4 @@ export class TrainingStep {
     this.program.dispose();
     for (const part of [this.optimiser, this.trace, this.control, this.#weights]) part.dispose();
   }
-}
-
-/** @throws InputError for a rate outside [0, 1) */
-export function checkAverages(rates: readonly number[]): void {
-  for (const rate of rates)
-    if (!(rate >= 0 && rate < 1)) throw new InputError(`averages: a rate must be in [0, 1), got ${rate}`);
 }
