@@ -114,7 +114,14 @@ async function loop(
   let loss = Number.NaN;
   let finished = first;
   const seconds = () => (performance.now() - started) / 1000;
-  const rate = () => ((finished - first) * batch) / Math.max(1e-9, seconds());
+  // Saving and looking are no part of the speed.
+  let aside = 0;
+  const rate = () => ((finished - first) * batch) / Math.max(1e-9, seconds() - aside);
+  const setAside = async (f: () => Promise<void>) => {
+    const from = seconds();
+    await f();
+    aside += seconds() - from;
+  };
 
   /** Losses of the updates from..to−1, read while later updates run. */
   const read = async (from: number, to: number): Promise<void> => {
@@ -171,11 +178,12 @@ async function loop(
     const last = t === steps;
     if (last || t % checkpoint_every === 0) {
       await settle(t);
-      await saveCheckpoint(path('checkpoint'), session, t);
+      await setAside(() => saveCheckpoint(path('checkpoint'), session, t));
     }
     if (last || (sample_every > 0 && t % sample_every === 0)) {
       await settle(t);
-      if (hooks.onLook) await hooks.onLook(t, await session.look(last));
+      const { onLook } = hooks;
+      if (onLook) await setAside(async () => onLook(t, await session.look(last)));
     }
   }
   await settle(t);
