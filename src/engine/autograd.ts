@@ -21,6 +21,7 @@ export interface Node {
 }
 
 let recording = true;
+let observer: ((name: string, output: Tensor) => void) | null = null;
 /** Nodes made since the innermost `recompute` began. */
 let made: Set<Node> | null = null;
 
@@ -31,11 +32,22 @@ export function differentiable(
   output: Tensor,
   backward: Node['backward'],
 ): Tensor {
+  observer?.(name, output);
   if (recording && inputs.some((x) => x.node)) {
     output.node = { name, inputs, backward };
     made?.add(output.node);
   }
   return output;
+}
+
+/** Runs `f` and shows every differentiable operation's output as it is made, to look for the first that went wrong. */
+export function observing<T>(onOperation: (name: string, output: Tensor) => void, f: () => T): T {
+  observer = onOperation;
+  try {
+    return f();
+  } finally {
+    observer = null;
+  }
 }
 
 /** Runs `f` without recording gradients. */

@@ -8,7 +8,7 @@
 import { recompute as recomputed } from '../engine/autograd.ts';
 import type { Device } from '../engine/device.ts';
 import { check, InputError } from '../engine/errors.ts';
-import type { Tensor } from '../engine/tensor.ts';
+import { Tensor } from '../engine/tensor.ts';
 import { attention } from '../kernels/attention.ts';
 import { add } from '../kernels/broadcast.ts';
 import { conv2d } from '../kernels/conv2d.ts';
@@ -21,7 +21,7 @@ import { broadcastTo } from '../kernels/reduce.ts';
 import { nearestUpsample } from '../kernels/resample.ts';
 import { concat, reshape, slice } from '../kernels/shape.ts';
 import { type ParameterShapes, type Parameters, StateDict, torchConv } from './parameters.ts';
-import { checkCounts, type Embedding, type UNet, withDefaults } from './unet.ts';
+import { checkCounts, type Embedding, type ForwardOptions, type UNet, withDefaults } from './unet.ts';
 
 /** Names as in the published scripts' flags. */
 export interface AdmConfig {
@@ -135,9 +135,9 @@ export function adm(given: Partial<AdmConfig>): UNet & { readonly config: AdmCon
     classes: config.class_cond ? config.num_classes : 0,
     parameters: declare(config, layers),
     timeOf: (sigma) => 250 * Math.log(sigma + 1e-44),
+    waves: (_, times) => sinusoidalEmbeddingHost(times, config.num_channels),
     embed: (device, p, times, labels) => embed(config, layers, device, p, times, labels),
-    forward: (p, x, embedding, { recompute = false } = {}) =>
-      forward(config, layers, p, x, embedding, recompute),
+    forward: (p, x, embedding, options = {}) => forward(config, layers, p, x, embedding, options),
   };
 }
 
@@ -300,7 +300,7 @@ function embed(
   layers: readonly Layer[],
   device: Device,
   p: Parameters,
-  times: readonly number[],
+  times: readonly number[] | Tensor,
   labels: readonly number[] | undefined,
 ): Embedding {
   const { num_channels, class_cond, num_classes } = config;
@@ -315,27 +315,30 @@ function embed(
       () => `adm: label ${label} is outside 0..${num_classes - 1}`,
     );
   }
-  return new Map(
-    device.scope(() => {
-      const dense = (name: string, x: Tensor) => linear(x, p.get(`${name}.weight`), p.get(`${name}.bias`));
-      let t = device.tensor(sinusoidalEmbeddingHost(times, num_channels), [times.length, num_channels]);
-      t = dense('time_embed.2', silu(dense('time_embed.0', t)));
-      if (labels) {
-        const table = p.get('label_emb.weight');
-        t = add(
-          t,
-          concat(
-            labels.map((label) => slice(table, 0, label, 1)),
-            0,
-          ),
-        );
-      }
-      t = silu(t);
-      return layers.flatMap((layer): [string, Tensor][] =>
-        layer.kind === 'block' ? [[layer.name, dense(`${layer.name}.emb_layers.1`, t)]] : [],
+  const rows = (): [string, Tensor][] => {
+    const dense = (name: string, x: Tensor) => linear(x, p.get(`${name}.weight`), p.get(`${name}.bias`));
+    let t =
+      times instanceof Tensor
+        ? times
+        : device.tensor(sinusoidalEmbeddingHost(times, num_channels), [times.length, num_channels]);
+    t = dense('time_embed.2', silu(dense('time_embed.0', t)));
+    if (labels) {
+      const table = p.get('label_emb.weight');
+      t = add(
+        t,
+        concat(
+          labels.map((label) => slice(table, 0, label, 1)),
+          0,
+        ),
       );
-    }),
-  );
+    }
+    t = silu(t);
+    return layers.flatMap((layer): [string, Tensor][] =>
+      layer.kind === 'block' ? [[layer.name, dense(`${layer.name}.emb_layers.1`, t)]] : [],
+    );
+  };
+  // Waves are given where a gradient may be taken, which wants what lies between.
+  return new Map(times instanceof Tensor ? rows() : device.scope(rows));
 }
 
 function forward(
@@ -344,7 +347,7 @@ function forward(
   p: Parameters,
   x: Tensor,
   embedding: Embedding,
-  save: boolean,
+  { recompute: save = false, dropout }: ForwardOptions,
 ): Tensor {
   const { image_size, in_channels } = config;
   check(
@@ -374,6 +377,7 @@ function forward(
             p,
             skip ? concat([from, skip], 3) : from,
             embedding.get(layer.name) as Tensor,
+            dropout,
           ),
         );
         break;
@@ -417,6 +421,7 @@ function residualBlock(
   p: Parameters,
   x: Tensor,
   temb: Tensor,
+  dropout: ForwardOptions['dropout'],
 ): Tensor {
   const { name, out, resample } = layer;
   const conv = (module: string, y: Tensor, bias = p.get(`${name}.${module}.bias`)) =>
@@ -440,6 +445,7 @@ function residualBlock(
       : add(conv('in_layers.2', h), reshape(temb, [batch, 1, 1, out]));
     h = norm(`${name}.out_layers.0`, p, h, { silu: true });
   }
+  if (dropout) h = dropout(name, h);
   h = conv('out_layers.3', h);
   if (layer.in !== out) {
     x = conv2d(x, p.get(`${name}.skip_connection.weight`), { bias: p.get(`${name}.skip_connection.bias`) });

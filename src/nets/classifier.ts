@@ -2,7 +2,7 @@
 import type { Device } from '../engine/device.ts';
 import { check } from '../engine/errors.ts';
 import type { Tensor } from '../engine/tensor.ts';
-import { batchNorm } from '../kernels/batch-norm.ts';
+import { batchNorm, batchNormTraining } from '../kernels/batch-norm.ts';
 import { div, sub } from '../kernels/broadcast.ts';
 import {
   type BindOptions,
@@ -67,6 +67,11 @@ export class ClassifierNet {
    * @returns [N, classes]
    */
   logits(x: Tensor): Tensor {
+    return this.logitsOf(this.parameters, x);
+  }
+
+  /** The same with other parameters than the network's own, such as those that a gradient is taken for. */
+  logitsOf(parameters: Parameters, x: Tensor): Tensor {
     const { family, anySize } = this.architecture;
     const [height, width, channels] = this.imageShape;
     const fits = anySize || (x.shape[1] === height && x.shape[2] === width);
@@ -75,7 +80,7 @@ export class ClassifierNet {
       () => `${family}: x is [${x.shape}], wants [N,${anySize ? 'H,W' : `${height},${width}`},${channels}]`,
     );
     const [mean, std] = this.#constants;
-    return this.architecture.forward(this.parameters, mean && std ? div(sub(x, mean), std) : x);
+    return this.architecture.forward(parameters, mean && std ? div(sub(x, mean), std) : x);
   }
 
   dispose(): void {
@@ -84,8 +89,14 @@ export class ClassifierNet {
   }
 }
 
-/** Batch normalisation of a PyTorch module `name`, with its running statistics, and a ReLU where wanted. */
+/** Batch normalisation of a PyTorch module `name`, with its running statistics or in training with the batch's own, and a ReLU where wanted. */
 export function normalise(name: string, p: Parameters, x: Tensor, { relu = false } = {}): Tensor {
+  if (p.onStatistics) {
+    const [scale, bias] = [p.get(`${name}.weight`), p.get(`${name}.bias`)];
+    const { y, mean, variance } = batchNormTraining(x, scale, bias, { eps: 1e-5, relu });
+    p.onStatistics(name, mean, variance, x.size / scale.size);
+    return y;
+  }
   return batchNorm(
     x,
     {

@@ -10,7 +10,7 @@
 import { recompute as recomputed } from '../engine/autograd.ts';
 import type { Device } from '../engine/device.ts';
 import { check, InputError } from '../engine/errors.ts';
-import type { Tensor } from '../engine/tensor.ts';
+import { Tensor } from '../engine/tensor.ts';
 import { attention } from '../kernels/attention.ts';
 import { add, residual } from '../kernels/broadcast.ts';
 import { conv2d } from '../kernels/conv2d.ts';
@@ -29,7 +29,7 @@ import {
   torchConv,
   torchLinear,
 } from './parameters.ts';
-import { checkCounts, type Embedding, type UNet, withDefaults } from './unet.ts';
+import { checkCounts, type Embedding, type ForwardOptions, type UNet, withDefaults } from './unet.ts';
 
 /** Names as in the published configuration files; `patch_size` is ours. */
 export interface NcsnppConfig {
@@ -126,12 +126,12 @@ export function ncsnpp(given: Partial<NcsnppConfig>): UNet & { readonly config: 
     classes: 0,
     parameters: declare(config, layers),
     timeOf: (sigma) => 0.25 * Math.log(sigma),
+    waves: (p, times) => waves(config, p, times),
     embed: (device, p, times, labels) => {
       check(labels === undefined, () => 'ncsnpp: this network is unconditional and takes no labels');
       return embed(config, layers, device, p, times);
     },
-    forward: (p, x, embedding, { recompute = false } = {}) =>
-      forward(config, layers, p, x, embedding, recompute),
+    forward: (p, x, embedding, options = {}) => forward(config, layers, p, x, embedding, options),
   };
 }
 
@@ -275,28 +275,32 @@ function declare({ nf, embedding_type }: NcsnppConfig, layers: readonly Layer[])
   return shapes;
 }
 
+function waves({ nf, embedding_type }: NcsnppConfig, p: Parameters, times: readonly number[]): Float32Array {
+  return embedding_type === 'fourier'
+    ? fourierEmbeddingHost(times, p.host('GaussianFourierProjection_0.W'))
+    : sinusoidalEmbeddingHost(times, nf, { order: 'sin-cos', endpoint: true });
+}
+
 /** Per block, the row its time embedding adds after Conv_0: [N or 1, C]. */
 function embed(
-  { nf, embedding_type }: NcsnppConfig,
+  config: NcsnppConfig,
   layers: readonly Layer[],
   device: Device,
   p: Parameters,
-  times: readonly number[],
+  times: readonly number[] | Tensor,
 ): Embedding {
+  const { nf, embedding_type } = config;
   const dense = (name: string, x: Tensor) => linear(x, p.get(`${name}.kernel`), p.get(`${name}.bias`));
-  return new Map(
-    device.scope(() => {
-      const waves =
-        embedding_type === 'fourier'
-          ? fourierEmbeddingHost(times, p.host('GaussianFourierProjection_0.W'))
-          : sinusoidalEmbeddingHost(times, nf, { order: 'sin-cos', endpoint: true });
-      let t = device.tensor(waves, [times.length, waves.length / times.length]);
-      t = silu(dense('Dense_1', silu(dense('Dense_0', t))));
-      return layers.flatMap((layer): [string, Tensor][] =>
-        layer.kind === 'block' ? [[layer.name, dense(`${layer.name}.Dense_0`, t)]] : [],
-      );
-    }),
-  );
+  const rows = (): [string, Tensor][] => {
+    const width = embedding_type === 'fourier' ? 2 * nf : nf;
+    let t = times instanceof Tensor ? times : device.tensor(waves(config, p, times), [times.length, width]);
+    t = silu(dense('Dense_1', silu(dense('Dense_0', t))));
+    return layers.flatMap((layer): [string, Tensor][] =>
+      layer.kind === 'block' ? [[layer.name, dense(`${layer.name}.Dense_0`, t)]] : [],
+    );
+  };
+  // Waves are given where a gradient may be taken, which wants what lies between.
+  return new Map(times instanceof Tensor ? rows() : device.scope(rows));
 }
 
 function forward(
@@ -305,7 +309,7 @@ function forward(
   p: Parameters,
   x: Tensor,
   embedding: Embedding,
-  save: boolean,
+  { recompute: save = false, dropout }: ForwardOptions,
 ): Tensor {
   const { image_size, num_channels, patch_size: patch } = config;
   check(
@@ -325,7 +329,7 @@ function forward(
       case 'block': {
         const skip = layer.skip > 0 ? (skips.pop() as Tensor) : null;
         const temb = embedding.get(layer.name) as Tensor;
-        h = keep(() => residualBlock(config, layer, p, skip ? concat([from, skip], 3) : from, temb));
+        h = keep(() => residualBlock(config, layer, p, skip ? concat([from, skip], 3) : from, temb, dropout));
         break;
       }
       case 'attention':
@@ -365,6 +369,7 @@ function residualBlock(
   p: Parameters,
   x: Tensor,
   temb: Tensor,
+  dropout: ForwardOptions['dropout'],
 ): Tensor {
   const { name, resample, out } = layer;
   let h = norm(`${name}.GroupNorm_0`, p, x, true);
@@ -383,6 +388,7 @@ function residualBlock(
   h = conv2d(h, w, { bias, padding: 1 });
   if (temb.shape[0] !== 1) h = add(h, reshape(temb, [temb.shape[0] as number, 1, 1, out]));
   h = norm(`${name}.GroupNorm_1`, p, h, true);
+  if (dropout) h = dropout(name, h);
   h = conv2d(h, p.get(`${name}.Conv_1.kernel`), { bias: p.get(`${name}.Conv_1.bias`), padding: 1 });
   if (layer.in !== layer.out || resample) {
     x = conv2d(x, p.get(`${name}.Conv_2.kernel`), { bias: p.get(`${name}.Conv_2.bias`) });

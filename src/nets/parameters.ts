@@ -72,6 +72,8 @@ export class Parameters {
   constructor(
     readonly tensors: ReadonlyMap<string, Tensor>,
     private readonly copies: ReadonlyMap<string, Float32Array> = new Map(),
+    /** Set in training: batch normalisation then takes the batch's own statistics and hands them over here, [C] each. */
+    readonly onStatistics?: (name: string, mean: Tensor, variance: Tensor, rows: number) => void,
   ) {}
 
   get(name: string): Tensor {
@@ -85,6 +87,11 @@ export class Parameters {
     const copy = this.copies.get(name);
     if (!copy) throw new InputError(`parameter ${name} has no copy on the host`);
     return copy;
+  }
+
+  /** These with some tensors replaced. */
+  with(replaced: ReadonlyMap<string, Tensor>, onStatistics = this.onStatistics): Parameters {
+    return new Parameters(new Map([...this.tensors, ...replaced]), this.copies, onStatistics);
   }
 
   dispose(): void {

@@ -13,6 +13,8 @@ export interface ForwardOptions {
    * checkpointing, about a third more work for a fraction of the memory.
    */
   readonly recompute?: boolean;
+  /** Training's dropout, between the second normalisation and the last convolution of the residual block `name`. */
+  readonly dropout?: (name: string, h: Tensor) => Tensor;
 }
 
 export interface UNet {
@@ -25,12 +27,20 @@ export interface UNet {
   readonly parameters: ParameterShapes;
   /** The time label under which consistency models of this family know the noise level σ. */
   timeOf(sigma: number): number;
+  /** The embedding's sines and cosines, in double on the host: row-major, a row a time label. */
+  waves(p: Parameters, times: readonly number[]): Float32Array;
   /**
    * All that depends on the time label (and the class) alone, so that a loop at one noise level computes it once.
-   * @param times one label for the batch, or one for each image
+   * @param times one label for the batch, or one for each image; or their `waves` [N, …] as a tensor, which a recorded
+   *   program reads anew at each run
    * @param labels classes of the images, for a class-conditional network
    */
-  embed(device: Device, p: Parameters, times: readonly number[], labels?: readonly number[]): Embedding;
+  embed(
+    device: Device,
+    p: Parameters,
+    times: readonly number[] | Tensor,
+    labels?: readonly number[],
+  ): Embedding;
   /**
    * @param x [N, H, W, C]
    * @returns [N, H, W, outChannels]

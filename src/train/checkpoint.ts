@@ -1,0 +1,107 @@
+/**
+ * A run's state in one safetensors file: `model.…` (with running statistics), `ema_RATE.…`, `optimiser.m.…` and so on, all in the
+ * published layouts, so that `--weights` of other commands reads the moving average from it; configuration, step and seed are
+ * metadata. Batches, noise and masks are functions of the step: nothing else is needed to go on bit for bit.
+ */
+import { InputError } from '../engine/errors.ts';
+import type { Tensor } from '../engine/tensor.ts';
+import { openSafetensors, writeSafetensors } from '../formats/safetensors.node.ts';
+import type { Parameter } from '../nets/parameters.ts';
+import { resumable, type TrainConfig } from './config.ts';
+import type { Session } from './session.ts';
+import { deviceLayout, fileLayout } from './store.ts';
+
+/** Every tensor of the state by its name in the file. */
+function stateOf({ store, step, config }: Session): { key: string; tensor: Tensor; parameter: Parameter }[] {
+  const declared = (name: string) => store.declared.get(name) as Parameter;
+  const part = (prefix: string, tensors: readonly Tensor[]) =>
+    store.names.map((name, i) => ({
+      key: `${prefix}.${name}`,
+      tensor: tensors[i] as Tensor,
+      parameter: declared(name),
+    }));
+  const still = [...store.declared.keys()].filter((name) => !store.names.includes(name));
+  const others = (prefix: string) =>
+    still.map((name) => ({
+      key: `${prefix}.${name}`,
+      tensor: store.parameters.get(name),
+      parameter: declared(name),
+    }));
+  return [
+    ...part('model', store.tensors),
+    ...others('model'),
+    ...store.averages.flatMap((average, a) => {
+      const rate = config.averages[a];
+      // The target of a pair is no result: it is kept where no reader takes it for the network.
+      if (rate === undefined) return part('optimiser.target', average);
+      return [...part(`ema_${rate}`, average), ...others(`ema_${rate}`)];
+    }),
+    ...step.optimiser.slotNames.flatMap((slot, s) =>
+      part(
+        `optimiser.${slot}`,
+        step.optimiser.slots.map((slots) => slots[s] as Tensor),
+      ),
+    ),
+  ];
+}
+
+/** @param done updates that are in the state @throws InputError when it cannot be written */
+export async function saveCheckpoint(path: string, session: Session, done: number): Promise<void> {
+  const tensors: Record<string, { shape: readonly number[]; data: Float32Array }> = {};
+  for (const { key, tensor, parameter } of stateOf(session))
+    tensors[key] = { shape: parameter.file, data: fileLayout(parameter, await tensor.floats()) };
+  writeSafetensors(path, tensors, {
+    step: String(done),
+    seed: String(session.config.seed),
+    adapter: session.device.adapter.name,
+    config: JSON.stringify(session.config),
+  });
+}
+
+/**
+ * Puts a saved state into a session of the same configuration.
+ * @returns how many updates it has had
+ * @throws InputError when the file is no checkpoint, or of another configuration
+ */
+export function loadCheckpoint(path: string, session: Session): number {
+  const file = openSafetensors(path);
+  try {
+    const { step, config } = file.metadata;
+    const done = Number(step);
+    if (step === undefined || config === undefined || !Number.isSafeInteger(done))
+      throw new InputError(
+        `${path}: no checkpoint of a training run: it says no step; take its weights with init=${path}`,
+      );
+    checkSame(path, JSON.parse(config) as TrainConfig, session.config);
+    for (const { key, tensor, parameter } of stateOf(session)) {
+      const shape = file.names.includes(key) ? file.shape(key) : [];
+      if (String(shape) !== String(parameter.file))
+        throw new InputError(`${path}: ${key} is [${shape}], the run wants [${parameter.file}]`);
+      tensor.write(deviceLayout(parameter, file.read(key) as Float32Array));
+    }
+    return done;
+  } finally {
+    file.close();
+  }
+}
+
+function checkSame(path: string, saved: TrainConfig, now: TrainConfig): void {
+  for (const key of Object.keys(now) as (keyof TrainConfig)[]) {
+    if (resumable.includes(key)) continue;
+    const [was, is] = [JSON.stringify(saved[key]), JSON.stringify(now[key])];
+    if (was !== is)
+      throw new InputError(
+        `${path}: was trained with ${key}=${was}, not ${is}; repeat its settings, or begin anew with init=${path}`,
+      );
+  }
+}
+
+/** The result alone, under the published names: what other commands load. */
+export async function saveResult(path: string, session: Session, done: number): Promise<void> {
+  const { store, config } = session;
+  const result = session.result();
+  const tensors: Record<string, { shape: readonly number[]; data: Float32Array }> = {};
+  for (const [name, parameter] of store.declared)
+    tensors[name] = { shape: parameter.file, data: fileLayout(parameter, await result.get(name).floats()) };
+  writeSafetensors(path, tensors, { step: String(done), config: JSON.stringify(config) });
+}

@@ -1,0 +1,286 @@
+/** A run put together from its configuration: network, parameters, recipe, step, and what is looked at on the way. */
+import { noGrad } from '../engine/autograd.ts';
+import type { Device } from '../engine/device.ts';
+import { InputError } from '../engine/errors.ts';
+import { purposes, randomNormal } from '../engine/random.ts';
+import { openCheckpoint } from '../formats/checkpoint.ts';
+import { add, sub } from '../kernels/broadcast.ts';
+import { affine, clamp } from '../kernels/elementwise.ts';
+import { argmax } from '../kernels/reduce.ts';
+import { ClassifierNet } from '../nets/classifier.ts';
+import { ConsistencyModel, type Sigmas } from '../nets/consistency.ts';
+import type { ParameterShapes, Parameters, TensorSource } from '../nets/parameters.ts';
+import { type Network, network } from '../nets/registry.ts';
+import { Batches, type ImageSet } from './batches.ts';
+import { ClassifierRecipe } from './classifier.ts';
+import type { TrainConfig } from './config.ts';
+import { ConsistencyRecipe, type ConsistencyTraining } from './consistency.ts';
+import type { TrainingData } from './data.ts';
+import { EdmRecipe } from './edm.ts';
+import { initialWeights } from './initial.ts';
+import type { Recipe } from './recipe.ts';
+import { karrasLevels } from './schedules.ts';
+import { TrainingStep } from './step.ts';
+import { ParameterStore } from './store.ts';
+
+/** Images that a generator made, in [0, 1], or a classifier's score. */
+export type Look =
+  | {
+      readonly kind: 'samples';
+      readonly images: Float32Array;
+      readonly shape: readonly [number, number, number, number];
+    }
+  | { readonly kind: 'accuracy'; readonly right: number; readonly count: number };
+
+/** Samples of a grid, and test images between two checkpoints. */
+const sampled = 16;
+const tested = 1000;
+
+/** The network of a configuration. @throws InputError */
+export function networkOf({ net, net_config, task }: TrainConfig, classes?: number): Network {
+  const found = network(
+    net,
+    task === 'classifier' && classes ? { num_classes: classes, ...net_config } : net_config,
+  );
+  if ((found.kind === 'classifier') !== (task === 'classifier'))
+    throw new InputError(`train: task ${task} does not train ${net}, a ${found.kind} network`);
+  return found;
+}
+
+export class Session {
+  readonly #parts: { dispose(): void }[];
+
+  private constructor(
+    readonly device: Device,
+    readonly config: TrainConfig,
+    readonly net: Network,
+    readonly data: TrainingData,
+    readonly store: ParameterStore,
+    readonly recipe: Recipe,
+    readonly step: TrainingStep,
+    extra: readonly { dispose(): void }[],
+  ) {
+    this.#parts = [step, recipe, store, ...extra];
+  }
+
+  /** @throws InputError for settings that do not fit each other, the data or a checkpoint */
+  static async open(device: Device, config: TrainConfig, data: TrainingData): Promise<Session> {
+    const net = networkOf(config, data.classes);
+    const { architecture, unet } =
+      net.kind === 'classifier' ? { ...net, unet: null } : { ...net, architecture: null };
+    const shape = (architecture ?? unet)?.imageShape;
+    if (String(shape) !== String(data.train.shape.slice(1)))
+      throw new InputError(
+        `train: ${config.dataset} has images of ${data.train.shape.slice(1).join(' x ')}, ${config.net} wants ${shape?.join(' x ')}`,
+      );
+    const declared = (architecture ?? unet)?.parameters as ParameterShapes;
+    const family = (architecture ?? unet)?.family as string;
+    const head = [...declared.keys()].slice(-2);
+    const fresh = initialWeights(declared, {
+      family,
+      seed: config.seed,
+      fourierScale: (config.net_config.fourier_scale as number | undefined) ?? 16,
+    });
+    const source = await startingWeights(config, fresh, head);
+    const moving = ['ct', 'cd'].includes(config.task) && config.mu0 > 0;
+    const store = new ParameterStore(device, declared, source, {
+      averages: config.averages.length + (moving ? 1 : 0),
+      trained: (name) => config.trained === 'all' || head.includes(name),
+    });
+    source.close?.();
+    const batches = new Batches(data.train, config);
+    const extra: { dispose(): void }[] = [];
+    let recipe: Recipe;
+    if (architecture) {
+      const classifier = new ClassifierNet(device, architecture, store.parameters);
+      const {
+        adversarial,
+        attack_eps: eps,
+        attack_steps: steps,
+        attack_step_size: stepSize,
+        trades_beta: beta,
+      } = config;
+      recipe = new ClassifierRecipe(classifier, store, batches, {
+        ...config,
+        adversarial:
+          adversarial === 'none' ? undefined : { method: adversarial as 'pgd', eps, steps, stepSize, beta },
+      });
+    } else if (unet) {
+      if (unet.outChannels !== unet.imageShape[2] || unet.classes > 0)
+        throw new InputError(
+          `train: ${config.net} is class-conditional or predicts a variance; training is built for neither`,
+        );
+      const options = {
+        ...config,
+        sigmas: sigmasOf(config),
+        logMean: config.log_mean,
+        logStd: config.log_std,
+      };
+      if (config.task === 'edm') recipe = new EdmRecipe(device, unet, store, batches, options);
+      else {
+        const taught = config.task === 'cd' ? await teacherOf(device, config, declared) : null;
+        if (taught) extra.push(taught);
+        const training = {
+          ...options,
+          method: config.task,
+          huber: config.huber < 0 ? undefined : config.huber,
+          stageSteps: config.stage_steps,
+        } as ConsistencyTraining;
+        const target = moving ? config.averages.length : null;
+        const teacher = taught ? { unet, parameters: taught.parameters } : undefined;
+        recipe = new ConsistencyRecipe(device, unet, store, batches, training, target, teacher);
+      }
+    } else throw new InputError(`train: ${config.net} cannot be trained`);
+    const { lr, schedule, warmup, steps, beta1, beta2, eps, momentum, nesterov, weight_decay } = config;
+    const kind = config.optimiser as 'adam';
+    const step = new TrainingStep(store, recipe, {
+      rate: { lr, schedule, warmup, steps },
+      optimiser: {
+        kind,
+        betas: [beta1, beta2],
+        eps,
+        momentum,
+        nesterov: kind === ('sgd' as string) && nesterov,
+        weightDecay: weight_decay,
+      },
+      decayMatricesOnly: config.decay_matrices_only,
+      clip: config.clip,
+      averages: config.averages,
+      frozenStatistics: config.trained === 'head',
+      traceLength: config.log_every,
+    });
+    return new Session(device, config, net, data, store, recipe, step, extra);
+  }
+
+  /** The parameters that are exported and looked at: the first average, or the network itself. */
+  result(): Parameters {
+    const { store, config } = this;
+    return config.averages.length > 0 ? store.average(0) : store.parameters;
+  }
+
+  /** Samples, or the share of held-out images that are classified right (of training images where none are held out). */
+  look(all = false): Promise<Look> {
+    return this.net.kind === 'classifier' ? this.#test(all) : this.#sample();
+  }
+
+  async #sample(): Promise<Look> {
+    const { device, config, net } = this;
+    if (net.kind === 'classifier') throw new InputError('a classifier makes no samples');
+    // Aliases, which the model may dispose of.
+    const p = this.result();
+    const aliases = p.with(new Map([...p.tensors].map(([name, t]) => [name, device.keep(t.alias())])));
+    const sigmas = sigmasOf(config);
+    const denoiser = config.task === 'edm' || config.task === 'ect';
+    const model = new ConsistencyModel(device, net.unet, aliases, {
+      sigmas: denoiser ? { ...sigmas, min: 0 } : sigmas,
+    });
+    const shape = [sampled, ...net.unet.imageShape] as [number, number, number, number];
+    const levels =
+      config.task === 'edm' ? [...karrasLevels(18, sigmas.min, sigmas.max).reverse(), 0] : [sigmas.max, 0];
+    const images = device.scope(() =>
+      noGrad(() => {
+        const random = { seed: config.seed, purpose: purposes.sampling, step: 0 };
+        let x = affine(randomNormal(device, shape, random), sigmas.max);
+        for (const [i, t] of levels.slice(0, -1).entries()) {
+          // Euler's step to 0 is the denoised image itself; Heun's correction where there is a level to come to.
+          const r = levels[i + 1] as number;
+          const before = x;
+          const move = (z: typeof x, sigma: number) => affine(sub(z, model.denoise(z, sigma)), 1 / sigma);
+          x = device.scope(() => {
+            const d = move(before, t);
+            const euler = add(before, affine(d, r - t));
+            return r === 0 ? euler : add(before, affine(add(d, move(euler, r)), (r - t) / 2));
+          });
+        }
+        return clamp(affine(x, 0.5, 0.5), 0, 1);
+      }),
+    );
+    try {
+      return { kind: 'samples', images: await images.floats(), shape };
+    } finally {
+      images.dispose();
+      model.dispose();
+    }
+  }
+
+  async #test(all: boolean): Promise<Look> {
+    const { device, config, net, data } = this;
+    if (net.kind !== 'classifier') throw new InputError('a generator is not tested');
+    const set: ImageSet = data.test ?? data.train;
+    const count = all ? set.shape[0] : Math.min(tested, set.shape[0]);
+    const classifier = new ClassifierNet(device, net.architecture, this.result());
+    const size = set.images.length / set.shape[0];
+    let right = 0;
+    for (let first = 0; first < count; first += config.batch) {
+      const n = Math.min(config.batch, count - first);
+      const values = Float32Array.from(set.images.subarray(first * size, (first + n) * size), (v) => v / 255);
+      const guess = device.scope(() =>
+        argmax(classifier.logits(device.tensor(values, [n, ...set.shape.slice(1)]))),
+      );
+      const labels = await guess.read();
+      guess.dispose();
+      labels.forEach((label, i) => {
+        if (label === set.labels[first + i]) right++;
+      });
+    }
+    return { kind: 'accuracy', right, count };
+  }
+
+  dispose(): void {
+    for (const part of this.#parts) part.dispose();
+  }
+}
+
+const sigmasOf = ({ sigma_min: min, sigma_max: max, sigma_data: data }: TrainConfig): Sigmas => ({
+  min,
+  max,
+  data,
+});
+
+type Opened = TensorSource & { close?(): void };
+
+/** `init`, else fresh weights; where only the last layer is trained, that is fresh when the checkpoint's has another shape. */
+async function startingWeights(
+  { init, trained }: TrainConfig,
+  fresh: TensorSource,
+  head: readonly string[],
+): Promise<Opened> {
+  if (init === '') {
+    if (trained === 'head')
+      throw new InputError('train: trained=head wants init, a checkpoint to start from');
+    return fresh;
+  }
+  const file = await openCheckpoint(init);
+  const other = (name: string) => {
+    const own = head.find((h) => name === h || name.endsWith(`.${h}`));
+    return trained === 'head' && own !== undefined && String(file.shape(name)) !== String(fresh.shape(own))
+      ? own
+      : null;
+  };
+  return {
+    label: file.label,
+    names: file.names,
+    shape: (name) =>
+      fresh.shape(other(name) ?? '').length > 0 ? fresh.shape(other(name) as string) : file.shape(name),
+    floats: (name) => {
+      const own = other(name);
+      return own === null ? file.floats(name) : fresh.floats(own);
+    },
+    close: () => file.close(),
+  };
+}
+
+async function teacherOf(
+  device: Device,
+  { teacher }: TrainConfig,
+  declared: ParameterShapes,
+): Promise<ParameterStore> {
+  if (teacher === '')
+    throw new InputError('train: cd wants teacher=FILE, a denoiser’s checkpoint of the same network');
+  const file = await openCheckpoint(teacher);
+  try {
+    return new ParameterStore(device, declared, file);
+  } finally {
+    file.close();
+  }
+}

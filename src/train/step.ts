@@ -1,0 +1,144 @@
+/**
+ * One training step as one Program: loss and its gradient, clipping, the optimiser's update, running statistics, moving
+ * averages, and a row of the trace. Before a replay the host writes the batch, the learning rate and the averages'
+ * weights; nothing is read back.
+ */
+
+import { Trace } from '../cmap/trace.ts';
+import { observing, vjp } from '../engine/autograd.ts';
+import type { Tensor } from '../engine/tensor.ts';
+import {
+  gradientControl,
+  guardGradients,
+  Optimiser,
+  type OptimiserOptions,
+  updateAverage,
+} from '../kernels/optimiser.ts';
+import { mean } from '../kernels/reduce.ts';
+import { concat, reshape, slice } from '../kernels/shape.ts';
+import type { Recipe } from './recipe.ts';
+import { averageWeight, learningRate, type RateSchedule } from './schedules.ts';
+import type { ParameterStore } from './store.ts';
+
+export interface StepOptions {
+  readonly rate: RateSchedule;
+  readonly optimiser: OptimiserOptions;
+  /** Weight decay acts on matrices and kernels alone, not on biases and norms. */
+  readonly decayMatricesOnly?: boolean;
+  /** Largest norm of all gradients together; 0 leaves them. */
+  readonly clip?: number;
+  /** Rates of the moving averages kept for the result. */
+  readonly averages: readonly number[];
+  /** Normalisations keep their running statistics and use them, as where only the last layer is trained. */
+  readonly frozenStatistics?: boolean;
+  /** Rows of the trace between two readings. */
+  readonly traceLength: number;
+}
+
+/** Fraction of the batch in running means and variances, PyTorch's default. */
+const momentum = 0.1;
+
+export class TrainingStep {
+  readonly optimiser: Optimiser;
+  /** Rows of (loss, gradient norm). */
+  readonly trace: Trace;
+  readonly control: Tensor;
+  readonly program;
+  readonly #weights: Tensor;
+
+  /**
+   * @param store its averages are those of `options.averages`, then the recipe's target where it has one
+   */
+  constructor(
+    readonly store: ParameterStore,
+    readonly recipe: Recipe,
+    readonly options: StepOptions,
+  ) {
+    const { device, tensors, averages } = store;
+    const decayed = tensors.map((t) => !options.decayMatricesOnly || t.rank > 1);
+    this.optimiser = new Optimiser(device, tensors, options.optimiser, decayed);
+    this.trace = new Trace(device, options.traceLength, 2);
+    this.control = gradientControl(device);
+    // One weight an average, then that of the running statistics.
+    this.#weights = device.keep(device.zeros([averages.length + 1]));
+    this.program = device.record('training step', () => {
+      const statistics: [name: string, mean: Tensor, variance: Tensor, rows: number][] = [];
+      const onStatistics = options.frozenStatistics
+        ? undefined
+        : (...seen: (typeof statistics)[number]) => void statistics.push(seen);
+      const { output, pullback } = vjp(
+        (...watched) => mean(recipe.loss(store.with(watched, onStatistics))),
+        tensors,
+      );
+      const gradients = pullback();
+      const loss = reshape(output, [1]);
+      const { control } = this;
+      const squares = guardGradients(gradients, loss, control, options.clip);
+      this.optimiser.apply(gradients, control);
+      averages.forEach((average, a) => {
+        average.forEach((copy, i) => {
+          updateAverage(copy, tensors[i] as Tensor, this.#weights, a, control);
+        });
+      });
+      for (const [name, m, v, rows] of statistics) {
+        const of = (field: string) => store.parameters.get(`${name}.${field}`);
+        const at = averages.length;
+        updateAverage(of('running_mean'), m, this.#weights, at, control);
+        // Running variances are unbiased, those that normalise are not.
+        updateAverage(of('running_var'), v, this.#weights, at, control, rows / (rows - 1));
+      }
+      this.trace.push(concat([loss, slice(control, 0, 1, 1)], 0));
+      return { loss, squares };
+    });
+  }
+
+  /** Queues update number `step` (0, 1, …). */
+  run(step: number): void {
+    const { recipe, store, options } = this;
+    recipe.load(step);
+    this.optimiser.begin(step + 1, learningRate(options.rate, step));
+    const weights = store.averages.map((_, a) => {
+      const rate = options.averages[a];
+      return rate === undefined ? 1 - (recipe.targetRate?.(step) ?? 0) : averageWeight(rate, step);
+    });
+    this.#weights.write([...weights, momentum]);
+    this.program.run();
+  }
+
+  /**
+   * After an update that was stopped: the first operation of its forward pass whose result is not finite, or the first parameter
+   * whose gradient is not.
+   */
+  async diagnose(step: number): Promise<string> {
+    const { recipe, store } = this;
+    const { device } = store;
+    // Updates do nothing by now: the same step again, for its gradients.
+    recipe.load(step);
+    const squares = await this.program.run().squares.floats();
+    recipe.load(step);
+    const seen: { name: string; output: Tensor }[] = [];
+    const onStatistics = this.options.frozenStatistics ? undefined : () => {};
+    device.scope(() => {
+      const onOperation = (name: string, output: Tensor) => {
+        if (output.dtype === 'f32') seen.push({ name, output: device.keep(output.alias()) });
+      };
+      observing(onOperation, () => recipe.loss(store.with(store.tensors, onStatistics)));
+    });
+    let found = '';
+    for (const [i, { name, output }] of seen.entries()) {
+      if (!found && (await output.floats()).some((value) => !Number.isFinite(value)))
+        found = `the first that is not finite is the result [${output.shape}] of ${name}, operation ${i + 1} of ${seen.length}`;
+      output.dispose();
+    }
+    if (found) return found;
+    const bad = squares.findIndex((value) => !Number.isFinite(value));
+    return bad < 0
+      ? 'the gradients together are too large'
+      : `the forward pass is finite; the first gradient that is not is that of ${store.names[bad]} [${store.tensors[bad]?.shape}]`;
+  }
+
+  dispose(): void {
+    this.program.dispose();
+    for (const part of [this.optimiser, this.trace, this.control, this.#weights]) part.dispose();
+  }
+}
