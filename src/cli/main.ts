@@ -9,6 +9,7 @@ import { classifyCommand } from './classify.ts';
 import { dataCommand } from './data.ts';
 import { demoCommand } from './demo.ts';
 import { doctorCommand } from './doctor.ts';
+import { evalCommand } from './eval.ts';
 import { forwardCommand } from './forward.ts';
 import { purifyCommand } from './purify.ts';
 import { weightsCommand } from './weights.ts';
@@ -29,6 +30,7 @@ const program = new Command('cmap')
   .configureOutput({ outputError });
 for (const command of [
   demoCommand(),
+  evalCommand(),
   doctorCommand(),
   purifyCommand(),
   classifyCommand(),
