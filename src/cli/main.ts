@@ -11,7 +11,10 @@ import { demoCommand } from './demo.ts';
 import { doctorCommand } from './doctor.ts';
 import { evalCommand } from './eval.ts';
 import { forwardCommand } from './forward.ts';
+import { plotCommand } from './plot.ts';
 import { purifyCommand } from './purify.ts';
+import { tableCommand } from './table.ts';
+import { verifyCommand } from './verify.ts';
 import { weightsCommand } from './weights.ts';
 
 /** The parser's complaint, on one line. */
@@ -31,6 +34,9 @@ const program = new Command('cmap')
 for (const command of [
   demoCommand(),
   evalCommand(),
+  tableCommand(),
+  plotCommand(),
+  verifyCommand(),
   doctorCommand(),
   purifyCommand(),
   classifyCommand(),

@@ -95,9 +95,11 @@ export class RecordTable {
 
   constructor(records: Iterable<EvaluationRecord>) {
     for (const record of records) {
-      let runs = this.#byAttack.get(record.attack);
-      if (!runs) this.#byAttack.set(record.attack, (runs = []));
-      (runs[record.run] ??= new Map()).set(record.image, record);
+      const runs = this.#byAttack.get(record.attack) ?? [];
+      const images = runs[record.run] ?? new Map<number, EvaluationRecord>();
+      images.set(record.image, record);
+      runs[record.run] = images;
+      this.#byAttack.set(record.attack, runs);
     }
   }
 
