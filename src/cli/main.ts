@@ -9,9 +9,14 @@ import { classifyCommand } from './classify.ts';
 import { dataCommand } from './data.ts';
 import { demoCommand } from './demo.ts';
 import { doctorCommand } from './doctor.ts';
+import { evalCommand } from './eval.ts';
 import { forwardCommand } from './forward.ts';
+import { plotCommand } from './plot.ts';
 import { purifyCommand } from './purify.ts';
+import { tableCommand } from './table.ts';
+import { trainCommand } from './train.ts';
 import { tuneCommand } from './tune.ts';
+import { verifyCommand } from './verify.ts';
 import { weightsCommand } from './weights.ts';
 
 /** The parser's complaint, on one line. */
@@ -30,6 +35,10 @@ const program = new Command('cmap')
   .configureOutput({ outputError });
 for (const command of [
   demoCommand(),
+  evalCommand(),
+  tableCommand(),
+  plotCommand(),
+  verifyCommand(),
   doctorCommand(),
   purifyCommand(),
   classifyCommand(),
@@ -37,6 +46,7 @@ for (const command of [
   weightsCommand(),
   dataCommand(),
   tuneCommand(),
+  trainCommand(),
 ])
   program.addCommand(command);
 for (const command of program.commands.flatMap((c) => [c, ...c.commands])) {

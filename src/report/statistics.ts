@@ -14,10 +14,15 @@ export interface Interval {
  */
 export function wilson(k: number, n: number, z = z95): Interval {
   checkCount(k, n);
-  const p = k / n;
+  return wilsonShare(k / n, n, z);
+}
+
+/** The same from the share itself, which is no multiple of 1/n where each of n images counts as a fraction. */
+export function wilsonShare(p: number, n: number, z = z95): Interval {
+  if (!(p >= 0 && p <= 1 && n > 0)) throw new RangeError(`proportion: ${p} of ${n} is not one`);
   const centre = (p + z ** 2 / (2 * n)) / (1 + z ** 2 / n);
   const half = (z / (1 + z ** 2 / n)) * Math.sqrt((p * (1 - p)) / n + z ** 2 / (4 * n ** 2));
-  return { low: k === 0 ? 0 : centre - half, high: k === n ? 1 : centre + half };
+  return { low: p === 0 ? 0 : centre - half, high: p === 1 ? 1 : centre + half };
 }
 
 /** "87.5 % [64.0, 96.5]": the proportion and its Wilson interval, in percent. */

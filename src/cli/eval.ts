@@ -1,0 +1,479 @@
+/** `cmap eval`: attacks against a defence, measured, stored, resumable. */
+import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { Command, Option } from 'commander';
+import { type Norm, norms } from '../attacks/attack.ts';
+import { type CmapOptions, checkCmapOptions, paperCifar10 } from '../cmap/options.ts';
+import { loadCifar10 } from '../data/cifar10.ts';
+import { loadFashionMnist } from '../data/fashion-mnist.ts';
+import { paperSubset } from '../data/subset.ts';
+import { bitDepthDefence } from '../defences/bits.ts';
+import { cmapDefence } from '../defences/cmap.ts';
+import type { Defence } from '../defences/defence.ts';
+import { undefended } from '../defences/none.ts';
+import type { Device } from '../engine/device.ts';
+import { InputError } from '../engine/errors.ts';
+import {
+  type AttackSettings,
+  listAttacks,
+  normOf,
+  type PlannedAttack,
+  planAttacks,
+  splitAttacks,
+} from '../eval/attacks.ts';
+import { checkClassifier, checkPixelRange } from '../eval/guards.ts';
+import type { EvaluationSummary } from '../eval/metrics.ts';
+import { evaluationPresets } from '../eval/presets.ts';
+import {
+  type EvaluationImages,
+  type EvaluationPlan,
+  estimateCost,
+  mostSeed,
+  pickImages,
+  runEvaluation,
+} from '../eval/run.ts';
+import { type EvaluationConfig, Store } from '../eval/store.ts';
+import { readManifest, resolveWeights, weightsFolder } from '../formats/manifest.ts';
+import { packageRoot } from '../formats/package-root.ts';
+import { cannotRead, readJson } from '../formats/read.ts';
+import { loadPreset } from '../models.ts';
+import { formatDuration, progress } from '../report/progress.ts';
+import { formatTable } from '../report/table.ts';
+import { type LoadedNetwork, loadNetwork } from './networks.ts';
+import {
+  addCmapOptions,
+  addCommonOptions,
+  type CmapFlags,
+  type CommonOptions,
+  openDevice,
+  parseInteger,
+  parseNumber,
+} from './options.ts';
+
+const datasets = ['cifar10', 'fashion-mnist'] as const;
+const defences = ['none', 'cmap', 'bits'] as const;
+
+/** What is evaluated; kept in config.json as `source`, so that `cmap verify` can open it again. */
+export interface Subject {
+  readonly dataset: (typeof datasets)[number];
+  readonly data?: string;
+  readonly classifier?: string;
+  readonly weights?: string;
+  readonly netConfig?: string;
+  readonly prefix?: string;
+  readonly defence: (typeof defences)[number];
+  readonly model?: string;
+  readonly generatorWeights?: string;
+  readonly generatorConfig?: string;
+  readonly bits: number;
+  readonly cmap?: CmapOptions;
+}
+
+interface EvalFlags extends CommonOptions, Partial<CmapFlags>, Omit<Subject, 'cmap'> {
+  readonly attack?: string;
+  readonly norm?: Norm;
+  readonly eps?: number;
+  readonly steps?: number;
+  readonly stepSize?: number;
+  readonly restarts?: number;
+  readonly queries?: number;
+  readonly eot?: number;
+  readonly count?: number;
+  readonly offset?: number;
+  readonly subset?: 'paper';
+  readonly runs?: number;
+  readonly evalRuns?: number;
+  readonly preset: string;
+  readonly batch?: number;
+  readonly purified: boolean;
+  readonly out: string;
+  readonly resume?: boolean;
+}
+
+const choice = (flags: string, text: string, values: readonly string[]) =>
+  new Option(flags, text).choices([...values]);
+
+export function evalCommand(): Command {
+  const command = new Command('eval')
+    .description('Attack a classifier or a defended classifier; writes records, images and summary.json.')
+    .addOption(choice('--dataset <name>', 'test set', datasets).makeOptionMandatory())
+    .option('--data <dir>', 'where its files lie; default where cmap data puts them, or the package’s own')
+    .option('--classifier <name>', 'shipped classifier or network; default the one shipped for the data set')
+    .option('--weights <file>', 'checkpoint of --classifier')
+    .option('--net-config <file>', 'JSON of settings of the classifier')
+    .option('--prefix <text>', 'before the classifier’s names in its checkpoint; found out when not given')
+    .addOption(choice('--defence <name>', 'what defends it', defences).default('none'))
+    .option('--model <name>', 'generator of cmap: shipped or network; default the one shipped')
+    .option('--generator-weights <file>', 'checkpoint of --model')
+    .option('--generator-config <file>', 'JSON of settings of the generator')
+    .option('--bits <n>', 'levels of defence bits are 2^n', parseInteger, 3)
+    .option(
+      '--attack <list>',
+      'comma list of attacks, each NAME or NAME@SURFACE; none measures accuracy alone',
+    )
+    .addOption(choice('--norm <name>', 'of the threat model; default Linf', norms))
+    .option('--eps <x>', 'radius; default 8/255 for Linf (16/255 for fashion-mnist), 0.5 for L2', parseNumber)
+    .option('--steps <n>', 'iterations of PGD, APGD, FAB', parseInteger)
+    .option('--step-size <x>', 'of PGD; default 2.5 eps/steps', parseNumber)
+    .option('--restarts <n>', 'of PGD, APGD, FAB', parseInteger)
+    .option('--queries <n>', 'of Square', parseInteger)
+    .option('--eot <n>', 'draws a gradient on randomised surfaces', parseInteger)
+    .option('--count <n>', 'test images', parseInteger)
+    .option('--offset <n>', 'the first of them', parseInteger)
+    .addOption(choice('--subset <name>', 'the paper’s random images instead of the first', ['paper']))
+    .option('--runs <n>', 'repetitions of the attacks with other seeds', parseInteger)
+    .option('--eval-runs <n>', 'judgements of each image by a randomised defence', parseInteger)
+    .addOption(
+      choice('--preset <name>', 'sizes for what is not given', Object.keys(evaluationPresets)).default(
+        'quick',
+      ),
+    )
+    .option('--batch <n>', 'images together: memory, and what an interruption loses', parseInteger)
+    .option('--no-purified', 'do not store what the defence made of the images')
+    .option('--out <dir>', 'where to write', 'out/eval')
+    .option('--resume', 'go on with the evaluation in --out')
+    .addHelpText(
+      'after',
+      `\nAttacks: ${listAttacks()
+        .map(([name, text]) => `\n  ${name.padEnd(16)} ${text}`)
+        .join('')}`,
+    );
+  addCommonOptions(addCmapOptions(command));
+  return command.action(evaluate);
+}
+
+/** The data set's shipped network for a role, from the presets of weights/manifest.json. */
+function shipped(dataset: string, role: 'classifier' | 'generator', flag: string): string {
+  const { presets = {} } = readJson(join(weightsFolder(), 'manifest.json')) as {
+    presets?: Record<string, Record<string, unknown>>;
+  };
+  const name = presets[dataset]?.[role];
+  if (typeof name !== 'string')
+    throw new InputError(`no ${role} is shipped for ${dataset}; name one by ${flag}`);
+  return name;
+}
+
+/** What --classifier and --weights, or --model and --generator-weights, mean together. */
+function networkOptions(flags: { name: string; weights: string }, name: string, weights: string | undefined) {
+  if (weights !== undefined)
+    return Object.hasOwn(readManifest(), name) ? { weights } : { net: name, weights };
+  if (Object.hasOwn(readManifest(), name)) return { weights: name };
+  throw new InputError(
+    `${flags.name} ${name}: not among the shipped weights (${Object.keys(readManifest()).join(', ')}); give its checkpoint by ${flags.weights}`,
+  );
+}
+
+function sha256(weights: string): string {
+  if (Object.hasOwn(readManifest(), weights)) return resolveWeights(weights).entry.sha256;
+  try {
+    return createHash('sha256').update(readFileSync(weights)).digest('hex');
+  } catch (error) {
+    throw cannotRead(weights, error);
+  }
+}
+
+/** CMAP's settings: flags, else those tuned for the data set's shipped models, else the paper's. */
+function cmapSettings(flags: EvalFlags): CmapOptions {
+  const { presets = {} } = readJson(join(weightsFolder(), 'manifest.json')) as { presets?: object };
+  const base = Object.hasOwn(presets, flags.dataset) ? loadPreset(flags.dataset).cmap : paperCifar10;
+  const { k = base.k, iterations = base.iterations, lr = base.lr } = flags;
+  const { alpha = base.alpha, lambda = base.lambda } = flags;
+  const options = { k, iterations, lr, alpha, lambda, betas: base.betas, seed: 0 };
+  checkCmapOptions(options);
+  return options;
+}
+
+export interface OpenedSubject {
+  readonly defence: Defence;
+  readonly classifier: { name: string; sha256: string };
+  readonly generator: { name: string; sha256: string } | null;
+  readonly imageShape: readonly [number, number, number];
+}
+
+/** Loads the networks. @throws InputError */
+export async function openSubject(
+  device: Device,
+  subject: Subject,
+  common: CommonOptions = {},
+): Promise<OpenedSubject> {
+  const { dataset, netConfig, prefix, generatorConfig } = subject;
+  const load = async (
+    role: 'classifier' | 'generator',
+    names: { name: string; weights: string },
+    given: string | undefined,
+    weights: string | undefined,
+    more: object,
+  ) => {
+    const name = given ?? shipped(dataset, role, `${names.name} and ${names.weights}`);
+    const options = networkOptions(names, name, weights);
+    const loaded = await loadNetwork(device, { ...common, ...options, ...more });
+    return { loaded, identity: { name, sha256: sha256(options.weights) } };
+  };
+  const flags = { name: '--classifier', weights: '--weights' };
+  const first = await load('classifier', flags, subject.classifier, subject.weights, {
+    ...(netConfig === undefined ? {} : { netConfig }),
+    ...(prefix === undefined ? {} : { prefix }),
+  });
+  if (first.loaded.kind !== 'classifier')
+    throw new InputError(
+      `--classifier ${first.identity.name}: is a ${first.loaded.kind} network, no classifier`,
+    );
+  const classifier = first.loaded.net;
+  const opened = (defence: Defence, generator: OpenedSubject['generator'] = null) => ({
+    defence,
+    classifier: first.identity,
+    generator,
+    imageShape: classifier.imageShape,
+  });
+  if (subject.defence === 'none') return opened(undefended(classifier));
+  if (subject.defence === 'bits') return opened(bitDepthDefence(classifier, subject.bits));
+  const names = { name: '--model', weights: '--generator-weights' };
+  const second = await load('generator', names, subject.model, subject.generatorWeights, {
+    ...(generatorConfig === undefined ? {} : { netConfig: generatorConfig }),
+  });
+  const model = consistency(second.loaded, second.identity.name);
+  return opened(cmapDefence(model, classifier, subject.cmap as CmapOptions), second.identity);
+}
+
+function consistency(loaded: LoadedNetwork, name: string) {
+  if (loaded.kind !== 'consistency' || loaded.net.unet.classes > 0)
+    throw new InputError(`--model ${name}: an unconditional consistency model is wanted`);
+  return loaded.net;
+}
+
+/** Images of the test set by their numbers. @throws InputError */
+export function loadImages(
+  { dataset, data }: Pick<Subject, 'dataset' | 'data'>,
+  indices: ArrayLike<number>,
+): EvaluationImages {
+  const folder = data === undefined ? {} : { folder: data };
+  const ids = Array.from(indices);
+  const found =
+    dataset === 'cifar10'
+      ? loadCifar10({ split: 'test', indices, ...folder })
+      : loadFashionMnist({ indices, ...folder });
+  return { ...found, ids };
+}
+
+/** Images together when --batch does not say: a judgement by CMAP holds K generator activations an image. */
+export function defaultBatch(device: Device, subject: Subject): number {
+  const cpu = device.capabilities.cpu;
+  if (subject.defence === 'cmap') return Math.max(1, Math.floor((cpu ? 32 : 256) / (subject.cmap?.k ?? 1)));
+  return cpu ? 16 : 64;
+}
+
+/** @throws InputError when the classifier does not take the data set's images, or one of the usual mistakes is made */
+export async function checkSubject(device: Device, opened: OpenedSubject, data: EvaluationImages) {
+  const [, ...shape] = data.shape;
+  const { name } = opened.classifier;
+  if (String(shape) !== String(opened.imageShape))
+    throw new InputError(
+      `--classifier ${name}: takes images of [${opened.imageShape}], the data set has [${shape}]; choose a pair that fits`,
+    );
+  checkPixelRange('the test images', data.images);
+  const rows = data.ids.slice(0, 64).map((_, i) => i);
+  const x = pickImages(device, data, rows);
+  try {
+    await checkClassifier(
+      `--classifier ${name}`,
+      opened.defence.classifier,
+      x,
+      rows.map((i) => data.labels[i] as number),
+    );
+  } finally {
+    x.dispose();
+  }
+}
+
+async function evaluate(flags: EvalFlags): Promise<void> {
+  const preset = evaluationPresets[flags.preset] as (typeof evaluationPresets)[string];
+  const names = splitAttacks(flags.attack ?? preset.attacks);
+  const norm = flags.norm ?? normOf(names) ?? 'Linf';
+  const eps = flags.eps ?? (norm === 'L2' ? 0.5 : flags.dataset === 'fashion-mnist' ? 16 / 255 : 8 / 255);
+  const steps = flags.steps ?? preset.steps;
+  const stepSize = flags.stepSize ?? (preset.stepSize && flags.steps !== 0 ? eps / steps : undefined);
+  const settings: AttackSettings = {
+    norm,
+    eps,
+    steps,
+    stepSize,
+    ...(preset.randomStart === undefined ? {} : { randomStart: preset.randomStart }),
+    restarts: flags.restarts ?? preset.restarts,
+    queries: flags.queries ?? preset.queries,
+    eot: flags.eot ?? preset.eot,
+  };
+  const { seed = 0, runs = preset.runs, evalRuns = preset.evaluations } = flags;
+  for (const [name, value] of Object.entries({ runs, 'eval-runs': evalRuns, batch: flags.batch ?? 1 }))
+    if (value < 1) throw new InputError(`--${name} must be at least 1, got ${value}`);
+  if (seed < 0 || seed > mostSeed)
+    throw new InputError(`--seed must be an integer of 0 to ${mostSeed}, got ${seed}`);
+  const subject = subjectOf(flags);
+  const data = loadImages(subject, chosenImages(flags, preset));
+  const device = await openDevice(flags);
+  const opened = await openSubject(device, subject, flags);
+  const { defence } = opened;
+  const attacks = planAttacks(names, settings, defence);
+  await checkSubject(device, opened, data);
+  const plan: EvaluationPlan = {
+    data,
+    defence,
+    attacks,
+    seed,
+    runs,
+    evaluations: defence.randomised ? evalRuns : 1,
+    batch: flags.batch ?? defaultBatch(device, subject),
+    purified: flags.purified,
+  };
+  const config = configOf(plan, opened, subject, norm, eps);
+  const store = Store.open(flags.out, config, flags.resume ?? false);
+  try {
+    const { version } = readJson(join(packageRoot(), 'package.json')) as { version: string };
+    const { name, driver, kind } = device.adapter;
+    store.started({
+      date: new Date().toISOString(),
+      command: ['cmap', ...process.argv.slice(2)].join(' '),
+      version,
+      node: process.version,
+      platform: `${process.platform} ${process.arch}`,
+      adapter: { name, driver, kind },
+      batch: plan.batch,
+    });
+    const cost = await estimateCost(device, plan);
+    if (!flags.quiet) process.stderr.write(`${costLine(plan, cost, name)}\n`);
+    const count = attacks.length > 0 ? data.ids.length * totalRuns(attacks, runs) : 0;
+    const bar = progress('eval', count, { quiet: flags.quiet ?? false });
+    const summary = await runEvaluation(device, plan, store, {
+      onProgress: (done, _, what) => bar.update(Math.floor(done), what),
+    });
+    bar.stop();
+    process.stdout.write(`${summaryText(summary)}\n${join(flags.out, 'summary.json')}\n`);
+  } finally {
+    store.close();
+  }
+}
+
+const totalRuns = (attacks: readonly PlannedAttack[], runs: number) => (attacks.length - 1) * runs + 1;
+
+function costLine(plan: EvaluationPlan, cost: Awaited<ReturnType<typeof estimateCost>>, adapter: string) {
+  const n = plan.data.ids.length;
+  const number = (x: number) => Math.round(x).toLocaleString('en-US');
+  return `cost: at most ${number(cost.attack)} network evaluations an image for attacks and ${number(cost.judgement)} for judgements, ${number(n * (cost.attack + cost.judgement))} for ${n} images; about ${formatDuration(1000 * cost.seconds)} on ${adapter}, measured on ${cost.images}`;
+}
+
+function chosenImages(flags: EvalFlags, preset: (typeof evaluationPresets)[string]): ArrayLike<number> {
+  const count = flags.count ?? preset.count;
+  if (count < 1) throw new InputError(`--count must be at least 1, got ${count}`);
+  const asked = flags.count !== undefined || flags.offset !== undefined;
+  const subset = flags.subset ?? (asked ? undefined : preset.subset);
+  if (subset === 'paper') {
+    if (flags.offset !== undefined)
+      throw new InputError('--offset and --subset paper exclude each other; give one');
+    return paperSubset(10000, flags.subset && flags.count === undefined ? 500 : count);
+  }
+  const offset = flags.offset ?? 0;
+  if (offset < 0) throw new InputError(`--offset must be at least 0, got ${offset}`);
+  return Array.from({ length: count }, (_, i) => offset + i);
+}
+
+function subjectOf(flags: EvalFlags): Subject {
+  const path = (p: string | undefined) =>
+    p === undefined || Object.hasOwn(readManifest(), p) ? p : resolve(p);
+  const { dataset, classifier, prefix, defence, model, bits } = flags;
+  const optional = {
+    data: path(flags.data),
+    classifier,
+    weights: path(flags.weights),
+    netConfig: path(flags.netConfig),
+    prefix,
+    model,
+    generatorWeights: path(flags.generatorWeights),
+    generatorConfig: path(flags.generatorConfig),
+  };
+  return {
+    dataset,
+    defence,
+    bits,
+    ...(defence === 'cmap' ? { cmap: cmapSettings(flags) } : {}),
+    ...Object.fromEntries(Object.entries(optional).filter(([, value]) => value !== undefined)),
+  };
+}
+
+function configOf(
+  plan: EvaluationPlan,
+  opened: OpenedSubject,
+  subject: Subject,
+  norm: Norm,
+  eps: number,
+): EvaluationConfig {
+  const { defence, attacks, data, seed, runs, evaluations } = plan;
+  return {
+    schema: 1,
+    dataset: subject.dataset,
+    images: data.ids,
+    classifier: opened.classifier,
+    generator: opened.generator,
+    defence: { name: defence.name, settings: defence.settings },
+    norm,
+    eps,
+    seed,
+    runs,
+    evaluations,
+    attacks: Object.fromEntries(
+      attacks.map(({ id, kind, surface, knowledge, settings }) => [
+        id,
+        { kind, surface, knowledge, settings },
+      ]),
+    ),
+    source: { ...subject },
+  };
+}
+
+/** "8/255 (0.0314)" */
+export function formatEps(eps: number): string {
+  const levels = 255 * eps;
+  const whole = Math.abs(levels - Math.round(levels)) < 1e-6;
+  return whole ? `${Math.round(levels)}/255` : eps.toPrecision(3);
+}
+
+const percent = (value: number) => (100 * value).toFixed(1);
+export const withInterval = (value: number, [low, high]: readonly [number, number]) =>
+  `${percent(value)} % [${percent(low)}, ${percent(high)}]`;
+
+function summaryText(s: EvaluationSummary): string {
+  const rows = Object.entries(s.attacks)
+    .filter(([name]) => name !== 'none')
+    .map(([name, a]) => [
+      name,
+      a.knowledge,
+      withInterval(a.robust, a.interval),
+      withInterval(a.worst.value, a.worst.interval),
+      a.success ? `${percent(a.success.value)} %` : '–',
+      `${a.secondsAnImage.toFixed(2)} s`,
+    ]);
+  const head = [
+    ['clean', 'no defence', withInterval(s.clean, s.cleanInterval), '', '', ''],
+    [
+      'standard',
+      'no attack',
+      withInterval(s.standard, s.standardInterval),
+      withInterval(s.attacks.none?.worst.value as number, s.attacks.none?.worst.interval as [number, number]),
+      '',
+      '',
+    ],
+  ];
+  const last = [
+    'all attacks',
+    'worst case',
+    withInterval(s.robust, s.robustInterval),
+    withInterval(s.worst.value, s.worst.interval),
+    '',
+    '',
+  ];
+  const table = formatTable(
+    ['attack', 'knowledge', 'accuracy [95 %]', `worst of ${s.evaluations}`, 'success', 'an image'],
+    [...head, ...rows, ...(rows.length > 0 ? [last] : [])],
+  );
+  const notes = s.notes.map((note) => `note: ${note}\n`).join('');
+  return `${table}\n${notes}${s.dataset}, ${s.classifier}, defence ${s.defence}, ${s.norm} eps ${formatEps(s.eps)}, n ${s.count}, runs ${s.runs}, seed ${s.seed}`;
+}

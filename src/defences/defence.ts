@@ -1,0 +1,74 @@
+/**
+ * What a defended classifier is: it judges images, a fresh seed each time, and it says what an attacker may ask of
+ * it. A defence that attacks cannot ask is no defence: each declares at least one target, and which of them knows
+ * the defence.
+ */
+import type { Target } from '../attacks/target.ts';
+import type { Classifier, Vote } from '../cmap/vote.ts';
+import type { Tensor } from '../engine/tensor.ts';
+
+/** Whether the attacker's target contains the defence. */
+export type Knowledge = 'adaptive' | 'transfer';
+
+export interface AttackSurface {
+  readonly target: Target;
+  readonly knowledge: Knowledge;
+  /** True where the pullback is the derivative of the forward pass, so that finite differences must agree. */
+  readonly exact: boolean;
+  /** One line: what is differentiated, and how. */
+  readonly summary: string;
+}
+
+export interface JudgeHooks {
+  /** Seed of the defence's own randomness. */
+  readonly seed: number;
+  /** Global number of each image: its randomness depends on it, not on the batch. */
+  readonly imageIds: readonly number[];
+}
+
+export interface Judged {
+  /** A label an image, with the votes that led to it; one vote where nothing is voted on. */
+  readonly votes: Vote[];
+  /** What was classified, [N, K, H, W, C] in [0, 1]; null where images are classified as they come. The caller disposes. */
+  readonly purified: Tensor | null;
+}
+
+export interface Defence {
+  readonly name: string;
+  readonly classes: number;
+  /** Whether two judgements of one image can differ. */
+  readonly randomised: boolean;
+  /** All settings, for the record. */
+  readonly settings: Readonly<Record<string, unknown>>;
+  /** The bare classifier. */
+  readonly classifier: Classifier;
+  /** What attacks can ask, by name; `classifier`, the bare one, is always there. */
+  readonly surfaces: Readonly<Record<string, AttackSurface>>;
+  /** Name of the surface that attacks take unless told otherwise: the strongest there is. */
+  readonly surface: string;
+  /** Network evaluations of one judgement of one image, a backward pass counted as one. */
+  readonly passes: number;
+  /** The whole defence, once. @param x [N, H, W, C] in [0, 1] */
+  judge(x: Tensor, hooks: JudgeHooks): Promise<Judged>;
+  /** Seconds that a judgement of these images will take, from a short measurement; by default one is made. */
+  estimate?(x: Tensor): Promise<number>;
+}
+
+/** The surface of the bare classifier: adaptive where nothing defends it. */
+export function bareSurface(classifier: Classifier, knowledge: Knowledge): AttackSurface {
+  return {
+    target: classifier,
+    knowledge,
+    exact: true,
+    summary: 'the bare classifier, differentiated exactly',
+  };
+}
+
+/** Votes of one label each. */
+export function single(labels: readonly number[], classes: number): Vote[] {
+  return labels.map((label) => {
+    const votes = new Array<number>(classes).fill(0);
+    votes[label] = 1;
+    return { label, votes };
+  });
+}

@@ -1,0 +1,245 @@
+/**
+ * The metrics, defined once. For image i, attack a, run r of the attack and judgement e of the defence with its own
+ * seed, c = 1 where the whole defence is right on the attacked image.
+ *
+ *   clean       mean_i of the bare classifier on clean images
+ *   standard    mean_i mean_e c without an attack
+ *   robust      of an attack: mean_i mean_r mean_e c; of all: mean_i mean_r min_a mean_e c, where `none` is one of
+ *               the a: the mean of minima, not the minimum of means
+ *   worst       of an attack: mean_i min_r min_e c, worst of N judgements; of all: also min over a
+ *   majority    mean_i mean_r of: the most frequent label of the N judgements is right
+ *   success     attack success rate: of the images whose majority is right without an attack, the share whose
+ *               majority is wrong under it, averaged over r
+ *
+ * Intervals are Wilson's at 95 %, of n images. Where an image counts as a fraction its variance is less than that of a
+ * coin, so they are wide rather than narrow.
+ */
+import { type Interval, mcnemar, mean, type PairedTest, std, wilsonShare } from '../report/statistics.ts';
+import type { EvaluationConfig, EvaluationRecord } from './store.ts';
+
+export interface Share {
+  readonly value: number;
+  readonly interval: readonly [number, number];
+}
+
+export interface AttackSummary {
+  readonly robust: number;
+  readonly interval: readonly [number, number];
+  /** Standard deviation of `robust` over runs; null for one run. */
+  readonly std: number | null;
+  readonly worst: Share;
+  readonly majority: Share;
+  /** Attack success rate; null where no image was right before. */
+  readonly success: Share | null;
+  /** The attack's own verdict on its surface: share of images it could not fool. */
+  readonly surfaceRobust: number;
+  /** The bare classifier on the attacked images. */
+  readonly bare: number;
+  readonly kind: string;
+  readonly surface: string;
+  readonly knowledge: string;
+  /** Greatest perturbation. */
+  readonly linf: number;
+  readonly l2: number;
+  /** Network evaluations an image: of the attack, forward and backward, and of all judgements. */
+  readonly forward: number;
+  readonly backward: number;
+  readonly defence: number;
+  readonly secondsAnImage: number;
+}
+
+export interface EvaluationSummary {
+  readonly schema: 1;
+  readonly dataset: string;
+  readonly classifier: string;
+  readonly defence: string;
+  readonly norm: string;
+  readonly eps: number;
+  readonly count: number;
+  readonly runs: number;
+  /** Judgements of each attacked image, N of worst-of-N. */
+  readonly evaluations: number;
+  readonly seed: number;
+  readonly clean: number;
+  readonly cleanInterval: readonly [number, number];
+  readonly standard: number;
+  readonly standardInterval: readonly [number, number];
+  /** Per-sample worst case over all attacks. */
+  readonly robust: number;
+  readonly robustInterval: readonly [number, number];
+  readonly robustStd: number | null;
+  readonly worst: Share;
+  /** Per-sample worst case over the attacks of one kind of knowledge; null where there are none. */
+  readonly adaptive: Share | null;
+  readonly transfer: Share | null;
+  readonly attacks: Readonly<Record<string, AttackSummary>>;
+  readonly adapters: readonly string[];
+  readonly seconds: number;
+  readonly notes: readonly string[];
+}
+
+const pair = ({ low, high }: Interval) => [low, high] as const;
+const share = (value: number, n: number): Share => ({ value, interval: pair(wilsonShare(value, n)) });
+const right = (r: EvaluationRecord) => r.labels.map((label) => (label === r.label ? 1 : 0));
+/** The most frequent label of the judgements, the lowest of several, is right. */
+export const majorityRight = (r: EvaluationRecord): boolean => {
+  const counts = new Map<number, number>();
+  for (const label of r.labels) counts.set(label, (counts.get(label) ?? 0) + 1);
+  const most = Math.max(...counts.values());
+  return Math.min(...[...counts].filter(([, n]) => n === most).map(([label]) => label)) === r.label;
+};
+
+/** Records by attack, run and image. */
+export class RecordTable {
+  readonly #byAttack = new Map<string, Map<number, EvaluationRecord>[]>();
+
+  constructor(records: Iterable<EvaluationRecord>) {
+    for (const record of records) {
+      const runs = this.#byAttack.get(record.attack) ?? [];
+      const images = runs[record.run] ?? new Map<number, EvaluationRecord>();
+      images.set(record.image, record);
+      runs[record.run] = images;
+      this.#byAttack.set(record.attack, runs);
+    }
+  }
+
+  runs(attack: string): number {
+    return this.#byAttack.get(attack)?.length ?? 0;
+  }
+
+  /** An attack with fewer runs than asked for, such as `none`, repeats. */
+  at(attack: string, run: number, image: number): EvaluationRecord | undefined {
+    const runs = this.#byAttack.get(attack);
+    return runs?.[Math.min(run, runs.length - 1)]?.get(image);
+  }
+}
+
+/** @throws RangeError when a record is missing */
+export function summarise(
+  config: EvaluationConfig,
+  records: Iterable<EvaluationRecord>,
+  extra: { readonly notes?: readonly string[] } = {},
+): EvaluationSummary {
+  const list = [...records];
+  const table = new RecordTable(list);
+  const { images } = config;
+  const n = images.length;
+  const get = (attack: string, run: number, image: number): EvaluationRecord => {
+    const record = table.at(attack, run, image);
+    if (!record) throw new RangeError(`no record of image ${image} under ${attack}, run ${run}`);
+    return record;
+  };
+  /** mean_i mean_r min_a mean_e, with the value of each run. */
+  const worstOf = (attacks: readonly string[], runs: number) =>
+    Array.from({ length: runs }, (_, r) =>
+      mean(images.map((i) => Math.min(...attacks.map((a) => mean(right(get(a, r, i))))))),
+    );
+  const names = Object.keys(config.attacks);
+  const runsOf = (attack: string) => Math.max(1, table.runs(attack));
+  const attacks: Record<string, AttackSummary> = {};
+  const before = images.filter((i) => majorityRight(get('none', 0, i)));
+  for (const name of names) {
+    const runs = runsOf(name);
+    const each = worstOf([name], runs);
+    const all = images.map((i) => Array.from({ length: runs }, (_, r) => get(name, r, i)));
+    const flat = all.flat();
+    const robust = mean(each);
+    const held = mean(all.map((rs) => mean(rs.map((r) => (majorityRight(r) ? 1 : 0)))));
+    const worst = mean(all.map((rs) => Math.min(...rs.flatMap(right))));
+    const lost = before.map((i) =>
+      mean(Array.from({ length: runs }, (_, r) => (majorityRight(get(name, r, i)) ? 0 : 1))),
+    );
+    const planned = config.attacks[name] as EvaluationConfig['attacks'][string];
+    const average = (f: (r: EvaluationRecord) => number) => mean(flat.map(f));
+    attacks[name] = {
+      robust,
+      interval: pair(wilsonShare(robust, n)),
+      std: runs > 1 ? std(each) : null,
+      worst: share(worst, n),
+      majority: share(held, n),
+      success: before.length > 0 ? share(mean(lost), before.length) : null,
+      surfaceRobust: average((r) => (r.success ? 0 : 1)),
+      bare: average((r) => (r.bare === r.label ? 1 : 0)),
+      kind: planned.kind,
+      surface: planned.surface,
+      knowledge: planned.knowledge,
+      linf: Math.max(...flat.map((r) => r.linf)),
+      l2: Math.max(...flat.map((r) => r.l2)),
+      forward: average((r) => r.cost.forward),
+      backward: average((r) => r.cost.backward),
+      defence: average((r) => r.cost.defence),
+      secondsAnImage: average((r) => r.cost.seconds),
+    };
+  }
+  const runs = Math.max(...names.map(runsOf));
+  const clean = mean(images.map((i) => (get('none', 0, i).bare === get('none', 0, i).label ? 1 : 0)));
+  const standard = attacks.none as AttackSummary;
+  const overall = worstOf(names, runs);
+  const worst = mean(
+    images.map((i) =>
+      Math.min(
+        ...names.flatMap((a) => Array.from({ length: runsOf(a) }, (_, r) => right(get(a, r, i))).flat()),
+      ),
+    ),
+  );
+  const knowing = (knowledge: string) => {
+    const those = names.filter((a) => a !== 'none' && config.attacks[a]?.knowledge === knowledge);
+    return those.length > 0 ? share(mean(worstOf(['none', ...those], runs)), n) : null;
+  };
+  const robust = mean(overall);
+  return {
+    schema: 1,
+    dataset: config.dataset,
+    classifier: config.classifier.name,
+    defence: config.defence.name,
+    norm: config.norm,
+    eps: config.eps,
+    count: n,
+    runs: config.runs,
+    evaluations: config.evaluations,
+    seed: config.seed,
+    clean,
+    cleanInterval: pair(wilsonShare(clean, n)),
+    standard: standard.robust,
+    standardInterval: standard.interval,
+    robust,
+    robustInterval: pair(wilsonShare(robust, n)),
+    robustStd: runs > 1 ? std(overall) : null,
+    worst: share(worst, n),
+    adaptive: knowing('adaptive'),
+    transfer: knowing('transfer'),
+    attacks,
+    adapters: [...new Set(list.map((r) => r.adapter))],
+    seconds: list.reduce((total, r) => total + r.cost.seconds, 0),
+    notes: extra.notes ?? [],
+  };
+}
+
+/**
+ * Do two evaluations differ, judged on the images that both have? Right means: by the majority of the judgements, under
+ * every attack that both have, in the first run.
+ * @returns null when they share no image or no attack
+ */
+export function compare(
+  a: { readonly config: EvaluationConfig; readonly records: readonly EvaluationRecord[] },
+  b: { readonly config: EvaluationConfig; readonly records: readonly EvaluationRecord[] },
+): (PairedTest & { readonly images: number; readonly attacks: readonly string[] }) | null {
+  // Attacks correspond by name, whatever surface they take in either.
+  const attacks = Object.keys(a.config.attacks).filter((x) => x in b.config.attacks);
+  const [first, second] = [new RecordTable(a.records), new RecordTable(b.records)];
+  const results: [boolean, boolean][] = [];
+  for (const image of a.config.images) {
+    const pairs = attacks.map((x) => [first.at(x, 0, image), second.at(x, 0, image)] as const);
+    if (pairs.some(([p, q]) => !p || !q)) continue;
+    results.push([
+      pairs.every(([p]) => majorityRight(p as EvaluationRecord)),
+      pairs.every(([, q]) => majorityRight(q as EvaluationRecord)),
+    ]);
+  }
+  if (results.length === 0) return null;
+  const test = mcnemar(
+    results.map(([x]) => x),
+    results.map(([, y]) => y),
+  );
+  return { ...test, images: results.length, attacks };
+}

@@ -1,0 +1,292 @@
+/**
+ * An evaluation's folder:
+ *
+ *   config.json        what was asked, with the checksums of the networks
+ *   environment.json   one entry a start: versions, adapter, date, command
+ *   records.jsonl      one line a sample, attack and run; only ever appended to, synced to disk a batch at a time
+ *   images/*.safetensors   a batch's adversarial images (f32, exact) and what the defence made of them (f16)
+ *   summary.json       the metrics, written last
+ *
+ * A batch's images are written before its lines, and lines are the truth: what a kill leaves without lines is done
+ * again. A line cut in the middle of its writing is dropped.
+ */
+import { closeSync, existsSync, fsyncSync, ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Norm } from '../attacks/attack.ts';
+import type { Knowledge } from '../defences/defence.ts';
+import { InputError } from '../engine/errors.ts';
+import { readJson } from '../formats/read.ts';
+import { openSafetensors, writeSafetensors } from '../formats/safetensors.node.ts';
+import type { TensorToWrite } from '../formats/safetensors.ts';
+import { cannotWrite, ensureDirectory, writeFileAtomic } from '../report/files.ts';
+
+export interface NetworkIdentity {
+  readonly name: string;
+  readonly sha256: string;
+}
+
+export interface AttackConfig {
+  readonly kind: string;
+  readonly surface: string;
+  readonly knowledge: Knowledge;
+  readonly settings: Readonly<Record<string, unknown>>;
+}
+
+export interface EvaluationConfig {
+  readonly schema: 1;
+  readonly dataset: string;
+  /** Numbers of the images in the test set. */
+  readonly images: readonly number[];
+  readonly classifier: NetworkIdentity;
+  readonly generator: NetworkIdentity | null;
+  readonly defence: { readonly name: string; readonly settings: Readonly<Record<string, unknown>> };
+  readonly norm: Norm;
+  readonly eps: number;
+  readonly seed: number;
+  readonly runs: number;
+  readonly evaluations: number;
+  readonly attacks: Readonly<Record<string, AttackConfig>>;
+  /** How to open it all again; takes no part in comparisons. */
+  readonly source?: Readonly<Record<string, unknown>>;
+}
+
+/** A sample under an attack. */
+export interface EvaluationRecord {
+  readonly schema: 1;
+  /** Number in the test set. */
+  readonly image: number;
+  readonly label: number;
+  readonly attack: string;
+  readonly surface: string;
+  readonly knowledge: Knowledge;
+  readonly run: number;
+  /** Of the attack. */
+  readonly seed: number;
+  /** The bare classifier's label of the attacked image. */
+  readonly bare: number;
+  /** Of each judgement by the whole defence: its seed, label and votes by class. */
+  readonly evaluationSeeds: readonly number[];
+  readonly labels: readonly number[];
+  readonly votes: readonly (readonly number[])[];
+  /** As the attack judged itself on its surface. */
+  readonly success: boolean;
+  /** The attack's loss at its answer; null where it has none. */
+  readonly loss: number | null;
+  /** An entry an evaluation of the surface; restarts and target classes follow one another. */
+  readonly trace: { readonly loss: readonly (number | null)[]; readonly hit: readonly number[] };
+  /** Of the perturbation, in [0, 1] pixel units. */
+  readonly linf: number;
+  readonly l2: number;
+  /** Least and greatest pixel. */
+  readonly min: number;
+  readonly max: number;
+  /** Where its images lie: a file below the folder and a row of its tensors. */
+  readonly file: string | null;
+  readonly row: number;
+  /** A batch's, divided by its images; differs with the batch and the machine, as nothing else here does. */
+  readonly cost: {
+    readonly forward: number;
+    readonly backward: number;
+    readonly defence: number;
+    readonly seconds: number;
+    readonly batch: number;
+  };
+  readonly adapter: string;
+}
+
+/** What identifies a record. */
+export const keyOf = (r: Pick<EvaluationRecord, 'image' | 'attack' | 'run'>) =>
+  `${r.attack} ${r.run} ${r.image}`;
+
+export class Store {
+  readonly records = new Map<string, EvaluationRecord>();
+  #lines: number | null = null;
+
+  private constructor(
+    readonly folder: string,
+    readonly config: EvaluationConfig,
+  ) {}
+
+  /**
+   * Begins an evaluation, or goes on with one. Going on may add attacks, and needs everything else to be as it was.
+   * @throws InputError when the folder holds an evaluation and `resume` is false, or a different one
+   */
+  static open(folder: string, config: EvaluationConfig, resume: boolean): Store {
+    const path = join(folder, 'config.json');
+    let attacks = config.attacks;
+    if (existsSync(path)) {
+      if (!resume)
+        throw new InputError(
+          `${folder}: holds an evaluation; go on with it by --resume, or choose another --out`,
+        );
+      const known = readConfig(folder);
+      const difference = firstDifference(known, config);
+      if (difference)
+        throw new InputError(
+          `${path}: ${difference.path} was ${difference.before}, now it is ${difference.now}; --resume with the same settings, or choose another --out`,
+        );
+      attacks = { ...known.attacks, ...config.attacks };
+    }
+    ensureDirectory(join(folder, 'images'));
+    const store = new Store(folder, { ...config, attacks });
+    writeFileAtomic(path, `${JSON.stringify(store.config, null, 1)}\n`);
+    const lines = join(folder, 'records.jsonl');
+    const { records, whole, bytes } = readRecords(lines);
+    for (const record of records) store.records.set(keyOf(record), record);
+    try {
+      store.#lines = openSync(lines, existsSync(lines) ? 'r+' : 'w');
+      if (whole < bytes) ftruncateSync(store.#lines, whole);
+      closeSync(store.#lines);
+      store.#lines = openSync(lines, 'a');
+    } catch (error) {
+      throw cannotWrite(lines, error);
+    }
+    return store;
+  }
+
+  /** Adds this start to environment.json. */
+  started(environment: Readonly<Record<string, unknown>>): void {
+    const path = join(this.folder, 'environment.json');
+    const before = existsSync(path) ? readJson(path) : [];
+    const starts = Array.isArray(before) ? before : [];
+    writeFileAtomic(path, `${JSON.stringify([...starts, environment], null, 1)}\n`);
+  }
+
+  has(image: number, attack: string, run: number): boolean {
+    return this.records.has(keyOf({ image, attack, run }));
+  }
+
+  /** Writes a batch's images, then its lines. */
+  append(
+    file: string,
+    tensors: Readonly<Record<string, TensorToWrite>>,
+    records: readonly EvaluationRecord[],
+  ) {
+    if (Object.keys(tensors).length > 0) writeSafetensors(join(this.folder, file), tensors);
+    const text = records.map((record) => `${JSON.stringify(record)}\n`).join('');
+    try {
+      const bytes = Buffer.from(text);
+      for (let at = 0; at < bytes.length; )
+        at += writeSync(this.#lines as number, bytes, at, bytes.length - at);
+      fsyncSync(this.#lines as number);
+    } catch (error) {
+      throw cannotWrite(join(this.folder, 'records.jsonl'), error);
+    }
+    for (const record of records) this.records.set(keyOf(record), record);
+  }
+
+  /** Writes a file of the folder whole or not at all. */
+  write(name: string, content: unknown): string {
+    const path = join(this.folder, name);
+    writeFileAtomic(path, `${JSON.stringify(content, null, 1)}\n`);
+    return path;
+  }
+
+  close(): void {
+    if (this.#lines !== null) closeSync(this.#lines);
+    this.#lines = null;
+  }
+}
+
+/** @throws InputError when the folder holds no evaluation */
+export function readConfig(folder: string): EvaluationConfig {
+  const path = join(folder, 'config.json');
+  if (!existsSync(path))
+    throw new InputError(
+      `${folder}: holds no evaluation: there is no config.json; cmap eval --out makes one`,
+    );
+  const config = readJson(path) as EvaluationConfig | null;
+  const usable =
+    typeof config === 'object' &&
+    config !== null &&
+    Array.isArray(config.images) &&
+    typeof config.attacks === 'object' &&
+    config.attacks !== null &&
+    typeof config.defence === 'object' &&
+    config.defence !== null;
+  if (!usable || config.schema !== 1)
+    throw new InputError(
+      `${path}: not the configuration of an evaluation, or of another version (schema ${JSON.stringify(config?.schema)}, wanted 1)`,
+    );
+  return config;
+}
+
+/** A finished or unfinished evaluation as it lies on disk. @throws InputError */
+export function readEvaluation(folder: string): {
+  config: EvaluationConfig;
+  records: EvaluationRecord[];
+} {
+  const config = readConfig(folder);
+  return { config, records: readRecords(join(folder, 'records.jsonl')).records };
+}
+
+/** Adversarial images of records, [N, H, W, C] in [0, 1] each. @throws InputError */
+export function readAdversarial(folder: string, records: readonly EvaluationRecord[]): Float32Array[] {
+  const files = new Map<string, { data: Float32Array; size: number }>();
+  return records.map(({ file, row, image, attack }) => {
+    if (!file) throw new InputError(`${folder}: image ${image} under ${attack} was not stored`);
+    let found = files.get(file);
+    if (!found) {
+      const source = openSafetensors(join(folder, file));
+      try {
+        const shape = source.shape('adversarial');
+        const data = source.read('adversarial') as Float32Array;
+        found = { data, size: data.length / (shape[0] as number) };
+      } finally {
+        source.close();
+      }
+      files.set(file, found);
+    }
+    return found.data.subarray(row * found.size, (row + 1) * found.size);
+  });
+}
+
+/** The lines of a file; the last one does not count until it is ended. */
+function readRecords(path: string): { records: EvaluationRecord[]; whole: number; bytes: number } {
+  if (!existsSync(path)) return { records: [], whole: 0, bytes: 0 };
+  const content = readFileSync(path);
+  const whole = content.lastIndexOf(10) + 1;
+  const lines = content.subarray(0, whole).toString('utf8').split('\n').slice(0, -1);
+  const records = lines.map((line, i) => {
+    try {
+      const record = JSON.parse(line) as EvaluationRecord;
+      if (record.schema === 1 && Array.isArray(record.labels)) return record;
+    } catch {}
+    throw new InputError(`${path}: line ${i + 1} of ${lines.length} is not a record; the file was changed`);
+  });
+  return { records, whole, bytes: content.length };
+}
+
+/** Where two configurations differ that should not; attacks that only one of them has may. */
+function firstDifference(before: EvaluationConfig, now: EvaluationConfig) {
+  const shared = Object.keys(before.attacks).filter((name) => name in now.attacks);
+  const comparable = (c: EvaluationConfig) => ({
+    ...c,
+    source: undefined,
+    attacks: Object.fromEntries(shared.map((name) => [name, c.attacks[name]])),
+  });
+  return difference(plain(comparable(before)), plain(comparable(now)), '');
+}
+
+const plain = (value: unknown): unknown => JSON.parse(JSON.stringify(value));
+const brief = (value: unknown) => {
+  const text = JSON.stringify(value) ?? 'not set';
+  return text.length > 60 ? `${text.slice(0, 57)}...` : text;
+};
+
+function difference(
+  a: unknown,
+  b: unknown,
+  path: string,
+): { path: string; before: string; now: string } | null {
+  if (typeof a === 'object' && typeof b === 'object' && a && b && !Array.isArray(a) && !Array.isArray(b)) {
+    const keys = new Set([...Object.keys(a), ...Object.keys(b)]);
+    for (const key of keys) {
+      const [x, y] = [(a as Record<string, unknown>)[key], (b as Record<string, unknown>)[key]];
+      const found = difference(x, y, path ? `${path}.${key}` : key);
+      if (found) return found;
+    }
+    return null;
+  }
+  return JSON.stringify(a) === JSON.stringify(b) ? null : { path, before: brief(a), now: brief(b) };
+}

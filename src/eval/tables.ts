@@ -1,0 +1,115 @@
+/** Summaries as rows of tables: what `cmap table` shows. */
+import { InputError } from '../engine/errors.ts';
+import type { EvaluationSummary } from './metrics.ts';
+
+export interface RobustnessTable {
+  readonly headings: readonly string[];
+  readonly rows: readonly (readonly Cell[])[];
+}
+
+/** Text, or a proportion with its interval and, over several runs, its standard deviation. */
+export type Cell =
+  | string
+  | { readonly value: number; readonly interval: readonly [number, number]; readonly std?: number | null };
+
+/** A row an evaluation: accuracies in the order clean, standard, each attack, per-sample worst case, worst of N. */
+export function robustnessTable(summaries: readonly EvaluationSummary[]): RobustnessTable {
+  const names = [...new Set(summaries.flatMap((s) => Object.keys(s.attacks)))].filter((a) => a !== 'none');
+  const tag = (name: string) => {
+    const kinds = new Set(summaries.flatMap((s) => s.attacks[name]?.knowledge ?? []));
+    return kinds.size === 1 && kinds.has('transfer') ? `${name} (transfer)` : name;
+  };
+  return {
+    headings: [
+      'data set',
+      'classifier',
+      'defence',
+      'threat',
+      'n',
+      'clean',
+      'standard',
+      ...names.map(tag),
+      'all attacks',
+      'worst of N',
+    ],
+    rows: summaries.map((s) => [
+      s.dataset,
+      s.classifier,
+      s.defence,
+      `${s.norm} ${fraction(s.eps)}`,
+      String(s.count),
+      { value: s.clean, interval: s.cleanInterval },
+      { value: s.standard, interval: s.standardInterval },
+      ...names.map((name): Cell => {
+        const a = s.attacks[name];
+        return a ? { value: a.robust, interval: a.interval, std: a.std } : '';
+      }),
+      { value: s.robust, interval: s.robustInterval, std: s.robustStd },
+      { value: s.worst.value, interval: s.worst.interval },
+    ]),
+  };
+}
+
+/** "8/255" for a whole number of levels, else three digits. */
+export function fraction(eps: number): string {
+  const levels = Math.round(255 * eps);
+  return Math.abs(255 * eps - levels) < 1e-6 && levels > 0
+    ? `${levels}/255`
+    : String(Number(eps.toPrecision(3)));
+}
+
+/** Every number of every attack, a line each: for other programs. */
+export function longTable(summaries: readonly EvaluationSummary[]): { headings: string[]; rows: string[][] } {
+  const headings = [
+    ...['dataset', 'classifier', 'defence', 'norm', 'eps', 'n', 'seed', 'attack', 'surface', 'knowledge'],
+    ...['runs', 'evaluations', 'clean', 'robust', 'low', 'high', 'std', 'worst_of_n', 'majority'],
+    ...['success_rate', 'surface_robust', 'bare', 'linf', 'l2', 'forward', 'backward', 'defence_passes'],
+    'seconds_an_image',
+  ];
+  const rows = summaries.flatMap((s) =>
+    Object.entries(s.attacks).map(([name, a]) =>
+      [
+        ...[s.dataset, s.classifier, s.defence, s.norm, s.eps, s.count, s.seed, name, a.surface, a.knowledge],
+        ...[s.runs, s.evaluations, s.clean, a.robust, ...a.interval, a.std ?? '', a.worst.value],
+        ...[a.majority.value, a.success?.value ?? '', a.surfaceRobust, a.bare, a.linf, a.l2],
+        ...[a.forward, a.backward, a.defence, a.secondsAnImage],
+      ].map(String),
+    ),
+  );
+  return { headings, rows };
+}
+
+/**
+ * The entry of a leaderboard in RobustBench's form (its model_info files): accuracies in percent as text. Fields that
+ * an evaluation cannot know are null.
+ * @throws InputError without AutoAttack: that is what its numbers mean
+ */
+export function robustBenchEntry(s: EvaluationSummary, where: string): Record<string, unknown> {
+  const percent = (value: number) => (100 * value).toFixed(2);
+  const name = ['autoattack', 'autoattack-rand'].find((a) => s.attacks[a]);
+  if (!name)
+    throw new InputError(
+      `${where}: RobustBench's form holds the accuracy under AutoAttack; evaluate with --attack autoattack`,
+    );
+  const own = s.attacks[name] as EvaluationSummary['attacks'][string];
+  const lower = s.robust < own.robust;
+  return {
+    link: null,
+    name: s.defence === 'none' ? s.classifier : `${s.defence} + ${s.classifier}`,
+    authors: null,
+    additional_data: null,
+    number_forward_passes: String(Math.round((s.attacks.none?.defence ?? 1) / Math.max(1, s.evaluations))),
+    dataset: s.dataset,
+    venue: null,
+    architecture: s.classifier,
+    eps: fraction(s.eps),
+    norm: s.norm,
+    clean_acc: percent(s.standard),
+    reported: null,
+    autoattack_acc: percent(own.robust),
+    external: lower ? percent(s.robust) : null,
+    // The test set is 10,000 images; and the ensemble is not made for defences that optimise or draw at inference.
+    unreliable: own.knowledge !== 'adaptive' || s.defence === 'cmap',
+    footnote: `${s.count} images, ${name} on surface ${own.surface} (${own.knowledge}), 95 % interval ${own.interval.map(percent).join(' to ')}`,
+  };
+}
