@@ -1,9 +1,13 @@
 /**
  * CMAP as a defended classifier: K latents an image, Algorithm 1, hard vote (Eq. 14).
  *
- * Attacks that go through the optimisation plug in as surfaces: pass them to `cmapDefence`, the strongest as `surface`.
- * Without one the attacker sees the bare classifier only, and every number is tagged `transfer`.
+ * Surfaces: `classifier`, the bare one, and `surrogate`, the paper's stand-in of one consistency step, which are
+ * transfer attacks; `bpda` and `unroll`, through the whole optimisation, and `bpda-short` and `unroll-short` through its
+ * first ten iterations, which are adaptive. An attack takes one by name, `pgd@unroll-short`; without it the
+ * bare classifier, because the others cost K·T times as much: such numbers are tagged `transfer`.
  */
+import { surrogate } from '../attacks/surrogate.ts';
+import { ThroughCmap } from '../attacks/through-cmap.ts';
 import type { CmapOptions } from '../cmap/options.ts';
 import { purify } from '../cmap/purify.ts';
 import { type Classifier, classifyByVote } from '../cmap/vote.ts';
@@ -11,11 +15,37 @@ import { InputError } from '../engine/errors.ts';
 import type { ConsistencyModel } from '../nets/consistency.ts';
 import { type AttackSurface, bareSurface, type Defence } from './defence.ts';
 
-export interface CmapDefenceOptions {
-  /** Surfaces beside `classifier`, by name. */
-  readonly surfaces?: Readonly<Record<string, AttackSurface>>;
-  /** Which of them attacks take by default; else `classifier`. */
-  readonly surface?: string;
+/** Iterations of the short horizons. */
+const SHORT = 10;
+
+function surfacesOf(
+  model: ConsistencyModel,
+  classifier: Classifier,
+  cmap: CmapOptions,
+): Record<string, AttackSurface> {
+  const through = (backward: 'identity' | 'unroll', iterations: number): AttackSurface => ({
+    target: new ThroughCmap(model, classifier, { cmap: { ...cmap, iterations }, backward }),
+    knowledge: 'adaptive',
+    // The objective that is differentiated is smoothed; the identity is none at all.
+    exact: false,
+    // Of the pair of a forward and a backward pass; the unrolled way back asks two more gradients an update.
+    cost: cmap.k * iterations * (backward === 'unroll' ? 3 : 1),
+    summary: `the mean probability of the ${cmap.k} images after ${iterations} iterations, ${backward === 'identity' ? 'the optimisation taken for the identity backward (BPDA)' : 'differentiated through every Adam step'}`,
+  });
+  const few = Math.min(SHORT, cmap.iterations);
+  return {
+    classifier: bareSurface(classifier, 'transfer'),
+    surrogate: {
+      target: surrogate(model, classifier),
+      knowledge: 'transfer',
+      exact: true,
+      summary: 'one consistency step at sigma 0.1395 before the classifier, as in the published attacks',
+    },
+    bpda: through('identity', cmap.iterations),
+    unroll: through('unroll', cmap.iterations),
+    'bpda-short': through('identity', few),
+    'unroll-short': through('unroll', few),
+  };
 }
 
 /** @throws InputError when model and classifier do not take the same images */
@@ -23,7 +53,6 @@ export function cmapDefence(
   model: ConsistencyModel,
   classifier: Classifier & { readonly imageShape?: readonly number[] },
   options: CmapOptions,
-  { surfaces = {}, surface = 'classifier' }: CmapDefenceOptions = {},
 ): Defence {
   const { imageShape } = classifier;
   if (imageShape && String(imageShape) !== String(model.imageShape))
@@ -37,8 +66,9 @@ export function cmapDefence(
     randomised: true,
     settings,
     classifier,
-    surfaces: { classifier: bareSurface(classifier, 'transfer'), ...surfaces },
-    surface,
+    surfaces: surfacesOf(model, classifier, options),
+    surface: 'classifier',
+    generator: { model, cmap: options },
     passes: 2 * options.k * options.iterations + options.k,
     async judge(x, { seed, imageIds }) {
       const { images, latents } = await purify(model, x, { ...options, seed }, { imageIds });

@@ -4,8 +4,10 @@
  * the defence.
  */
 import type { Target } from '../attacks/target.ts';
+import type { CmapOptions } from '../cmap/options.ts';
 import type { Classifier, Vote } from '../cmap/vote.ts';
 import type { Tensor } from '../engine/tensor.ts';
+import type { ConsistencyModel } from '../nets/consistency.ts';
 
 /** Whether the attacker's target contains the defence. */
 export type Knowledge = 'adaptive' | 'transfer';
@@ -15,6 +17,8 @@ export interface AttackSurface {
   readonly knowledge: Knowledge;
   /** True where the pullback is the derivative of the forward pass, so that finite differences must agree. */
   readonly exact: boolean;
+  /** Network evaluations of one evaluation of the target; default 1. */
+  readonly cost?: number;
   /** One line: what is differentiated, and how. */
   readonly summary: string;
 }
@@ -46,6 +50,8 @@ export interface Defence {
   readonly surfaces: Readonly<Record<string, AttackSurface>>;
   /** Name of the surface that attacks take unless told otherwise: the strongest there is. */
   readonly surface: string;
+  /** What attacks on the generator itself need, where the defence has one. */
+  readonly generator?: { readonly model: ConsistencyModel; readonly cmap: CmapOptions };
   /** Network evaluations of one judgement of one image, a backward pass counted as one. */
   readonly passes: number;
   /** The whole defence, once. @param x [N, H, W, C] in [0, 1] */

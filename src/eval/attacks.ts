@@ -6,6 +6,7 @@
 import { Apgd } from '../attacks/apgd.ts';
 import { type Attack, checkBall, checkCount, checkSeed, type Norm } from '../attacks/attack.ts';
 import { AutoAttack } from '../attacks/autoattack.ts';
+import { Disruption, publishedTau } from '../attacks/disruption.ts';
 import { Fab } from '../attacks/fab.ts';
 import { Fgsm } from '../attacks/fgsm.ts';
 import { Pgd } from '../attacks/pgd.ts';
@@ -158,6 +159,32 @@ const registry = new Map<string, AttackEntry>([
       passes: (s) => s.queries + 1,
     },
   ],
+  [
+    'disruption',
+    {
+      summary:
+        'consistency disruption, CMAP’s own adaptive attack (Eq. 15): --steps after the defence’s iterations',
+      kind: 'iterative',
+      make({ defence, norm, eps, steps, seed }) {
+        const { generator, classifier } = defence;
+        if (!generator)
+          throw new InputError(
+            `attack disruption is on the generator of a defence, and ${defence.name} has none; give --defence cmap`,
+          );
+        const cmap = { ...generator.cmap, seed };
+        const all = cmap.iterations + steps;
+        return new Disruption(generator.model, classifier, {
+          norm,
+          eps,
+          cmap,
+          steps: all,
+          tau: publishedTau[norm],
+        });
+      },
+      settings: ({ steps, norm }) => ({ steps, tau: publishedTau[norm] }),
+      passes: (s) => 2 * s.steps,
+    },
+  ],
   ['autoattack', ensemble('standard', 'APGD-CE, APGD-T, FAB-T, Square with their published constants')],
   [
     'autoattack-rand',
@@ -258,7 +285,7 @@ export function planAttacks(
         surface,
         knowledge: found.knowledge,
         settings: entry.settings({ ...settings, eot: found.target.randomised ? eot : 1 }),
-        passes: entry.passes(settings, defence.classes) * often,
+        passes: entry.passes(settings, defence.classes) * often * (found.cost ?? 1),
         make,
       };
     });
