@@ -31,17 +31,17 @@ export function formatTable(
 
 /** The same as Markdown. Bars in cells are escaped. */
 export function markdownTable(headings: readonly string[], rows: readonly (readonly string[])[]): string {
-  const escape = (text: string) => text.replace(/\\/g, '\\\\').replace(/\|/g, '\\|').replace(/\n/g, ' ');
+  const quoted = (text: string) => text.replace(/\\/g, '\\\\').replace(/\|/g, '\\|').replace(/\n/g, ' ');
   const line = (cells: readonly string[]) =>
-    `| ${headings.map((_, i) => escape(cells[i] ?? '')).join(' | ')} |`;
+    `| ${headings.map((_, i) => quoted(cells[i] ?? '')).join(' | ')} |`;
   return [line(headings), `|${headings.map(() => ' --- |').join('')}`, ...rows.map(line)].join('\n');
 }
 
 /** The same as comma-separated values (RFC 4180, with plain line feeds). */
 export function csvTable(headings: readonly string[], rows: readonly (readonly string[])[]): string {
-  const escape = (text: string) => (/[",\n\r]/.test(text) ? `"${text.replace(/"/g, '""')}"` : text);
+  const quoted = (text: string) => (/[",\n\r]/.test(text) ? `"${text.replace(/"/g, '""')}"` : text);
   return [headings, ...rows]
-    .map((cells) => headings.map((_, i) => escape(cells[i] ?? '')).join(','))
+    .map((cells) => headings.map((_, i) => quoted(cells[i] ?? '')).join(','))
     .join('\n');
 }
 

@@ -1,0 +1,109 @@
+/** `cmap eval` and what reads its folder, as a user runs them: killed and resumed, and with wrong input. */
+import { spawn } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import type { EvaluationSummary } from '../../src/eval/metrics.ts';
+import { readAdversarial, readEvaluation } from '../../src/eval/store.ts';
+import { root } from '../support.ts';
+import { commandIn } from './command.ts';
+
+const test = suite('cli eval');
+let folder = '';
+test.before(() => {
+  folder = mkdtempSync(join(tmpdir(), 'cmap-cli-eval-'));
+});
+test.after(() => rmSync(folder, { recursive: true, force: true }));
+
+const { cmap, refused } = commandIn(() => folder);
+const base = ['eval', '--dataset', 'fashion-mnist', '--count', '3', '--steps', '2', '--batch', '1'];
+
+test('bad input', () => {
+  refused(['eval'], /required option '--dataset <name>' not specified/);
+  refused(['eval', '--dataset', 'mnist'], /'mnist' is invalid.*cifar10, fashion-mnist/);
+  refused([...base, '--count', '0'], /--count must be at least 1, got 0/);
+  refused([...base, '--offset', '999'], /image 1000 is not there; the package holds 1000/);
+  refused([...base, '--subset', 'paper', '--offset', '1'], /exclude each other/);
+  refused([...base, '--runs', '0'], /--runs must be at least 1, got 0/);
+  refused([...base, '--attack', 'pgd,'], /an empty name/);
+  refused([...base, '--seed', '-1'], /--seed must be an integer of 0 to/);
+  refused(['eval', '--dataset', 'cifar10', '--data', join(folder, 'nowhere')], /nowhere/);
+  refused(['table', folder], /holds no evaluation/);
+  refused(['plot', folder], /holds no evaluation/);
+  refused(['verify', folder], /holds no evaluation/);
+  refused([...base, '--attack', 'pdg'], /attack "pdg" is not known/);
+  refused(
+    [...base, '--classifier', 'resnet20'],
+    /--classifier resnet20: not among the shipped weights .*--weights/,
+  );
+  assert.not(existsSync(join(folder, 'out')), 'nothing was written');
+});
+
+test('killed by SIGKILL and resumed, equal to an uninterrupted run; table and plot', async () => {
+  const args = (out: string) => [...base, '--attack', 'fgsm,pgd', '--out', join(folder, out)];
+  const whole = cmap([...args('whole'), '-q']);
+  assert.is(whole.status, 0, whole.lines.join('\n'));
+  const lines = () => {
+    const path = join(folder, 'killed', 'records.jsonl');
+    return existsSync(path) ? readFileSync(path, 'utf8').split('\n').length - 1 : 0;
+  };
+  const child = spawn(process.execPath, [join(root, 'dist', 'cli.js'), ...args('killed'), '-q'], {
+    stdio: 'ignore',
+  });
+  const ended = new Promise<NodeJS.Signals | null>((done) => child.on('exit', (_, signal) => done(signal)));
+  const watch = setInterval(() => {
+    if (lines() >= 4) child.kill('SIGKILL');
+  }, 5);
+  assert.is(await ended, 'SIGKILL');
+  clearInterval(watch);
+  const before = lines();
+  assert.ok(before >= 4 && before < 9, `${before} of 9 lines at the kill`);
+  assert.not(existsSync(join(folder, 'killed', 'summary.json')));
+  refused(['table', join(folder, 'killed')], /is not finished; cmap eval --resume/);
+  const resumed = cmap([...args('killed'), '--resume', '-q']);
+  assert.is(resumed.status, 0, resumed.lines.join('\n'));
+
+  const read = (name: string) => {
+    const { records } = readEvaluation(join(folder, name));
+    const order = records.toSorted((a, b) => a.attack.localeCompare(b.attack) || a.image - b.image);
+    const points = readAdversarial(
+      join(folder, name),
+      order.filter((r) => r.file !== null),
+    );
+    return { records: order.map(({ cost, ...rest }) => rest), points };
+  };
+  assert.equal(read('killed'), read('whole'));
+  const summary = (name: string) =>
+    JSON.parse(readFileSync(join(folder, name, 'summary.json'), 'utf8')) as EvaluationSummary;
+  const [a, b] = [summary('killed'), summary('whole')];
+  for (const field of ['count', 'clean', 'standard', 'robust'] as const) {
+    assert.type(a[field], 'number');
+    assert.is(a[field], b[field], field);
+  }
+  assert.equal(Object.keys(a.attacks), ['none', 'fgsm', 'pgd']);
+  for (const attack of Object.values(a.attacks)) {
+    assert.type(attack.robust, 'number');
+    assert.is(attack.interval.length, 2);
+  }
+  assert.is(a.count, 3);
+
+  const both = [join(folder, 'killed'), join(folder, 'whole')];
+  const table = cmap(['table', ...both]);
+  assert.match(table.stdout, /\| fashion-mnist \| fashion-mnist-wrn \| none \| Linf 16\/255 \| 3 \|/);
+  assert.match(table.stdout, /McNemar/);
+  assert.is(
+    cmap(['table', both[0] as string, '--format', 'csv'])
+      .stdout.trim()
+      .split('\n').length,
+    4,
+  );
+  const plot = cmap(['plot', both[0] as string]);
+  assert.is(plot.status, 0, plot.lines.join('\n'));
+  assert.match(readFileSync(join(folder, 'killed', 'iterations.svg'), 'utf8'), /^<svg/);
+  refused([...args('whole'), '-q'], /holds an evaluation/);
+  refused([...args('whole'), '--eps', '8/255', '--resume', '-q'], /eps was .*, now it is/);
+});
+
+test.run();

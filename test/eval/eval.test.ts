@@ -1,0 +1,377 @@
+/** The harness on the shipped classifier and a few images: what it measures, and that nothing but the images matters. */
+import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import type { Target } from '../../src/attacks/target.ts';
+import { bitDepth, bitDepthDefence } from '../../src/defences/bits.ts';
+import { undefended } from '../../src/defences/none.ts';
+import { InputError } from '../../src/engine/errors.ts';
+import { type AttackSettings, planAttacks, registerAttack, splitAttacks } from '../../src/eval/attacks.ts';
+import { fooledBy } from '../../src/eval/curves.ts';
+import { checkClassifier, checkPixelRange } from '../../src/eval/guards.ts';
+import { compare, summarise } from '../../src/eval/metrics.ts';
+import { type EvaluationPlan, runEvaluation } from '../../src/eval/run.ts';
+import {
+  type EvaluationConfig,
+  type EvaluationRecord,
+  readAdversarial,
+  readEvaluation,
+  Store,
+} from '../../src/eval/store.ts';
+import { robustBenchEntry } from '../../src/eval/tables.ts';
+import { directionalErrors, verifyEvaluation } from '../../src/eval/verify.ts';
+import { affine } from '../../src/kernels/elementwise.ts';
+import { softmax } from '../../src/kernels/softmax.ts';
+import { csvTable, escapeLatex, latexTable, markdownTable } from '../../src/report/table.ts';
+import { fashion } from '../attacks/fashion.ts';
+
+const test = suite('evaluation');
+let folder = '';
+test.before(() => {
+  folder = mkdtempSync(join(tmpdir(), 'cmap-eval-'));
+});
+test.after(() => rmSync(folder, { recursive: true, force: true }));
+
+const settings: AttackSettings = {
+  norm: 'Linf',
+  eps: 16 / 255,
+  steps: 3,
+  restarts: 1,
+  queries: 20,
+  eot: 1,
+};
+
+const refused = (f: () => unknown, pattern: RegExp) =>
+  assert.throws(f, (error: Error) => {
+    assert.instance(error, InputError);
+    assert.match(error.message, pattern);
+    assert.not.match(error.message, /\n/);
+    return true;
+  });
+
+function configOf(images: number[], attacks: EvaluationConfig['attacks'], evaluations = 1): EvaluationConfig {
+  return {
+    schema: 1,
+    dataset: 'fashion-mnist',
+    images,
+    classifier: { name: 'wrn', sha256: 'a' },
+    generator: null,
+    defence: { name: 'none', settings: {} },
+    norm: 'Linf',
+    eps: 16 / 255,
+    seed: 0,
+    runs: 1,
+    evaluations,
+    attacks,
+  };
+}
+
+function record(image: number, attack: string, labels: number[], more: object = {}): EvaluationRecord {
+  return {
+    schema: 1,
+    image,
+    label: 1,
+    attack,
+    surface: 'classifier',
+    knowledge: 'adaptive',
+    run: 0,
+    seed: 0,
+    bare: labels[0] as number,
+    evaluationSeeds: labels.map((_, e) => e),
+    labels,
+    votes: labels.map(() => [0, 1]),
+    success: labels[0] !== 1,
+    loss: 0,
+    trace: { loss: [], hit: [] },
+    linf: 0,
+    l2: 0,
+    min: 0,
+    max: 1,
+    file: null,
+    row: 0,
+    cost: { forward: 1, backward: 1, defence: 1, seconds: 1, batch: 1 },
+    adapter: 'test',
+    ...more,
+  };
+}
+
+const kind = (name: string, knowledge: 'adaptive' | 'transfer' = 'adaptive') => ({
+  kind: name,
+  surface: 'classifier',
+  knowledge,
+  settings: {},
+});
+
+test('metrics by their definitions', () => {
+  // Two judgements each; image 2 is wrong from the start, image 0 falls to a in one of two, image 1 to b in both.
+  const records = [
+    ...[record(0, 'none', [1, 1]), record(1, 'none', [1, 1]), record(2, 'none', [0, 0])],
+    ...[record(3, 'none', [1, 1])],
+    ...[record(0, 'a', [0, 1]), record(1, 'a', [1, 1]), record(2, 'a', [1, 1]), record(3, 'a', [1, 1])],
+    ...[record(0, 'b', [1, 1]), record(1, 'b', [2, 2]), record(2, 'b', [0, 0]), record(3, 'b', [1, 1])],
+  ];
+  const attacks = { none: kind('none'), a: kind('iterative'), b: kind('iterative', 'transfer') };
+  const s = summarise(configOf([0, 1, 2, 3], attacks, 2), records);
+  assert.is(s.clean, 0.75);
+  assert.is(s.standard, 0.75);
+  assert.is(s.attacks.a?.robust, 3.5 / 4);
+  assert.is(s.attacks.a?.worst.value, 3 / 4);
+  assert.is(s.attacks.a?.majority.value, 3 / 4, 'of a tie the lowest label counts');
+  assert.is(s.attacks.b?.robust, 2 / 4);
+  assert.is(s.attacks.b?.success?.value, 1 / 3, 'of the three that were right');
+  assert.is(s.robust, (0.5 + 0 + 0 + 1) / 4, 'mean of minima');
+  assert.is(s.worst.value, 1 / 4);
+  assert.is(s.adaptive?.value, (0.5 + 1 + 0 + 1) / 4);
+  assert.is(s.transfer?.value, (1 + 0 + 0 + 1) / 4);
+  assert.ok(s.robustInterval[0] < s.robust && s.robust < s.robustInterval[1]);
+  assert.throws(() => summarise(configOf([0, 9], attacks, 2), records), /no record of image 9 under/);
+
+  const config = configOf([0, 1, 2, 3], { none: kind('none') }, 2);
+  const better = records.map((r) => ({ ...r, labels: [1, 1] }));
+  assert.equal(compare({ config, records: better }, { config, records }), {
+    onlyFirst: 1,
+    onlySecond: 0,
+    p: 1,
+    images: 4,
+    attacks: ['none'],
+  });
+  refused(() => robustBenchEntry(s, 'DIR'), /DIR: .* evaluate with --attack autoattack/);
+});
+
+test('runs are repeated, `none` is not; their spread is reported', () => {
+  const records = [
+    record(0, 'none', [1]),
+    record(1, 'none', [1]),
+    ...[0, 1].flatMap((run) => [record(0, 'a', [run === 0 ? 0 : 1], { run }), record(1, 'a', [1], { run })]),
+  ];
+  const s = summarise(
+    { ...configOf([0, 1], { none: kind('none'), a: kind('iterative') }), runs: 2 },
+    records,
+  );
+  assert.is(s.attacks.a?.robust, 0.75);
+  assert.ok(Math.abs((s.attacks.a?.std as number) - Math.SQRT1_2 / 2) < 1e-12);
+  assert.is(s.attacks.a?.worst.value, 0.5, 'over runs too');
+});
+
+test('curves count images fooled so far', () => {
+  const hits = (hit: number[]) => record(0, 'a', [1], { trace: { loss: [], hit } });
+  assert.equal(fooledBy([hits([0, 1, 0]), hits([0, 0, 0.5]), hits([0])]), [0, 1 / 3, 2 / 3]);
+});
+
+test('tables of text', () => {
+  assert.is(markdownTable(['a', 'b'], [['1|2', '']]), '| a | b |\n| --- | --- |\n| 1\\|2 |  |');
+  assert.is(csvTable(['a', 'b'], [['1,2', 'x"y']]), 'a,b\n"1,2","x""y"');
+  assert.is(escapeLatex('50 %_\\'), '50 \\%\\_\\textbackslash{}');
+  assert.match(
+    latexTable(['a', 'b'], [['x', '1']]),
+    /^\\begin{tabular}{lr}\n\\toprule\na & b \\\\\n\\midrule/,
+  );
+});
+
+test('names of attacks', async () => {
+  const { net, dispose } = await fashion(1);
+  const plan = (list: string, other: object = {}) =>
+    planAttacks(splitAttacks(list), { ...settings, ...other }, bitDepthDefence(net, 3));
+  assert.equal(
+    plan('pgd,fgsm@classifier,none,pgd').map((a) => [a.id, a.surface, a.knowledge]),
+    [
+      ['none', '', 'adaptive'],
+      ['pgd', 'bpda', 'adaptive'],
+      ['fgsm@classifier', 'classifier', 'transfer'],
+    ],
+  );
+  refused(() => plan('pdg'), /attack "pdg" is not known; there are none, fgsm, pgd/);
+  refused(() => plan('pgd,,fgsm'), /an empty name/);
+  refused(() => plan('pgd@inside'), /no surface "inside"; it has classifier, bpda, derivative/);
+  refused(() => plan('pgd-l2'), /pgd-l2 is for L2, this evaluation for Linf/);
+  refused(() => plan('pgd', { eps: 8 }), /eps must be in \[0, 1\] pixel units, got 8; did you mean 8\/255\?/);
+  refused(() => plan('pgd', { steps: 0 }), /steps must be a positive integer, got 0/);
+  refused(() => bitDepthDefence(net, 9), /bits must be an integer of 1 to 8, got 9/);
+  registerAttack('still', {
+    summary: 'nothing',
+    kind: 'iterative',
+    make: () => ({ name: 'still', norm: 'Linf', eps: 0, run: () => Promise.reject(new Error('not run')) }),
+    settings: () => ({}),
+    passes: () => 0,
+  });
+  assert.is(plan('still')[1]?.surface, 'bpda');
+  assert.throws(() => registerAttack('pgd', {} as never), RangeError);
+  dispose();
+});
+
+test('the usual mistakes are named', async () => {
+  refused(
+    () => checkPixelRange('x', Float32Array.of(0, 128, 255)),
+    /x: pixels are in \[0\.00, 255\].*divide by 255/,
+  );
+  refused(() => checkPixelRange('x', Float32Array.of(-1.9, 2)), /look normalised/);
+  refused(() => checkPixelRange('x', Float32Array.of(0, 1 / 255)), /divided by 255 twice/);
+  refused(() => checkPixelRange('x', Float32Array.of(0, Number.NaN)), /holds NaN/);
+  checkPixelRange('x', Float32Array.of(0, 1));
+  const { net, x, labels, dispose } = await fashion(32);
+  const { classes } = net;
+  await checkClassifier('net', net, x, labels);
+  const said = async (logits: (u: typeof x) => typeof x) => {
+    try {
+      await checkClassifier('net', { classes, logits }, x, labels);
+    } catch (error) {
+      assert.instance(error, InputError);
+      return (error as Error).message;
+    }
+    return 'nothing';
+  };
+  assert.match(await said((u) => softmax(net.logits(u))), /outputs are probabilities; attacks need logits/);
+  // Made for (x − 0.286)/0.353: given x it sees a dark, flat image.
+  const normalised = (u: typeof x) => net.logits(affine(u, 0.353, 0.286));
+  const message = await said(normalised);
+  assert.match(
+    message,
+    /right on \d+ of 32 images as they are and on \d+ of 32 after .*lacks its normalisation/,
+  );
+  assert.match(await said((u) => affine(net.logits(u), 1e38 * 1e3)), /logit \d+ of image \d+ is/);
+  dispose();
+});
+
+test('an undefended net falls, and so does bit depth through BPDA, but not by its own derivative', async () => {
+  const count = 4;
+  const { device, net, x, images, labels, dispose } = await fashion(count);
+  const bits = bitDepthDefence(net, 3);
+  const ids = labels.map((_, i) => i);
+  const data = { images, labels, ids, shape: [count, 28, 28, 1] as const };
+  const large = { ...settings, eps: 0.3, steps: 8 };
+  const none = undefended(net);
+  for (const [defence, names] of [
+    [none, ['pgd']],
+    [bits, ['pgd', 'pgd@derivative']],
+  ] as const) {
+    const attacks = planAttacks(names, { ...large, randomStart: false }, defence);
+    const config = configOf(
+      ids,
+      Object.fromEntries(
+        attacks.map((a) => [
+          a.id,
+          { kind: a.kind, surface: a.surface, knowledge: a.knowledge, settings: {} },
+        ]),
+      ),
+    );
+    const at = join(folder, defence.name);
+    const store = Store.open(at, { ...config, eps: 0.3 }, false);
+    const plan: EvaluationPlan = {
+      ...{ data, defence, attacks, seed: 0, runs: 1, evaluations: 1, batch: count },
+      purified: true,
+    };
+    const summary = await runEvaluation(device, plan, store);
+    store.close();
+    assert.is(summary.standard, 1);
+    assert.is(summary.attacks.pgd?.robust, 0, `${defence.name} under pgd`);
+    assert.is(summary.robust, 0);
+    if (defence === bits) {
+      assert.is(summary.attacks['pgd@derivative']?.robust, 1, 'a masked gradient finds nothing');
+      assert.match(summary.notes.join(), /gradient was zero/);
+    }
+    const items = await verifyEvaluation(device, {
+      folder: at,
+      ...readEvaluation(at),
+      defence,
+      data,
+      count: 0,
+      batch: count,
+    });
+    const result = (id: string) => items.find((item) => item.id === id)?.result;
+    assert.is(result('budget'), 'pass');
+    assert.is(result('range'), 'pass');
+    assert.is(result('complete'), 'pass');
+    assert.is(result('adaptive'), 'pass');
+    assert.is(result('budget-sweep'), 'not-tested');
+  }
+  // The stored images are what was judged: one pixel moved beyond eps is found.
+  const { config, records } = readEvaluation(join(folder, 'none'));
+  const items = await verifyEvaluation(device, {
+    ...{ folder: join(folder, 'none'), config: { ...config, eps: 0.2 }, records, defence: none, data },
+    ...{ count: 0, batch: count },
+  });
+  assert.is(items.find((item) => item.id === 'budget')?.result, 'fail');
+
+  // Finite differences tell the derivative from something else.
+  const hooks = { imageIds: ids, batch: count };
+  const exact = await directionalErrors(device, net, x, labels, hooks);
+  assert.ok(Math.max(...exact.errors) < 0.2, `errors ${exact.errors}`);
+  const fake = { classes: net.classes, logits: (u: typeof x) => net.logits(bitDepth(u, 1, 'identity')) };
+  const wrong = await directionalErrors(device, fake, x, labels, hooks);
+  assert.ok(wrong.errors.filter((e) => e > 0.2).length > wrong.errors.length / 2, `errors ${wrong.errors}`);
+  const masked = await directionalErrors(
+    device,
+    bits.surfaces.derivative?.target as Target,
+    x,
+    labels,
+    hooks,
+  );
+  assert.is(masked.zeros, count);
+  dispose();
+});
+
+test('the same records whatever the batch, and again after a torn line', async () => {
+  const count = 3;
+  const { device, net, images, labels, size, dispose } = await fashion(count);
+  const defence = undefended(net);
+  const ids = [0, 1, 2];
+  const data = { images, labels, ids, shape: [count, 28, 28, 1] as const };
+  const attacks = planAttacks(['pgd'], settings, defence);
+  const config = configOf(ids, { none: kind('none'), pgd: kind('iterative') });
+  const run = async (name: string, batch: number, resume = false) => {
+    const store = Store.open(join(folder, name), config, resume);
+    const plan = { data, defence, attacks, seed: 0, runs: 1, evaluations: 1, batch, purified: true };
+    const summary = await runEvaluation(device, plan, store);
+    store.close();
+    const { records } = readEvaluation(join(folder, name));
+    return { summary, records: records.map(({ cost, file, row, ...rest }) => rest), all: records };
+  };
+  const together = await run('together', 3);
+  const alone = await run('alone', 2);
+  // Kernels may be chosen by the size of a batch: sums then differ in their last bits, and nothing else.
+  const rounded = (records: typeof alone.records) =>
+    records
+      .map(({ loss, trace, linf, l2, ...rest }) => ({ ...rest, hits: trace.hit, loss: loss?.toFixed(3) }))
+      .sort((a, b) => a.attack.localeCompare(b.attack) || a.image - b.image);
+  assert.equal(rounded(alone.records), rounded(together.records));
+  const [a, b] = [
+    readAdversarial(
+      join(folder, 'alone'),
+      alone.all.filter((r) => r.attack === 'pgd'),
+    ),
+    readAdversarial(
+      join(folder, 'together'),
+      together.all.filter((r) => r.attack === 'pgd'),
+    ),
+  ];
+  let moved = 0;
+  for (const [i, image] of a.entries()) moved += image.filter((v, k) => v !== b[i]?.[k]).length;
+  // A sign of a gradient near zero may flip.
+  assert.ok(moved <= 0.01 * count * size, `${moved} pixels differ`);
+
+  // A kill in the middle of a line costs that line.
+  const path = join(folder, 'together', 'records.jsonl');
+  const lines = readFileSync(path, 'utf8');
+  const cut = lines.split('\n').slice(0, 4).join('\n');
+  writeFileSync(path, `${cut}\n{"schema":1,"ima`);
+  const again = await run('together', 3, true);
+  assert.equal(rounded(again.records), rounded(together.records));
+  assert.equal(again.summary.robust, together.summary.robust);
+
+  refused(
+    () => Store.open(join(folder, 'together'), config, false),
+    /holds an evaluation; go on with it by --resume/,
+  );
+  refused(
+    () => Store.open(join(folder, 'together'), { ...config, eps: 8 / 255 }, true),
+    /config\.json: eps was 0\.0627.*, now it is 0\.0313/,
+  );
+  appendFileSync(path, 'no record\n');
+  refused(() => readEvaluation(join(folder, 'together')), /records\.jsonl: line 7 of 7 is not a record/);
+  refused(() => readEvaluation(join(folder, 'nothing')), /holds no evaluation: there is no config\.json/);
+  dispose();
+});
+
+test.run();
