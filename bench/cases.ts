@@ -129,9 +129,10 @@ export const allCases: readonly Case[] = [
   ...attend(16, 49, 48),
 ];
 
-/** Cases whose name contains every word. */
+/** Cases whose name contains every word; `a|b` is a word of which either will do. */
 export function chooseCases(words: readonly string[]): readonly Case[] {
-  return allCases.filter((c) => words.every((word) => `${c.kernel} ${c.pass} ${c.shape}`.includes(word)));
+  const fits = (name: string, word: string) => word.split('|').some((part) => name.includes(part));
+  return allCases.filter((c) => words.every((word) => fits(`${c.kernel} ${c.pass} ${c.shape}`, word)));
 }
 
 /** Uniform in [-1, 1), the same numbers in every run. */

@@ -43,6 +43,8 @@ export interface Row extends Timing {
   readonly variant: string;
   readonly adapter: string;
   readonly gflops: number;
+  /** The same by `busyMs`. */
+  readonly busyGflops: number;
   readonly gbps: number;
   /** Operations a byte that must be moved. */
   readonly intensity: number;
@@ -52,6 +54,8 @@ export interface Row extends Timing {
   readonly peers: Readonly<Record<string, PeerResult>>;
   readonly driver: string;
   readonly date: string;
+  /** Of --note, such as what else the machine was doing. */
+  readonly note: string;
 }
 
 const words = process.argv.slice(2);
@@ -66,6 +70,7 @@ const flag = (name: string) => {
 };
 const json = take('--json');
 const svg = take('--svg');
+const note = take('--note') ?? '';
 const seconds = Number(take('--seconds') ?? 2);
 const named = take('--only')?.split(',') ?? [];
 const withPeers = flag('--peers');
@@ -172,6 +177,7 @@ for (const c of chosen) {
   dispose();
   device.trim();
   const gflops = c.flops / own.medianMs / 1e6;
+  const busyGflops = c.flops / busyMs(device, own) / 1e6;
   rows.push({
     kernel: c.kernel,
     pass: c.pass,
@@ -180,13 +186,15 @@ for (const c of chosen) {
     adapter,
     ...own,
     gflops,
+    busyGflops,
     gbps: c.bytes / own.medianMs / 1e6,
     intensity: c.flops / c.bytes,
-    roofShare: c.flops / busyMs(device, own) / 1e6 / roofOf(roofs, c.flops, c.bytes),
+    roofShare: busyGflops / roofOf(roofs, c.flops, c.bytes),
     compileMs,
     peers: results,
     driver,
     date,
+    note,
   });
   const ratios = peers.map(({ name }) => {
     const result = results[name];
@@ -247,9 +255,12 @@ if (svg) {
     label: `${r.kernel} ${r.pass} ${r.shape}`,
     kernel: r.kernel,
     intensity: r.intensity,
-    gflops: r.gflops,
+    gflops: r.busyGflops,
   }));
-  writeFileAtomic(svg, rooflineSvg(`${adapter}, ${date}`, roofs, points));
+  writeFileAtomic(
+    svg,
+    rooflineSvg(`${adapter}, ${date}${software ? ': by processor time' : ''}`, roofs, points),
+  );
 }
 for (const peer of peers) await peer.close?.();
 process.exit(0);

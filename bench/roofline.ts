@@ -137,6 +137,7 @@ export interface Point {
   readonly kernel: string;
   /** Operations a byte. */
   readonly intensity: number;
+  /** By `busyMs`, as the roofs. */
   readonly gflops: number;
 }
 
@@ -158,8 +159,8 @@ export function rooflineSvg(title: string, roofs: Roofs, points: readonly Point[
   const x = scaleLog().domain(xs).range([left, right]);
   const y = scaleLog().domain(ys).range([bottom, top]);
   const at = (v: number) => v.toFixed(1);
-  const text = (px: number, py: number, content: string, style = '') =>
-    `<text x="${at(px)}" y="${at(py)}" font-size="11" fill="${muted}" ${style}>${escapeXml(content)}</text>`;
+  const text = (px: number, py: number, content: string, style = '', size = 11) =>
+    `<text x="${at(px)}" y="${at(py)}" font-size="${size}" fill="${muted}" ${style}>${escapeXml(content)}</text>`;
   const parts = [
     '<rect width="100%" height="100%" fill="white"/>',
     `<text x="20" y="30" font-size="16" font-weight="600" fill="${ink}">${escapeXml(title)}</text>`,
@@ -212,7 +213,7 @@ export function rooflineSvg(title: string, roofs: Roofs, points: readonly Point[
     const [px, py] = [x(p.intensity), y(p.gflops)];
     parts.push(
       `<circle cx="${at(px)}" cy="${at(py)}" r="4" fill="${color}"/>`,
-      text(px + 6, py - 3 + 8 * (i % 2), String(i + 1), 'font-size="9"'),
+      text(px + 6, py - 3 + 8 * (i % 2), String(i + 1), '', 9),
       `<text x="${right + 24}" y="${top + 15 * i + 10}" font-size="11" fill="${color}">${i + 1}  ${escapeXml(p.label)}: ${p.gflops.toPrecision(3)}</text>`,
     );
   });
