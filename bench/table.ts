@@ -24,6 +24,7 @@ const headings = [
   'quartiles',
   'processor ms',
   'GFLOP/s',
+  'busy',
   'of roof',
 ];
 for (const about of new Set(
