@@ -1,14 +1,13 @@
 /**
  * Where tuned choices are kept: a JSON file an adapter, driver and version of the kernels, in $CMAP_TUNING, else
- * $XDG_CACHE_HOME/cmap/tuning, else ~/.cache/cmap/tuning; and tables of the adapters we have met in the package's tuning/.
+ * $XDG_CACHE_HOME/cmap/tuning, else ~/.cache/cmap/tuning.
  */
 import { existsSync } from 'node:fs';
-import { homedir } from 'node:os';
 import { join } from 'node:path';
 import type { Device } from './engine/device.ts';
 import { InputError } from './engine/errors.ts';
 import { Tuning } from './engine/tuning.ts';
-import { packageRoot } from './formats/package-root.ts';
+import { userCache } from './formats/package-root.ts';
 import { readJson } from './formats/read.ts';
 import { kernelsVersion, type Tuned } from './kernels/tune.ts';
 import { writeFileAtomic } from './report/files.ts';
@@ -32,29 +31,25 @@ function fileName({ adapter }: Device): string {
 }
 
 export function tuningPath(device: Device): string {
-  const { CMAP_TUNING, XDG_CACHE_HOME } = process.env;
-  const folder = CMAP_TUNING || join(XDG_CACHE_HOME || join(homedir(), '.cache'), 'cmap', 'tuning');
-  return join(folder, fileName(device));
+  return join(process.env.CMAP_TUNING || join(userCache(), 'tuning'), fileName(device));
 }
 
 /**
- * Loads the choices measured on this machine, else the package's for this adapter, into `device.tuning`. A file for
- * another version of the kernels is passed over.
+ * Loads the choices measured on this machine for this adapter into `device.tuning`. A file for another version of the
+ * kernels is passed over.
  * @returns where they came from and how many there are, or null
  */
 export function loadTuning(device: Device): { path: string; choices: number } | null {
-  for (const path of [tuningPath(device), join(packageRoot(), 'tuning', fileName(device))]) {
-    if (!existsSync(path)) continue;
-    const file = readJson(path) as Partial<TuningFile> | null;
-    if (file?.kernels !== kernelsVersion || typeof file.choices !== 'object' || file.choices === null)
-      continue;
-    const choices = new Map(
-      Object.entries(file.choices).filter((entry): entry is [string, string] => typeof entry[1] === 'string'),
-    );
-    device.tuning = new Tuning(choices);
-    return { path, choices: choices.size };
-  }
-  return null;
+  const path = tuningPath(device);
+  if (!existsSync(path)) return null;
+  const file = readJson(path) as Partial<TuningFile> | null;
+  if (file?.kernels !== kernelsVersion || typeof file.choices !== 'object' || file.choices === null)
+    return null;
+  const choices = new Map(
+    Object.entries(file.choices).filter((entry): entry is [string, string] => typeof entry[1] === 'string'),
+  );
+  device.tuning = new Tuning(choices);
+  return { path, choices: choices.size };
 }
 
 /** Adds results to the file at `path`, or begins it anew where it is of another adapter or version. @throws InputError */

@@ -15,6 +15,7 @@ import * as assert from 'uvu/assert';
 import { vjp } from '../src/engine/autograd.ts';
 import { Device } from '../src/engine/device.ts';
 import type { Tensor } from '../src/engine/tensor.ts';
+import { channelsFirst, channelsLast } from '../src/formats/layout.ts';
 import { parseSafetensors } from '../src/formats/safetensors.ts';
 import type { TensorSource } from '../src/nets/parameters.ts';
 
@@ -254,25 +255,13 @@ export function fromNchw({
   shape: readonly number[];
 }): [Float32Array, number[]] {
   const [c, h, w] = shape.slice(-3) as [number, number, number];
-  const out = new Float32Array(data.length);
-  for (let i = 0; i < data.length; i++) {
-    const [x, y, channel] = [i % w, Math.floor(i / w) % h, Math.floor(i / (w * h)) % c];
-    const image = Math.floor(i / (w * h * c));
-    out[((image * h + y) * w + x) * c + channel] = data[i] as number;
-  }
-  return [out, [...shape.slice(0, -3), h, w, c]];
+  return [channelsLast(data, [c, h, w]), [...shape.slice(0, -3), h, w, c]];
 }
 
 /** The inverse, for a tensor of NCHW shape `shape`. */
 export function toNchw(data: Float32Array, shape: readonly number[]): Float32Array {
   const [c, h, w] = shape.slice(-3) as [number, number, number];
-  const out = new Float32Array(data.length);
-  for (let i = 0; i < data.length; i++) {
-    const [channel, x, y] = [i % c, Math.floor(i / c) % w, Math.floor(i / (c * w)) % h];
-    const image = Math.floor(i / (w * h * c));
-    out[((image * c + channel) * h + y) * w + x] = data[i] as number;
-  }
-  return out;
+  return channelsFirst(data, [h, w, c]);
 }
 
 /** The parameters a network fixture holds as `params.<name>`. */

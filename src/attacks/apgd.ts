@@ -125,9 +125,8 @@ export class Apgd implements Attack {
         for (const [at, images] of batches.entries()) {
           slots.load(images);
           if (targeted) {
-            const wanted = images.map((i) => ranked[i]?.[1 + Math.floor(run / restarts)] as number);
             slots.targets.write(
-              Array.from({ length: slots.batch }, (_, b) => wanted[Math.min(b, wanted.length - 1)] as number),
+              slots.each(ranked.map((order) => order[1 + Math.floor(run / restarts)] as number)),
             );
           }
           query.restart();

@@ -1,8 +1,8 @@
 /** The files as their authors publish them, and where this machine keeps them. */
 import { createHash } from 'node:crypto';
-import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { InputError } from '../engine/errors.ts';
+import { userCache } from '../formats/package-root.ts';
 
 export interface PublishedFile {
   readonly name: string;
@@ -20,9 +20,7 @@ export interface DownloadableFile extends PublishedFile {
  * puts files there, and loading without a folder looks there.
  */
 export function dataFolder(name: string): string {
-  const { CMAP_DATA, XDG_CACHE_HOME } = process.env;
-  if (CMAP_DATA) return join(CMAP_DATA, name);
-  return join(XDG_CACHE_HOME || join(homedir(), '.cache'), 'cmap', name);
+  return join(process.env.CMAP_DATA || userCache(), name);
 }
 
 /**

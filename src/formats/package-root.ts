@@ -1,4 +1,5 @@
 import { existsSync, readFileSync } from 'node:fs';
+import { homedir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { InputError } from '../engine/errors.ts';
@@ -17,4 +18,9 @@ export function packageRoot(): string {
       throw new InputError(`${start}: no package.json of cmap-webgpu above it; reinstall the package`);
     }
   }
+}
+
+/** Where what can be got or made again is kept for this user: $XDG_CACHE_HOME/cmap, else ~/.cache/cmap. */
+export function userCache(): string {
+  return join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'cmap');
 }
