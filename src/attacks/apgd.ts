@@ -28,7 +28,7 @@ import {
   Slots,
   streams,
 } from './attack.ts';
-import { dropFooled } from './clean.ts';
+import { dropFooled, eachRemaining } from './clean.ts';
 import { attackLoss } from './losses.ts';
 import { checkEot, type Eot, Query, type Target } from './target.ts';
 
@@ -119,24 +119,15 @@ export class Apgd implements Attack {
     });
     try {
       const ranked = await dropFooled(job, slots, query, target.classes);
-      const runs = classes * restarts;
-      for (let run = 0; run < runs; run++) {
-        const batches = job.batches(job.remaining);
-        for (const [at, images] of batches.entries()) {
-          slots.load(images);
-          if (targeted) {
-            slots.targets.write(
-              slots.each(ranked.map((order) => order[1 + Math.floor(run / restarts)] as number)),
-            );
-          }
-          query.restart();
-          if (!hooks.start) randomStart(slots, norm, eps, seed, run);
-          const end = await ascent.run((t) =>
-            hooks.onStep?.((run + at / batches.length) * steps + t / batches.length, runs * steps),
+      const all = { runs: classes * restarts, steps, onStep: hooks.onStep };
+      await eachRemaining(job, slots, query, all, async (images, run, onIteration) => {
+        if (targeted)
+          slots.targets.write(
+            slots.each(ranked.map((order) => order[1 + Math.floor(run / restarts)] as number)),
           );
-          keepBest(job, images, end);
-        }
-      }
+        if (!hooks.start) randomStart(slots, norm, eps, seed, run);
+        keepBest(job, images, await ascent.run(onIteration));
+      });
       return job.result(query.passes);
     } finally {
       for (const part of [ascent, query, slots]) part.dispose();

@@ -1,5 +1,5 @@
-/** What an attack asks at the clean images before it begins. */
-import type { Job, Slots } from './attack.ts';
+/** What attacks ask at the clean images before they begin, and how they go over those that remain. */
+import type { AttackHooks, Job, Slots } from './attack.ts';
 import type { Query } from './target.ts';
 
 /**
@@ -22,4 +22,32 @@ export async function dropFooled(job: Job, slots: Slots, query: Query, classes: 
     });
   }
   return ranked;
+}
+
+/** Runs of an attack over the images that were not fooled yet, batch by batch. */
+export interface Runs {
+  readonly runs: number;
+  /** Iterations of one batch in one run. */
+  readonly steps: number;
+  readonly onStep?: AttackHooks['onStep'];
+}
+
+/** Loads each batch of what remains into the slots, its randomness begun anew, and lets `attack` work on it. */
+export async function eachRemaining(
+  job: Job,
+  slots: Slots,
+  query: Query,
+  { runs, steps, onStep }: Runs,
+  attack: (images: readonly number[], run: number, onIteration: (t: number) => void) => Promise<void>,
+): Promise<void> {
+  for (let run = 0; run < runs; run++) {
+    const batches = job.batches(job.remaining);
+    for (const [at, images] of batches.entries()) {
+      slots.load(images);
+      query.restart();
+      await attack(images, run, (t) =>
+        onStep?.((run + at / batches.length) * steps + t / batches.length, runs * steps),
+      );
+    }
+  }
 }

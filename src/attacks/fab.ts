@@ -33,7 +33,7 @@ import {
   Slots,
   streams,
 } from './attack.ts';
-import { dropFooled } from './clean.ts';
+import { dropFooled, eachRemaining } from './clean.ts';
 import acceptSource from './fab-accept.wgsl';
 import nearestSource from './fab-nearest.wgsl';
 import projectSource from './fab-project.wgsl';
@@ -116,28 +116,20 @@ export class Fab implements Attack {
     const smallest = new Array<number>(job.count).fill(none);
     try {
       const ranked = await dropFooled(job, slots, query, target.classes);
-      const runs = classes * restarts;
-      for (let run = 0; run < runs; run++) {
-        const batches = job.batches(job.remaining);
-        for (const [at, images] of batches.entries()) {
-          slots.load(images);
-          query.restart();
-          const random = run % restarts > 0;
-          if (random) randomStart(slots, norm, eps, seed, run);
-          const wanted = targeted
-            ? slots.each(ranked.map((order) => order[1 + Math.floor(run / restarts)] as number))
-            : null;
-          const onStep = (t: number) =>
-            hooks.onStep?.((run + at / batches.length) * steps + t / batches.length, runs * steps);
-          const { found, norms } = await search.run(wanted, onStep);
-          images.forEach((i, b) => {
-            const length = norms[b] as number;
-            if (length >= (smallest[i] as number)) return;
-            smallest[i] = length;
-            job.success[i] = this.#keep(job, i, found, b);
-          });
-        }
-      }
+      const all = { runs: classes * restarts, steps, onStep: hooks.onStep };
+      await eachRemaining(job, slots, query, all, async (images, run, onIteration) => {
+        if (run % restarts > 0) randomStart(slots, norm, eps, seed, run);
+        const wanted = targeted
+          ? slots.each(ranked.map((order) => order[1 + Math.floor(run / restarts)] as number))
+          : null;
+        const { found, norms } = await search.run(wanted, onIteration);
+        images.forEach((i, b) => {
+          const length = norms[b] as number;
+          if (length >= (smallest[i] as number)) return;
+          smallest[i] = length;
+          job.success[i] = this.#keep(job, i, found, b);
+        });
+      });
       return job.result(query.passes);
     } finally {
       for (const part of [search, query, slots]) part.dispose();

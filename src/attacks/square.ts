@@ -30,7 +30,7 @@ import {
   Slots,
   streams,
 } from './attack.ts';
-import { dropFooled } from './clean.ts';
+import { dropFooled, eachRemaining } from './clean.ts';
 import reduceSource from './reduce.wgsl';
 import judgeSource from './square-judge.wgsl';
 import keepSource from './square-keep.wgsl';
@@ -146,23 +146,17 @@ export class Square implements Attack {
     const search = new RandomSearch(slots, query, options);
     try {
       await dropFooled(job, slots, query, target.classes);
-      for (let run = 0; run < restarts; run++) {
-        const batches = job.batches(job.remaining);
-        for (const [at, images] of batches.entries()) {
-          slots.load(images);
-          query.restart();
-          const { best, margins, hits } = await search.run(run, (q) =>
-            hooks.onStep?.((run + at / batches.length) * queries + q / batches.length, restarts * queries),
-          );
-          images.forEach((i, b) => {
-            const loss = -(margins[b] as number);
-            const hit = (hits[b] as number) > 0;
-            if (!hit && loss <= (job.loss[i] as number)) return;
-            job.keep(i, best, b, loss);
-            job.success[i] = hit;
-          });
-        }
-      }
+      const all = { runs: restarts, steps: queries, onStep: hooks.onStep };
+      await eachRemaining(job, slots, query, all, async (images, run, onIteration) => {
+        const { best, margins, hits } = await search.run(run, onIteration);
+        images.forEach((i, b) => {
+          const loss = -(margins[b] as number);
+          const hit = (hits[b] as number) > 0;
+          if (!hit && loss <= (job.loss[i] as number)) return;
+          job.keep(i, best, b, loss);
+          job.success[i] = hit;
+        });
+      });
       return job.result(query.passes);
     } finally {
       for (const part of [search, query, slots]) part.dispose();
