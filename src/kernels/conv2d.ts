@@ -26,6 +26,7 @@ import {
   SUBGROUP_WORKGROUP,
   sumRows,
   tunedVariant,
+  unroll,
   vec,
 } from './matmul.ts';
 import tileSource from './matmul-tile.wgsl';
@@ -164,27 +165,30 @@ function convolve(
   const constants = { KH: kh, KW: kw, CIN: cin, COUT: cout, STRIDE: stride, DILATION: dilation, BIAS };
   const params = { h, wd, oh, ow, top, left, pixels };
   if (choice.variant === 'subgroup') {
-    const { lanes, columns } = choice;
+    const { lanes, rows, columns } = choice;
     const wide = cin % 4 === 0;
-    const lane = laneText(columns, (c) => `w[row * params.cout + ${c}]`, 'params.cout');
+    const lane = laneText(lanes, columns, cout, 'params.cout');
     const each = [0, 1, 2, 3].map(
       (k) => `select(0.0, x[at + min(ci + ${k}u, params.cin - 1u)], ci + ${k}u < params.cin)`,
     );
     const text = `${lane.text}
+fn columns(row: u32, c: u32) -> T { return ${lane.read('w', 'row * params.cout + ')}; }
 fn four(at: u32, ci: u32) -> vec4<f32> { return ${wide ? 'x[(at + ci) / 4u]' : `vec4(${each.join(', ')})`}; }`;
     device.run(
-      kernel('conv2d-subgroup', subgroupSource + text, {
+      kernel('conv2d-subgroup', unroll(subgroupSource, rows, lanes) + text, {
         DILATION: dilation,
         SG: lanes,
+        ROWS: rows,
         J: columns,
         WG: SUBGROUP_WORKGROUP,
         T: lane.T,
         X: vec(wide),
+        W: lane.W,
       }),
       tensors,
       { ...params, cin, cout, kh, kw, stride, bias: Number(BIAS) },
       [
-        Math.ceil(pixels / ((8 * SUBGROUP_WORKGROUP) / lanes)),
+        Math.ceil(pixels / ((rows * SUBGROUP_WORKGROUP) / lanes)),
         Math.ceil(cout / (lanes * columns)),
         dilation ** 2,
       ],
@@ -300,24 +304,29 @@ function kernelGradient(
     return sum(partial);
   }
   const choice = chooseMatmulKernel(
-    { batch: 1, m: kh * kw * cin, n: cout, k: pixels },
+    { batch: kh * kw, m: cin, n: cout, k: pixels },
     device.capabilities,
     variant,
   );
-  if (choice.variant === 'subgroup' && cin % 4 === 0) {
+  if (choice.variant === 'subgroup') {
     const { lanes, columns } = choice;
-    const lane = laneText(columns, (c) => `dy[row * params.cout + ${c}]`, 'params.cout', false);
-    const blocks = kh * kw * Math.ceil(cin / 8);
+    const rows = choice.rows > cin ? 8 : choice.rows;
+    const lane = laneText(lanes, columns, cout, 'params.cout', false);
+    const text = `${lane.text}
+fn columns(row: u32, c: u32) -> T { return ${lane.read('dy', 'row * params.cout + ')}; }`;
+    const blocks = kh * kw * Math.ceil(cin / rows);
     const perGroup = SUBGROUP_WORKGROUP / lanes;
     const grid = [Math.ceil(blocks / perGroup), Math.ceil(cout / (lanes * columns))] as const;
     const { chunk, parts } = chunked(64 / (grid[0] * grid[1]));
     const partial = device.empty([parts, kh * kw * cin * cout]);
     device.run(
-      kernel('conv2d-weight-subgroup', weightSubgroupSource + lane.text, {
+      kernel('conv2d-weight-subgroup', unroll(weightSubgroupSource, rows, lanes) + text, {
         SG: lanes,
+        ROWS: rows,
         J: columns,
         WG: SUBGROUP_WORKGROUP,
         T: lane.T,
+        W: lane.W,
       }),
       { x, dy, y: partial },
       { h, wd, cin, oh, ow, cout, kw, stride, top, left, pixels, chunk, blocks },

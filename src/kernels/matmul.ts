@@ -15,13 +15,18 @@ import sumSource from './matmul-sum.wgsl';
 import tileSource from './matmul-tile.wgsl';
 import tiledSource from './matmul-tiled.wgsl';
 
-/** A kernel, or a kernel in one size: `subgroup-3` has three columns a lane, `tiled-64` tiles of 64. */
+/** A kernel, or a kernel in one size: `subgroup-8x3` has 8 rows and three columns a lane, `tiled-64` tiles of 64. */
 export type MatmulVariant =
   | 'direct'
   | 'subgroup'
   | 'tiled'
-  | `subgroup-${1 | 2 | 3 | 4}`
+  | `subgroup-${SubgroupRows}x${SubgroupColumns}`
   | `tiled-${32 | 64}`;
+
+/** Of a subgroup's part of a product. */
+export type SubgroupRows = 8 | 16;
+/** Columns a lane. */
+export type SubgroupColumns = 1 | 2 | 3 | 4;
 
 /** What a tuner may choose from, the safe kernel first. */
 export function matmulCandidates(
@@ -31,7 +36,9 @@ export function matmulCandidates(
   const lanes = subgroups && (subgroupSize === 4 || subgroupSize === 8);
   return [
     'direct',
-    ...(lanes ? (['subgroup-1', 'subgroup-2', 'subgroup-3', 'subgroup-4'] as const) : []),
+    ...(lanes
+      ? ([8, 16] as const).flatMap((r) => ([1, 2, 3, 4] as const).map((c) => `subgroup-${r}x${c}` as const))
+      : []),
     ...(cpu ? [] : (['tiled-32', 'tiled-64'] as const)),
   ];
 }
@@ -45,11 +52,12 @@ export function tunedVariant(device: Device, problem: Problem): MatmulVariant | 
 /** How a product is computed; `why` is for people. */
 export type MatmulKernel =
   | { readonly variant: 'direct'; readonly why: string }
-  /** A subgroup of `lanes` computes 8 rows x lanes·columns; registers only. */
+  /** A subgroup of `lanes` computes rows x lanes·columns; registers only. */
   | {
       readonly variant: 'subgroup';
       readonly lanes: 4 | 8;
-      readonly columns: 1 | 2 | 3 | 4;
+      readonly rows: SubgroupRows;
+      readonly columns: SubgroupColumns;
       readonly why: string;
     }
   /** A workgroup computes tile x tile through workgroup memory. */
@@ -86,13 +94,12 @@ export function chooseMatmulKernel(
   );
   const fits = (rows: number) => batch <= maxGrid && Math.ceil(m / rows) <= maxGrid;
   const subgroup = (): MatmulKernel | null => {
-    if (!lanesFit || !fits((8 * SUBGROUP_WORKGROUP) / lanes)) return null;
-    return {
-      variant: 'subgroup',
-      lanes,
-      columns: size === undefined ? columnsPerLane(n, lanes) : (Number(size) as 1 | 2 | 3 | 4),
-      why: 'software driver: registers and broadcasts',
-    };
+    if (!lanesFit) return null;
+    const [rows, columns] = size
+      ? (size.split('x').map(Number) as [SubgroupRows, SubgroupColumns])
+      : subgroupTile(m, n, lanes);
+    if (!fits((rows * SUBGROUP_WORKGROUP) / lanes)) return null;
+    return { variant: 'subgroup', lanes, rows, columns, why: 'software driver: registers and broadcasts' };
   };
   const tiled = (): MatmulKernel | null => {
     const tiles = batch * Math.ceil(m / 64) * Math.ceil(n / 64);
@@ -112,28 +119,76 @@ export function chooseMatmulKernel(
   return n < 8 || m < 8 ? direct : (tiled() ?? direct);
 }
 
-/** Columns a lane: the fewest loads, counting one of the row for those of each group of columns. */
-function columnsPerLane(n: number, lanes: number): 1 | 2 | 3 | 4 {
-  const cost = (j: number) => Math.ceil(n / (lanes * j)) * (1 + j);
-  return ([4, 3, 2, 1] as const).reduce((best, j) => (cost(j) < cost(best) ? j : best));
+/**
+ * Rows and columns a lane, by a model of lavapipe's time: loads of rows and columns, where scalars take longer than
+ * vectors, and multiplications.
+ */
+export function subgroupTile(m: number, n: number, lanes: number): [SubgroupRows, SubgroupColumns] {
+  const tiles = ([16, 8] as const).flatMap((rows) =>
+    ([4, 3, 2, 1] as const).map((columns) => {
+      const loads = rows / lanes + columns * (neighbours(lanes, columns, n) ? 1 : 1.3);
+      const count = Math.ceil(m / rows) * Math.ceil(n / (lanes * columns));
+      return { rows, columns, cost: count * (loads + 0.04 * rows * columns) };
+    }),
+  );
+  const { rows, columns } = tiles.reduce((best, t) => (t.cost < best.cost ? t : best));
+  return [rows, columns];
 }
 
-/** WGSL of a lane's accumulator and its columns, which are `lanes` apart; appended to the subgroup kernels. */
-export function laneText(columns: number, element: (c: string) => string, count: string, bias = true) {
+/**
+ * Whether a lane's columns are neighbours, read as one vector, or SG apart. Vectors take lavapipe two thirds of the
+ * time of as many scalars, and SwiftShader 1.3 times as long.
+ */
+export function neighbours(lanes: number, columns: number, count: number): boolean {
+  return lanes === 8 && (columns === 2 || columns === 4) && count % columns === 0;
+}
+
+/**
+ * WGSL of a lane's columns, appended to the subgroup kernels: T holds them, W is the element of the arrays they are
+ * stored in, `owned` is the first. Columns past the last read the last, and are not stored.
+ * @param bias whether there is a bias to read
+ */
+export function laneText(lanes: number, columns: number, count: number, limit: string, bias = true) {
   const T = columns === 1 ? 'f32' : `vec${columns}<f32>`;
-  const at = (j: number) => (j === 0 ? 'c' : `c + ${j}u * SG`);
-  // Columns past the last read the last, and are not stored.
-  const safe = (j: number) => `min(${at(j)}, ${count} - 1u)`;
+  const together = neighbours(lanes, columns, count);
   const all = (f: (j: number) => string) => Array.from({ length: columns }, (_, j) => f(j));
+  const at = (j: number) => (j === 0 ? 'c' : `c + ${j}u * SG`);
+  const safe = (j: number) => `min(${at(j)}, ${limit} - 1u)`;
+  const read = (array: string, row: string) =>
+    together
+      ? `${array}[(${row}min(c, ${limit} - ${columns}u)) / ${columns}u]`
+      : `T(${all((j) => `${array}[${row}${safe(j)}]`).join(', ')})`;
+  const stores = together
+    ? [`if (c < ${limit}) { y[(at + c) / ${columns}u] = value; }`]
+    : all((j) => `if (${at(j)} < ${limit}) { y[at + ${at(j)}] = value${columns > 1 ? `[${j}]` : ''}; }`);
   return {
     T,
+    W: together ? T : 'f32',
+    together,
+    safe,
+    read,
     text: `
-fn columns(row: u32, c: u32) -> T { return T(${all((j) => element(safe(j))).join(', ')}); }
-${bias ? `fn biases(c: u32) -> T { return T(${all((j) => `bias[${safe(j)}]`).join(', ')}); }` : ''}
+fn owned(lane: u32) -> u32 { return lane${together ? ` * ${columns}u` : ''}; }
+${bias ? `fn biases(c: u32) -> T { return ${read('bias', '')}; }` : ''}
 fn store(at: u32, c: u32, value: T) {
-  ${all((j) => `if (${at(j)} < ${count}) { y[at + ${at(j)}] = value${columns > 1 ? `[${j}]` : ''}; }`).join('\n  ')}
+  ${stores.join('\n  ')}
 }`,
   };
+}
+
+/**
+ * Repeats the lines of a subgroup kernel that name a row `$r`, which is in lane `$l` of register `$v`, for each row, and
+ * those that name a register `$v` alone for each of them. Neighbouring lines are repeated together.
+ */
+export function unroll(source: string, rows: number, lanes: number): string {
+  const repeat = (text: string, name: string, count: number, values: (i: number) => Record<string, number>) =>
+    text.replace(new RegExp(`(?:^.*\\$${name}.*\n)+`, 'gm'), (lines) =>
+      Array.from({ length: count }, (_, i) =>
+        Object.entries(values(i)).reduce((t, [key, value]) => t.replaceAll(`$${key}`, String(value)), lines),
+      ).join(''),
+    );
+  const withRows = repeat(source, 'r', rows, (r) => ({ r, l: r % lanes, v: Math.floor(r / lanes) }));
+  return repeat(withRows, 'v', rows / lanes, (v) => ({ v }));
 }
 
 /** WGSL that reads or writes four neighbours of an array of vec4<f32> or f32; appended to the tiled kernels. */
@@ -326,22 +381,31 @@ export function gemm({
   const aBatch = a.rank === 3 ? m * k : 0;
   const bBatch = b.rank === 3 ? k * n : 0;
   if (choice.variant === 'subgroup') {
-    const { lanes, columns } = choice;
-    const wide = !transposeA && k % 4 === 0;
-    const lane = laneText(columns, (c) => `b[row + ${c} * params.bColumn]`, 'params.n');
+    const { lanes, rows, columns } = choice;
+    const wideA = !transposeA && k % 4 === 0;
+    const lane = laneText(lanes, columns, n, 'params.n');
     const each = [0, 1, 2, 3].map(
       (j) => `select(0.0, a[at + min(k + ${j}u, params.k - 1u) * params.aColumn], k + ${j}u < params.k)`,
     );
+    const quad = quadOfB(lane, columns, transposeB, k);
     const text = `${lane.text}
-fn four(at: u32, k: u32) -> vec4<f32> { return ${wide ? 'a[(at + k) / 4u]' : `vec4(${each.join(', ')})`}; }`;
+fn four(at: u32, k: u32) -> vec4<f32> { return ${wideA ? 'a[(at + k) / 4u]' : `vec4(${each.join(', ')})`}; }
+struct Quad { w0: T, w1: T, w2: T, w3: T }
+fn quad(first: u32, k: u32, c: u32) -> Quad {
+  let last = params.k - 1u;
+  ${quad.text}
+}`;
     device.run(
-      kernel('matmul-subgroup', subgroupSource + text, {
+      kernel('matmul-subgroup', unroll(subgroupSource, rows, lanes) + text, {
         SG: lanes,
+        ROWS: rows,
         J: columns,
         WG: SUBGROUP_WORKGROUP,
-
         T: lane.T,
-        X: vec(wide),
+        X: vec(wideA),
+        B: quad.B,
+        W: lane.W,
+        TB: transposeB,
       }),
       tensors,
       {
@@ -352,12 +416,10 @@ fn four(at: u32, k: u32) -> vec4<f32> { return ${wide ? 'a[(at + k) / 4u]' : `ve
         aRow: transposeA ? 1 : k,
         aColumn: transposeA ? m : 1,
         bBatch,
-        bRow: transposeB ? 1 : n,
-        bColumn: transposeB ? k : 1,
         scale,
         bias: Number(BIAS),
       },
-      [Math.ceil(m / ((8 * SUBGROUP_WORKGROUP) / lanes)), Math.ceil(n / (lanes * columns)), batch],
+      [Math.ceil(m / ((rows * SUBGROUP_WORKGROUP) / lanes)), Math.ceil(n / (lanes * columns)), batch],
       work,
     );
   } else if (choice.variant === 'tiled') {
@@ -405,6 +467,26 @@ fn four(at: u32, k: u32) -> vec4<f32> { return ${wide ? 'a[(at + k) / 4u]' : `ve
     );
   }
   return y;
+}
+
+/** WGSL of `quad` in matmul-subgroup.wgsl: four rows of B [K,N], or four neighbours of rows of B [N,K]. */
+function quadOfB(lane: ReturnType<typeof laneText>, columns: number, transposeB: boolean, k: number) {
+  const step = (q: number) => `min(k + ${q}u, last)`;
+  if (!transposeB) {
+    const rows = [0, 1, 2, 3].map((q) => lane.read('b', `first + ${step(q)} * params.n + `));
+    return { B: lane.W, text: `return Quad(${rows.join(', ')});` };
+  }
+  const wide = k % 4 === 0;
+  const column = (j: number) => (lane.together ? `min(c + ${j}u, params.n - 1u)` : lane.safe(j));
+  const at = (j: number) => `first + ${column(j)} * params.k`;
+  const js = Array.from({ length: columns }, (_, j) => j);
+  const loads = js.map((j) =>
+    wide
+      ? `let v${j} = b[(${at(j)} + k) / 4u];`
+      : `let v${j} = vec4(${[0, 1, 2, 3].map((q) => `b[${at(j)} + ${step(q)}]`).join(', ')});`,
+  );
+  const rows = ['x', 'y', 'z', 'w'].map((e) => `T(${js.map((j) => `v${j}.${e}`).join(', ')})`);
+  return { B: vec(wide), text: `${loads.join('\n  ')}\n  return Quad(${rows.join(', ')});` };
 }
 
 /** A `matmul` problem on random numbers: runs it by a variant, or by the static choice. */

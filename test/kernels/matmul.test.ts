@@ -87,11 +87,12 @@ test('the choice of a kernel', () => {
     const { why, ...choice } = chooseMatmulKernel({ batch, m, n, k }, capabilities);
     return choice;
   };
-  assert.equal(pick([1, 3136, 24, 216], lavapipe), { variant: 'subgroup', lanes: 8, columns: 3 });
-  assert.equal(pick([1, 3136, 4, 216], lavapipe), { variant: 'subgroup', lanes: 8, columns: 1 });
+  assert.equal(pick([1, 3136, 24, 216], lavapipe), { variant: 'subgroup', lanes: 8, rows: 16, columns: 3 });
+  assert.equal(pick([1, 3136, 4, 216], lavapipe), { variant: 'subgroup', lanes: 8, rows: 16, columns: 1 });
   assert.equal(pick([1, 3136, 64, 576], { ...lavapipe, subgroupSize: 4 }), {
     variant: 'subgroup',
     lanes: 4,
+    rows: 16,
     columns: 4,
   });
   assert.equal(pick([1, 16, 16, 16], lavapipe), { variant: 'direct' });
