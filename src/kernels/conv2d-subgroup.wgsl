@@ -5,12 +5,13 @@
 // output channels. DILATION > 1 (input gradient of a strided convolution): the pixels are dealt to DILATION^2 phases,
 // workgroup z, each with its own taps, so no tap is visited in vain.
 // Sizes are params, not constants: they cost no speed here, and one pipeline then serves all layers.
-// Constants: DILATION, SG (4 or 8), ROWS (a multiple of SG), J, WG; T = f32 or vecJ<f32>, W = T or f32,
-// X = vec4<f32> or f32 (cin not a multiple of 4). Lines with $ are repeated, see unroll in matmul.ts. Appended:
+// Constants: DILATION, TURNED (w is [KH,KW,COUT,CIN] and turned by 180 degrees: an input gradient reads the kernel as it
+// is), SG (4 or 8), ROWS (a multiple of SG), J, WG; T = f32 or vecJ<f32>, X = vec4<f32> or f32 (cin not a multiple of 4),
+// B = the type that w is read in, W = T or f32. Lines with $ are repeated, see unroll in matmul.ts. Appended:
 // `fn four(at: u32, ci: u32) -> vec4<f32>`, four channels of x from ci, where at is the first element of the pixel;
-// `fn owned(lane: u32) -> u32`, the first of the lane's channels; `fn columns(row: u32, c: u32) -> T`, the lane's
-// elements of a row of w; `fn biases(c: u32) -> T`; `fn store(at: u32, c: u32, value: T)`, which leaves out channels
-// past the last.
+// `struct Quad { w0: T, w1: T, w2: T, w3: T }`; `fn quad(first: u32, ci: u32, c: u32) -> Quad`, the lane's elements of
+// four rows of the tap's matrix, the last one in place of those past it; `fn owned(lane: u32) -> u32`, the first of the
+// lane's channels; `fn biases(c: u32) -> T`; `fn store(at: u32, c: u32, value: T)`, which leaves out channels past the last.
 // Grid: x: ROWS*WG/SG pixels of a phase, y: SG*J channels, z: DILATION^2.
 enable subgroups;
 struct Params {
@@ -18,7 +19,7 @@ struct Params {
   stride: i32, top: i32, left: i32, pixels: u32, bias: u32,
 }
 @group(0) @binding(0) var<storage, read> x: array<X>;
-@group(0) @binding(1) var<storage, read> w: array<W>;
+@group(0) @binding(1) var<storage, read> w: array<B>;
 @group(0) @binding(2) var<storage, read> bias: array<W>;
 @group(0) @binding(3) var<storage, read_write> y: array<W>;
 @group(0) @binding(4) var<uniform> params: Params;
@@ -63,16 +64,13 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
   for (var ky = firstTap(phase / DILATION * params.stride - params.top); ky < params.kh; ky += DILATION) {
     for (var kx = firstTap(phase % DILATION * params.stride - params.left); kx < params.kw; kx += DILATION) {
       let from$v = load(p$v, ky, kx);
-      var row = u32(ky * params.kw + kx) * params.cin;
+      let tap = select(ky * params.kw + kx, params.kh * params.kw - 1 - (ky * params.kw + kx), TURNED);
+      let first = u32(tap) * params.cin * params.cout;
       for (var ci = 0u; ci < params.cin; ci += 4u) {
         let x$v = four(from$v.x, ci) * f32(from$v.y);
         // Where cin is not a multiple of 4 the channels past the last are zeros, times a weight that exists.
-        let w0 = columns(row, c);
-        let w1 = columns(row + min(1u, params.cin - 1u - ci), c);
-        let w2 = columns(row + min(2u, params.cin - 1u - ci), c);
-        let w3 = columns(row + min(3u, params.cin - 1u - ci), c);
-        s$r += subgroupBroadcast(x$v.x, $lu) * w0 + subgroupBroadcast(x$v.y, $lu) * w1 + subgroupBroadcast(x$v.z, $lu) * w2 + subgroupBroadcast(x$v.w, $lu) * w3;
-        row += 4u;
+        let w = quad(first, ci, c);
+        s$r += subgroupBroadcast(x$v.x, $lu) * w.w0 + subgroupBroadcast(x$v.y, $lu) * w.w1 + subgroupBroadcast(x$v.z, $lu) * w.w2 + subgroupBroadcast(x$v.w, $lu) * w.w3;
       }
     }
   }

@@ -23,6 +23,7 @@ import {
   type MatmulVariant,
   putText,
   quadText,
+  rowsText,
   SUBGROUP_WORKGROUP,
   sumRows,
   tunedVariant,
@@ -117,13 +118,14 @@ export function conv2d(x: Tensor, w: Tensor, options: Conv2dOptions = {}): Tenso
   return differentiable('conv2d', bias ? [x, w, bias] : [x, w], y, (dy, needs) => {
     const back = { stride: 1, dilation: stride, top: kh - 1 - top, left: kw - 1 - left };
     return [
-      needs[0] ? convolve(dy, flip(w), null, back, x.shape, variant) : null,
+      needs[0] ? convolve(dy, w, null, back, x.shape, variant, true) : null,
       needs[1] ? kernelGradient(x, dy, w.shape, { stride, dilation: 1, top, left }, variant) : null,
       needs[2] ? sumRows(dy.alias([dy.size / cout, cout])) : null,
     ];
   });
 }
 
+/** @param turned w is [KH,KW,Cout,Cin], and turned by 180 degrees */
 function convolve(
   x: Tensor,
   w: Tensor,
@@ -131,14 +133,14 @@ function convolve(
   geometry: Geometry,
   shape: readonly number[],
   variant: Conv2dVariant | undefined,
+  turned = false,
 ): Tensor {
   const { device } = x;
   const [batch, h, wd, cin] = x.shape as [number, number, number, number];
-  const [kh, kw, , cout] = w.shape as [number, number, number, number];
-  const [, oh, ow] = shape as [number, number, number, number];
+  const [kh, kw] = w.shape as [number, number];
+  const [, oh, ow, cout] = shape as [number, number, number, number];
   const { stride, dilation, top, left } = geometry;
   const y = device.empty(shape);
-  const tensors = { x, w, bias: bias ?? w, y };
   const work = { flops: (2 * batch * oh * ow * kh * kw * cin * cout) / dilation ** 2 };
   const BIAS = bias !== null;
   // Pixels of a phase: output positions that are alike modulo the dilation, and so have the same taps.
@@ -160,8 +162,11 @@ function convolve(
         ow,
         ...geometry,
         bias: BIAS,
+        turned,
       }),
   );
+  const kernelOf = choice.variant !== 'subgroup' && turned ? flip(w) : w;
+  const tensors = { x, w: kernelOf, bias: bias ?? kernelOf, y };
   const constants = { KH: kh, KW: kw, CIN: cin, COUT: cout, STRIDE: stride, DILATION: dilation, BIAS };
   const params = { h, wd, oh, ow, top, left, pixels };
   if (choice.variant === 'subgroup') {
@@ -171,8 +176,8 @@ function convolve(
     const each = [0, 1, 2, 3].map(
       (k) => `select(0.0, x[at + min(ci + ${k}u, params.cin - 1u)], ci + ${k}u < params.cin)`,
     );
-    const text = `${lane.text}
-fn columns(row: u32, c: u32) -> T { return ${lane.read('w', 'row * params.cout + ')}; }
+    const quad = rowsText(lane, 'w', columns, turned, { k: 'params.cin', n: 'params.cout' }, wide);
+    const text = `${lane.text}${quad.text}
 fn four(at: u32, ci: u32) -> vec4<f32> { return ${wide ? 'x[(at + ci) / 4u]' : `vec4(${each.join(', ')})`}; }`;
     device.run(
       kernel('conv2d-subgroup', unroll(subgroupSource, rows, lanes) + text, {
@@ -183,7 +188,9 @@ fn four(at: u32, ci: u32) -> vec4<f32> { return ${wide ? 'x[(at + ci) / 4u]' : `
         WG: SUBGROUP_WORKGROUP,
         T: lane.T,
         X: vec(wide),
+        B: quad.B,
         W: lane.W,
+        TURNED: turned,
       }),
       tensors,
       { ...params, cin, cout, kh, kw, stride, bias: Number(BIAS) },
@@ -365,7 +372,8 @@ export function conv2dProblem(
     const dy = random([batch, oh, ow, cout]);
     return (variant) => kernelGradient(x, dy, [kh, kw, cin, cout], geometry, variant);
   }
-  const w = random([kh, kw, cin, cout]);
+  const turned = problem.turned === true;
+  const w = random(turned ? [kh, kw, cout, cin] : [kh, kw, cin, cout]);
   const bias = problem.bias === true ? random([cout]) : null;
-  return (variant) => convolve(x, w, bias, geometry, [batch, oh, ow, cout], variant);
+  return (variant) => convolve(x, w, bias, geometry, [batch, oh, ow, cout], variant, turned);
 }

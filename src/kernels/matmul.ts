@@ -164,8 +164,9 @@ export function laneText(lanes: number, columns: number, count: number, limit: s
   return {
     T,
     W: together ? T : 'f32',
-    together,
-    safe,
+    /** Column j of the lane, or the last. */
+    column: (j: number) => (together ? `min(c + ${j}u, ${limit} - 1u)` : safe(j)),
+    /** Those of a row, which begins at the element `row`. */
     read,
     text: `
 fn owned(lane: u32) -> u32 { return lane${together ? ` * ${columns}u` : ''}; }
@@ -189,6 +190,44 @@ export function unroll(source: string, rows: number, lanes: number): string {
     );
   const withRows = repeat(source, 'r', rows, (r) => ({ r, l: r % lanes, v: Math.floor(r / lanes) }));
   return repeat(withRows, 'v', rows / lanes, (v) => ({ v }));
+}
+
+/**
+ * WGSL of `quad`, appended to the subgroup kernels: a lane's columns of four rows of a matrix [k,n] in `array`, or of
+ * [n,k] where it is turned, which is then read in fours along k where k is a multiple of 4 (`wide`).
+ */
+export function rowsText(
+  lane: ReturnType<typeof laneText>,
+  array: string,
+  columns: number,
+  turned: boolean,
+  { k, n }: { readonly k: string; readonly n: string },
+  wide: boolean,
+) {
+  const js = Array.from({ length: columns }, (_, j) => j);
+  const step = (q: number) => `min(k + ${q}u, ${k} - 1u)`;
+  const body = (): string[] => {
+    if (!turned)
+      return [
+        `return Quad(${[0, 1, 2, 3].map((q) => lane.read(array, `first + ${step(q)} * ${n} + `)).join(', ')});`,
+      ];
+    const at = (j: number) => `first + ${lane.column(j)} * ${k}`;
+    const loads = js.map((j) =>
+      wide
+        ? `let v${j} = ${array}[(${at(j)} + k) / 4u];`
+        : `let v${j} = vec4(${[0, 1, 2, 3].map((q) => `${array}[${at(j)} + ${step(q)}]`).join(', ')});`,
+    );
+    const rows = ['x', 'y', 'z', 'w'].map((e) => `T(${js.map((j) => `v${j}.${e}`).join(', ')})`);
+    return [...loads, `return Quad(${rows.join(', ')});`];
+  };
+  return {
+    B: turned ? vec(wide) : lane.W,
+    text: `
+struct Quad { w0: T, w1: T, w2: T, w3: T }
+fn quad(first: u32, k: u32, c: u32) -> Quad {
+  ${body().join('\n  ')}
+}`,
+  };
 }
 
 /** WGSL that reads or writes four neighbours of an array of vec4<f32> or f32; appended to the tiled kernels. */
@@ -387,14 +426,10 @@ export function gemm({
     const each = [0, 1, 2, 3].map(
       (j) => `select(0.0, a[at + min(k + ${j}u, params.k - 1u) * params.aColumn], k + ${j}u < params.k)`,
     );
-    const quad = quadOfB(lane, columns, transposeB, k);
+    const quad = rowsText(lane, 'b', columns, transposeB, { k: 'params.k', n: 'params.n' }, k % 4 === 0);
     const text = `${lane.text}
 fn four(at: u32, k: u32) -> vec4<f32> { return ${wideA ? 'a[(at + k) / 4u]' : `vec4(${each.join(', ')})`}; }
-struct Quad { w0: T, w1: T, w2: T, w3: T }
-fn quad(first: u32, k: u32, c: u32) -> Quad {
-  let last = params.k - 1u;
-  ${quad.text}
-}`;
+${quad.text}`;
     device.run(
       kernel('matmul-subgroup', unroll(subgroupSource, rows, lanes) + text, {
         SG: lanes,
@@ -467,26 +502,6 @@ fn quad(first: u32, k: u32, c: u32) -> Quad {
     );
   }
   return y;
-}
-
-/** WGSL of `quad` in matmul-subgroup.wgsl: four rows of B [K,N], or four neighbours of rows of B [N,K]. */
-function quadOfB(lane: ReturnType<typeof laneText>, columns: number, transposeB: boolean, k: number) {
-  const step = (q: number) => `min(k + ${q}u, last)`;
-  if (!transposeB) {
-    const rows = [0, 1, 2, 3].map((q) => lane.read('b', `first + ${step(q)} * params.n + `));
-    return { B: lane.W, text: `return Quad(${rows.join(', ')});` };
-  }
-  const wide = k % 4 === 0;
-  const column = (j: number) => (lane.together ? `min(c + ${j}u, params.n - 1u)` : lane.safe(j));
-  const at = (j: number) => `first + ${column(j)} * params.k`;
-  const js = Array.from({ length: columns }, (_, j) => j);
-  const loads = js.map((j) =>
-    wide
-      ? `let v${j} = b[(${at(j)} + k) / 4u];`
-      : `let v${j} = vec4(${[0, 1, 2, 3].map((q) => `b[${at(j)} + ${step(q)}]`).join(', ')});`,
-  );
-  const rows = ['x', 'y', 'z', 'w'].map((e) => `T(${js.map((j) => `v${j}.${e}`).join(', ')})`);
-  return { B: vec(wide), text: `${loads.join('\n  ')}\n  return Quad(${rows.join(', ')});` };
 }
 
 /** A `matmul` problem on random numbers: runs it by a variant, or by the static choice. */
