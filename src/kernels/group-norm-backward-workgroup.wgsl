@@ -14,11 +14,6 @@ struct Params { pixels: u32, groups: u32, width: u32, rows: u32, count: u32 }
 var<workgroup> part0: array<T, THREADS>;
 var<workgroup> part1: array<T, THREADS>;
 
-fn total(v: T) -> f32 {
-  let u = vec4<f32>(v);
-  return select(u.x, (u.x + u.y) + (u.z + u.w), LANES == 4);
-}
-
 /// act'(u)
 fn slope(u: T) -> T {
   let s = T(1.0) / (T(1.0) + exp(-clamp(u, T(-80.0), T(80.0))));

@@ -14,11 +14,6 @@ struct Params { pixels: u32, groups: u32, width: u32, count: u32 }
 @group(0) @binding(7) var<storage, read_write> sums: array<T>;
 @group(0) @binding(8) var<uniform> params: Params;
 
-fn total(v: T) -> f32 {
-  let u = vec4<f32>(v);
-  return select(u.x, (u.x + u.y) + (u.z + u.w), LANES == 4);
-}
-
 /// act'(u)
 fn slope(u: T) -> T {
   let s = T(1.0) / (T(1.0) + exp(-clamp(u, T(-80.0), T(80.0))));

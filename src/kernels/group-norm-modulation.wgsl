@@ -1,6 +1,6 @@
 // Gradient of the modulation from the sums of group-norm-backward.wgsl, s0 = sums[n, 0, c], s1 = sums[n, 1, c]:
 //   dmodulation[n, c] = scale[c] s1 + bias[c] s0,  dmodulation[n, C + c] = s0
-// Constants: T (f32 or vec4<f32>). Grid: one invocation a T of [N, C], count = N * channels.
+// Constants: T (f32, vec2<f32> or vec4<f32>). Grid: one invocation a T of [N, C], count = N * channels.
 struct Params { count: u32, channels: u32 }
 @group(0) @binding(0) var<storage, read> sums: array<T>;
 @group(0) @binding(1) var<storage, read> scale: array<T>;

@@ -1,6 +1,6 @@
 // Gradients of scale and bias from the sums of group-norm-backward.wgsl, in which s0 = sums[n, 0, c], s1 = sums[n, 1, c]:
 //   dscale[c] = sum over n of (1 + m[n, c]) s1,  dbias[c] = sum over n of (1 + m[n, c]) s0
-// Constants: T (f32 or vec4<f32>), MODULATION (bool). Grid: one invocation a T of channels.
+// Constants: T (f32, vec2<f32> or vec4<f32>), MODULATION (bool). Grid: one invocation a T of channels.
 struct Params { batch: u32, channels: u32 }
 @group(0) @binding(0) var<storage, read> sums: array<T>;
 @group(0) @binding(1) var<storage, read> modulation: array<T>;

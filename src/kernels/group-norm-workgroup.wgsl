@@ -14,11 +14,6 @@ struct Params { pixels: u32, groups: u32, width: u32, rows: u32, count: u32, eps
 
 var<workgroup> part: array<vec2<f32>, THREADS>;
 
-fn total(v: T) -> f32 {
-  let u = vec4<f32>(v);
-  return select(u.x, (u.x + u.y) + (u.z + u.w), LANES == 4);
-}
-
 /// The sum over the workgroup, in every invocation.
 fn reduce(i: u32, value: vec2<f32>) -> vec2<f32> {
   part[i] = value;

@@ -14,6 +14,7 @@ import backwardWorkgroupSource from './group-norm-backward-workgroup.wgsl';
 import modulationSource from './group-norm-modulation.wgsl';
 import parametersSource from './group-norm-parameters.wgsl';
 import forwardWorkgroupSource from './group-norm-workgroup.wgsl';
+import { type Lanes, totalSource } from './row-sum.ts';
 
 /** `registers`: one invocation a group, for CPU drivers. `workgroup`: one workgroup a group, for GPUs. */
 export type GroupNormVariant = 'registers' | 'workgroup';
@@ -32,8 +33,8 @@ export interface GroupNormOptions {
 
 export interface GroupNormKernel {
   readonly variant: GroupNormVariant;
-  /** Channels a load: 4 where a group's channels divide. */
-  readonly lanes: 1 | 4;
+  /** Channels a load: 4 or 2 where a group's channels divide. */
+  readonly lanes: Lanes;
   /** Loads a group and pixel. */
   readonly width: number;
   /** Invocations a workgroup, and pixels they take at a time; 0 for `registers`. */
@@ -48,7 +49,7 @@ export function chooseGroupNormKernel(
   forced?: GroupNormVariant,
 ): GroupNormKernel {
   const perGroup = shape.channels / shape.groups;
-  const lanes = perGroup % 4 === 0 ? 4 : 1;
+  const lanes = perGroup % 4 === 0 ? 4 : perGroup % 2 === 0 ? 2 : 1;
   const width = perGroup / lanes;
   // On CPU drivers barriers cost 10 to 100 times what idle lanes do.
   const wanted = forced ?? (capabilities.cpu ? 'registers' : 'workgroup');
@@ -104,7 +105,7 @@ export function groupNorm(x: Tensor, scale: Tensor, bias: Tensor, options: Group
   const { lanes, width, threads, rows } = choice;
   const onWorkgroups = choice.variant === 'workgroup';
   const count = batch * groups;
-  const T = lanes === 4 ? 'vec4<f32>' : 'f32';
+  const T = lanes === 1 ? 'f32' : `vec${lanes}<f32>`;
   const constants = {
     T,
     LANES: lanes,
@@ -119,8 +120,8 @@ export function groupNorm(x: Tensor, scale: Tensor, bias: Tensor, options: Group
   const y = device.empty(x.shape);
   const stats = device.empty([batch, groups, 2]);
   const forward = onWorkgroups
-    ? kernel('group-norm-workgroup', forwardWorkgroupSource, constants)
-    : kernel('group-norm', forwardSource, constants);
+    ? kernel('group-norm-workgroup', forwardWorkgroupSource + totalSource(lanes), constants)
+    : kernel('group-norm', forwardSource + totalSource(lanes), constants);
   device.run(forward, { x, scale, bias, modulation: m, y, stats }, { ...params, eps }, grid, {
     flops: 9 * x.size,
   });
@@ -134,8 +135,8 @@ export function groupNorm(x: Tensor, scale: Tensor, bias: Tensor, options: Group
     const dx = device.empty(x.shape);
     const sums = device.empty([batch, 2, channels]);
     const backward = onWorkgroups
-      ? kernel('group-norm-backward-workgroup', backwardWorkgroupSource, constants)
-      : kernel('group-norm-backward', backwardSource, constants);
+      ? kernel('group-norm-backward-workgroup', backwardWorkgroupSource + totalSource(lanes), constants)
+      : kernel('group-norm-backward', backwardSource + totalSource(lanes), constants);
     const tensors = { x, dy, stats, scale, bias, modulation: m, dx, sums };
     device.run(backward, tensors, params, grid, { flops: 14 * x.size });
     let dscale: Tensor | null = null;

@@ -3,7 +3,8 @@
 //   y = act(n * (1 + m[c]) + m[C + c]), stats[image, group] = (mean, 1 / sqrt(variance + eps))
 // x, y [N, pixels, C], scale, bias [C], modulation m [N, 2C], all as T.
 // The variance is centred, and the second pass corrects the mean by the mean of the deviations.
-// Constants: T (f32 or vec4<f32>), LANES (1 or 4), SILU, MODULATION (bool). params.width: T a group and pixel.
+// Constants: T (f32, vec2<f32> or vec4<f32>), LANES (its components), SILU, MODULATION (bool). params.width: T a group
+// and pixel. Appended: `fn total(v: T) -> f32`, the sum of the components.
 // Grid: one invocation a group, count = N * groups; workgroups of 16.
 struct Params { pixels: u32, groups: u32, width: u32, count: u32, eps: f32 }
 @group(0) @binding(0) var<storage, read> x: array<T>;
@@ -13,11 +14,6 @@ struct Params { pixels: u32, groups: u32, width: u32, count: u32, eps: f32 }
 @group(0) @binding(4) var<storage, read_write> y: array<T>;
 @group(0) @binding(5) var<storage, read_write> stats: array<vec2<f32>>;
 @group(0) @binding(6) var<uniform> params: Params;
-
-fn total(v: T) -> f32 {
-  let u = vec4<f32>(v);
-  return select(u.x, (u.x + u.y) + (u.z + u.w), LANES == 4);
-}
 
 @compute @workgroup_size(16)
 fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -31,15 +27,15 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
   let inverse = 1.0 / f32(params.pixels * params.width * LANES);
 
   var sum = T();
-  for (var at = first; at < end; at += row) {
-    for (var b = 0u; b < params.width; b++) { sum += x[at + b]; }
+  for (var b = 0u; b < params.width; b++) {
+    for (var at = first + b; at < end; at += row) { sum += x[at]; }
   }
   let rough = total(sum) * inverse;
   var off = T();
   var squares = T();
-  for (var at = first; at < end; at += row) {
-    for (var b = 0u; b < params.width; b++) {
-      let d = x[at + b] - rough;
+  for (var b = 0u; b < params.width; b++) {
+    for (var at = first + b; at < end; at += row) {
+      let d = x[at] - rough;
       off += d;
       squares += d * d;
     }

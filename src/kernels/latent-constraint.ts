@@ -84,6 +84,6 @@ function layout(name: string, z: Tensor) {
     elements,
     length: wide ? elements / 4 : elements,
     constants: { T: wide ? 'vec4<f32>' : 'f32' },
-    forwardSource: source + totalSource(wide),
+    forwardSource: source + totalSource(wide ? 4 : 1),
   };
 }

@@ -25,7 +25,7 @@ export function mae(x: Tensor, y: Tensor): Tensor {
   const parts = device.empty([rows, partsOf(length)]);
   const params = { rows, length, parts: partsOf(length), group };
   device.run(
-    kernel('mae', source + totalSource(wide), constants),
+    kernel('mae', source + totalSource(wide ? 4 : 1), constants),
     { x, y, parts },
     params,
     linearGrid(parts.size),

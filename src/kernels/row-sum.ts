@@ -23,9 +23,13 @@ export function rowSum(parts: Tensor, scale: number): Tensor {
   return y;
 }
 
-/** WGSL `total(v: T) -> f32`, the sum of a T's components, to append to a kernel whose T is f32 or vec4<f32>. */
-export function totalSource(wide: boolean): string {
-  return `\nfn total(v: T) -> f32 { return ${wide ? '(v.x + v.y) + (v.z + v.w)' : 'v'}; }`;
+/** Components of a T. */
+export type Lanes = 1 | 2 | 4;
+
+/** WGSL `total(v: T) -> f32`, the sum of a T's components, to append to a kernel whose T is f32 or a vector. */
+export function totalSource(lanes: Lanes): string {
+  const sum = { 1: 'v', 2: 'v.x + v.y', 4: '(v.x + v.y) + (v.z + v.w)' }[lanes];
+  return `\nfn total(v: T) -> f32 { return ${sum}; }`;
 }
 
 /**
