@@ -26,11 +26,12 @@ import {
   rowsText,
   SUBGROUP_WORKGROUP,
   sumRows,
+  type Tile,
+  tileOf,
   tunedVariant,
   unroll,
   vec,
 } from './matmul.ts';
-import tileSource from './matmul-tile.wgsl';
 
 export type Conv2dVariant = MatmulVariant;
 
@@ -204,11 +205,12 @@ fn four(at: u32, ci: u32) -> vec4<f32> { return ${wide ? 'x[(at + ci) / 4u]' : `
   } else if (choice.variant === 'tiled') {
     const wideX = cin % 4 === 0;
     const wideY = cout % 4 === 0;
-    const text = tileSource + quadText('A', 'x', wideX) + quadText('B', 'w', wideY) + putText('y', wideY);
+    const tile = tileOf(choice.tile);
+    const text = tile.source + quadText('A', 'x', wideX) + quadText('B', 'w', wideY) + putText('y', wideY);
     device.run(
       kernel('conv2d-tiled', tiledSource + text, {
         ...constants,
-        TILE: choice.tile,
+        ...tile.constants,
         A: vec(wideX),
         B: vec(wideY),
         Y: vec(wideY),
@@ -283,22 +285,23 @@ function kernelGradient(
   const tiled = variant?.startsWith('tiled') ?? (!device.capabilities.cpu && cout >= 8);
   if (tiled) {
     const rows = kh * kw * cin;
-    const tile = Number(variant?.split('-')[1] ?? (cout > 32 && rows > 32 ? 64 : 32));
+    const tile = Number(variant?.split('-')[1] ?? (cout > 32 && rows > 32 ? 64 : 32)) as Tile;
     const tiles = Math.ceil(rows / tile) * Math.ceil(cout / tile);
     const { chunk, parts } = chunked(256 / tiles);
     const partial = device.empty([parts, rows * cout]);
     const wide = cout % 4 === 0;
+    const part = tileOf(tile);
     device.run(
       kernel(
         'conv2d-weight-tiled',
-        weightTiledSource + tileSource + quadText('B', 'dy', wide) + putText('partial', wide),
+        weightTiledSource + part.source + quadText('B', 'dy', wide) + putText('partial', wide),
         {
           KH: kh,
           KW: kw,
           CIN: cin,
           COUT: cout,
           STRIDE: stride,
-          TILE: tile,
+          ...part.constants,
           B: vec(wide),
           Y: vec(wide),
         },

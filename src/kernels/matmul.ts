@@ -21,8 +21,10 @@ export type MatmulVariant =
   | 'subgroup'
   | 'tiled'
   | `subgroup-${SubgroupRows}x${SubgroupColumns}`
-  | `tiled-${32 | 64}`;
+  | `tiled-${Tile}`;
 
+/** Rows and columns of a workgroup's part of a product. */
+export type Tile = 32 | 64 | 128;
 /** Of a subgroup's part of a product. */
 export type SubgroupRows = 8 | 16;
 /** Columns a lane. */
@@ -37,9 +39,9 @@ export function matmulCandidates(
   return [
     'direct',
     ...(lanes
-      ? ([8, 16] as const).flatMap((r) => ([1, 2, 3, 4] as const).map((c) => `subgroup-${r}x${c}` as const))
+      ? (['subgroup-8x2', 'subgroup-8x4', 'subgroup-16x2', 'subgroup-16x3', 'subgroup-16x4'] as const)
       : []),
-    ...(cpu ? [] : (['tiled-32', 'tiled-64'] as const)),
+    ...(cpu ? [] : (['tiled-32', 'tiled-64', 'tiled-128'] as const)),
   ];
 }
 
@@ -61,7 +63,7 @@ export type MatmulKernel =
       readonly why: string;
     }
   /** A workgroup computes tile x tile through workgroup memory. */
-  | { readonly variant: 'tiled'; readonly tile: 32 | 64; readonly why: string };
+  | { readonly variant: 'tiled'; readonly tile: Tile; readonly why: string };
 
 /** The sizes of a product: batch x [m,k]·[k,n]. */
 export interface MatmulShape {
@@ -103,7 +105,7 @@ export function chooseMatmulKernel(
   };
   const tiled = (): MatmulKernel | null => {
     const tiles = batch * Math.ceil(m / 64) * Math.ceil(n / 64);
-    const tile = size === undefined ? (tiles < FEW_TILES || n <= 32 ? 32 : 64) : (Number(size) as 32 | 64);
+    const tile = size === undefined ? (tiles < FEW_TILES || n <= 32 ? 32 : 64) : (Number(size) as Tile);
     if (!fits(tile)) return null;
     return {
       variant: 'tiled',
@@ -178,18 +180,47 @@ fn store(at: u32, c: u32, value: T) {
 }
 
 /**
- * Repeats the lines of a subgroup kernel that name a row `$r`, which is in lane `$l` of register `$v`, for each row, and
- * those that name a register `$v` alone for each of them. Neighbouring lines are repeated together.
+ * Repeats lines of a kernel for each value of the loops that they name: `$r` a row, `$v` a register, and so on. `also`
+ * gives what else a value stands for. Neighbouring lines that name the same are repeated together, outer loops first.
  */
+function repeat(source: string, loops: readonly Loop[]): string {
+  return loops.reduce(
+    (text, { name, count, also }) =>
+      text.replace(new RegExp(`(?:^.*\\$${name}.*\n)+`, 'gm'), (lines) =>
+        Array.from({ length: count }, (_, i) =>
+          Object.entries({ [name]: i, ...also?.(i) }).reduce(
+            (t, [key, value]) => t.replaceAll(`$${key}`, String(value)),
+            lines,
+          ),
+        ).join(''),
+      ),
+    source,
+  );
+}
+
+interface Loop {
+  readonly name: string;
+  readonly count: number;
+  readonly also?: (i: number) => Readonly<Record<string, number>>;
+}
+
+/** A subgroup kernel for so many rows: row `$r` is in lane `$l` of register `$v`. */
 export function unroll(source: string, rows: number, lanes: number): string {
-  const repeat = (text: string, name: string, count: number, values: (i: number) => Record<string, number>) =>
-    text.replace(new RegExp(`(?:^.*\\$${name}.*\n)+`, 'gm'), (lines) =>
-      Array.from({ length: count }, (_, i) =>
-        Object.entries(values(i)).reduce((t, [key, value]) => t.replaceAll(`$${key}`, String(value)), lines),
-      ).join(''),
-    );
-  const withRows = repeat(source, 'r', rows, (r) => ({ r, l: r % lanes, v: Math.floor(r / lanes) }));
-  return repeat(withRows, 'v', rows / lanes, (v) => ({ v }));
+  const place = (r: number) => ({ l: r % lanes, v: Math.floor(r / lanes) });
+  return repeat(source, [
+    { name: 'r', count: rows, also: place },
+    { name: 'v', count: rows / lanes },
+  ]);
+}
+
+/** matmul-tile.wgsl and its constants: a 4x4 part of the tile an invocation, or 8x8 of the largest, half as deep. */
+export function tileOf(tile: Tile) {
+  const [DOWN, QUADS, KT] = tile === 128 ? [8, 2, 8] : [4, 1, 16];
+  const loops = [
+    { name: 'r', count: DOWN },
+    { name: 'q', count: QUADS },
+  ];
+  return { source: repeat(tileSource, loops), constants: { TILE: tile, DOWN, QUADS, KT } };
 }
 
 /**
@@ -461,10 +492,11 @@ ${quad.text}`;
     const wideA = !transposeA && k % 4 === 0;
     const wideB = !transposeB && n % 4 === 0;
     const wideY = n % 4 === 0;
-    const text = tileSource + quadText('A', 'a', wideA) + quadText('B', 'b', wideB) + putText('y', wideY);
+    const tile = tileOf(choice.tile);
+    const text = tile.source + quadText('A', 'a', wideA) + quadText('B', 'b', wideB) + putText('y', wideY);
     device.run(
       kernel('matmul-tiled', tiledSource + text, {
-        TILE: choice.tile,
+        ...tile.constants,
         TA: transposeA,
         TB: transposeB,
         BIAS,
