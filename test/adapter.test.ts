@@ -139,7 +139,7 @@ test('every adapter that is listed as usable computes', async () => {
 });
 
 test('the null backend has every feature a kernel may ask for', async () => {
-  const { adapter, info } = await openAdapter({ adapter: 'null', fast: true });
+  const { adapter, info } = await openAdapter({ adapter: 'null', profile: 'fast' });
   assert.is(info.kind, 'null');
   assert.is(info.profile, 'fast');
   assert.ok(info.toggles.enabled.includes('disable_robustness'));
@@ -151,6 +151,25 @@ test('the null backend has every feature a kernel may ask for', async () => {
     'chromium-experimental-subgroup-matrix',
   ])
     assert.ok(device.features.has(feature), feature);
+});
+
+test('the profile: fast, or safe where it or the environment says so', async () => {
+  const before = process.env.CMAP_PROFILE;
+  const open = async (env: string, profile?: 'safe' | 'fast') => {
+    process.env.CMAP_PROFILE = env;
+    return (await openAdapter({ adapter: 'null', ...(profile ? { profile } : {}) })).info;
+  };
+  try {
+    assert.is((await open('')).profile, 'fast');
+    const safe = await open('safe');
+    assert.is(safe.profile, 'safe');
+    assert.not.ok(safe.toggles.enabled.includes('disable_robustness'));
+    assert.is((await open('safe', 'fast')).profile, 'fast');
+    assert.match(await refusal(open('quick')), "profile 'quick' is none of fast, safe");
+  } finally {
+    if (before === undefined) delete process.env.CMAP_PROFILE;
+    else process.env.CMAP_PROFILE = before;
+  }
 });
 
 test('the same gpu object serves again, and gives a second device', async () => {

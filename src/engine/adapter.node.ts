@@ -24,6 +24,7 @@ import {
   mesaVersion,
   type OpenedAdapter,
   type OpenOptions,
+  type Profile,
 } from './adapter.ts';
 import { AdapterError } from './errors.ts';
 import { cacheFolder, swiftShader } from './swiftshader.ts';
@@ -306,11 +307,22 @@ function setDrivers(env: NodeJS.ProcessEnv, manifests: string | undefined): () =
   };
 }
 
+/** @throws AdapterError for a profile that does not exist */
+function profileOf(options: OpenOptions): Profile {
+  const wanted = (options.profile ?? process.env.CMAP_PROFILE ?? '').trim() || 'fast';
+  if (wanted === 'fast' || wanted === 'safe') return wanted;
+  throw new AdapterError(`profile '${wanted}' is none of fast, safe (CMAP_PROFILE empty takes fast)`);
+}
+
 function togglesOf(options: OpenOptions) {
   const fast = ['disable_robustness', 'disable_workgroup_init', 'disable_polyfills_on_integer_div_and_mod'];
   return {
     // subgroup matrices are still "unsafe"; f16 is off on NVIDIA unless asked for here, at the adapter
-    enabled: ['allow_unsafe_apis', 'vulkan_enable_f16_on_nvidia', ...(options.fast ? fast : [])],
+    enabled: [
+      'allow_unsafe_apis',
+      'vulkan_enable_f16_on_nvidia',
+      ...(profileOf(options) === 'fast' ? fast : []),
+    ],
     disabled: ['timestamp_quantization'],
   };
 }
@@ -337,7 +349,7 @@ function recordOf(
     source: driver.source,
     driver: mesaVersion(found.description) ? `Mesa ${mesaVersion(found.description)}` : found.description,
     reason,
-    profile: options.fast ? 'fast' : 'safe',
+    profile: profileOf(options),
     toggles: togglesOf(options),
   };
 }

@@ -15,8 +15,11 @@ export interface OpenOptions {
    * In Node the environment variable CMAP_ADAPTER stands in when this is left out.
    */
   readonly adapter?: string;
-  /** Leaves out Dawn's bounds checks, zero-fill and division guards: profile 'fast'. Node only. */
-  readonly fast?: boolean;
+  /**
+   * 'fast' leaves out Dawn's bounds checks, zero-fill and division guards, which our kernels do not rely on. Default in
+   * Node the environment variable CMAP_PROFILE, else 'fast'; a browser is always 'safe'.
+   */
+  readonly profile?: Profile;
 }
 
 /** Plain JSON, written into every result. */
