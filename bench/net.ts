@@ -206,11 +206,9 @@ async function measure(name: string, make: () => Work, torch: { request: object 
   ];
   let peerError = torchProblem;
   if (torch && python) {
-    const { threads } = python;
     try {
       await python.ask(torch.request);
-      for (const n of new Set([1, threads]))
-        runners.push({ name: `torch x${n}`, once: () => (python as Torch).time(n) });
+      for (const { name } of python.modes) runners.push({ name, once: () => (python as Torch).time(name) });
     } catch (error) {
       peerError = (error as Error).message;
     }

@@ -9,6 +9,13 @@ import type { PeerCase, Prepared } from './peers.ts';
 
 type Answer = Record<string, unknown>;
 
+export interface TorchMode {
+  readonly name: string;
+  readonly about: string;
+  /** Whether it means something for a single operation. */
+  readonly kernels: boolean;
+}
+
 export class Torch {
   readonly #folder = mkdtempSync(join(tmpdir(), 'cmap-bench-'));
   readonly #lines: AsyncIterator<string>;
@@ -22,8 +29,8 @@ export class Torch {
   }
 
   version = '';
-  /** All the cores that it may use. */
-  threads = 1;
+  /** The ways in which it can repeat a case: numbers of threads, or TF32, layout and compiler on CUDA. */
+  modes: readonly TorchMode[] = [];
 
   /** Tries `python3` of the path, then the system's. @throws Error when neither has torch */
   static async open(script: string): Promise<Torch> {
@@ -39,9 +46,9 @@ export class Torch {
       const first = await lines.next();
       if (!first.done) {
         const torch = new Torch(child, lines);
-        const { version, threads, cuda } = JSON.parse(first.value);
-        torch.version = `PyTorch ${version}${cuda ? ', CUDA' : ''}`;
-        torch.threads = cuda ? 1 : threads;
+        const { version, modes } = JSON.parse(first.value);
+        torch.version = `PyTorch ${version}`;
+        torch.modes = modes;
         return torch;
       }
       problem = errors.trim().split('\n').at(-1) || problem;
@@ -63,9 +70,9 @@ export class Torch {
     return turn;
   }
 
-  /** A repetition on the given number of threads. */
-  async time(threads: number, forward = false): Promise<Sample> {
-    return (await this.ask({ threads, forward })) as unknown as Sample;
+  /** A repetition in one of its modes. */
+  async time(mode: string, forward = false): Promise<Sample> {
+    return (await this.ask({ mode, forward })) as unknown as Sample;
   }
 
   /** The case's outputs; `time` then repeats it. */
@@ -93,23 +100,24 @@ export class Torch {
   }
 }
 
-/** PyTorch on 1 and on all threads, as two peers that share the process. */
+/** PyTorch in each of its modes, as peers that share the process. */
 export function torchPeers(torch: Torch) {
-  const counts = [...new Set([1, torch.threads])];
   let latest: { readonly case: PeerCase; readonly outputs: Promise<Float32Array[]> } | null = null;
-  return counts.map((threads) => ({
-    name: `torch x${threads}`,
-    close: async () => torch.close(),
-    about: `${torch.version}, ${threads} thread${threads > 1 ? 's' : ''}`,
-    async prepare(c: PeerCase): Promise<Prepared> {
-      if (latest?.case !== c) latest = { case: c, outputs: torch.prepare(c) };
-      const { outputs } = latest;
-      await outputs;
-      return {
-        once: () => torch.time(threads, c.pass === 'forward'),
-        result: () => outputs,
-        dispose: () => {},
-      };
-    },
-  }));
+  return torch.modes
+    .filter((mode) => mode.kernels)
+    .map(({ name, about }) => ({
+      name,
+      close: async () => torch.close(),
+      about: `${torch.version}, ${about}`,
+      async prepare(c: PeerCase): Promise<Prepared> {
+        if (latest?.case !== c) latest = { case: c, outputs: torch.prepare(c) };
+        const { outputs } = latest;
+        await outputs;
+        return {
+          once: () => torch.time(name, c.pass === 'forward'),
+          result: () => outputs,
+          dispose: () => {},
+        };
+      },
+    }));
 }

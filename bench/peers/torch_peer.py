@@ -1,8 +1,10 @@
 """PyTorch as a peer: reads a JSON request a line, answers a JSON line. Arrays travel through a raw float32 file.
 
     {"prepare": case, "file": path}  -> {"results": path, "counts": [...]}   the case's outputs, channels last
-    {"threads": n}                   -> {"ms": wall, "cpuMs": processor}      one repetition of the prepared case
-    {"network": ...}                 -> see network()
+    {"mode": name, "forward": bool}  -> {"ms": wall, "cpuMs": processor}      one repetition of the prepared case
+    {"network": ...}                 -> {}                                    prepares one, see network()
+
+The first line it writes is {"version", "modes": [{"name", "about", "kernels"}]}: the ways in which it can repeat a case.
 """
 import json
 import os
@@ -16,6 +18,27 @@ from torch.nn import functional as F
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..', '..', 'reference'))
 cuda = torch.cuda.is_available()
 device = torch.device('cuda' if cuda else 'cpu')
+
+
+class Mode:
+    """A way to run: threads, TensorFloat-32 (which PyTorch allows in convolutions by default), layout, compiler. The last
+    two are for networks alone."""
+
+    def __init__(self, name, about, threads=1, tf32=False, channels_last=False, compile=False):
+        self.name, self.about, self.threads, self.tf32 = name, about, threads, tf32
+        self.channels_last, self.compile = channels_last, compile
+
+    def enter(self):
+        torch.set_num_threads(self.threads)
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = self.tf32
+
+
+MODES = {m.name: m for m in ([
+    Mode('torch fp32', 'CUDA, no TF32'),
+    Mode('torch tf32', 'CUDA, TF32', tf32=True),
+    Mode('torch tf32 channels_last', 'CUDA, TF32, channels last', tf32=True, channels_last=True),
+    Mode('torch tf32 compile', 'CUDA, TF32, channels last, torch.compile', tf32=True, channels_last=True, compile=True),
+] if cuda else [Mode(f'torch x{n}', f'{n} thread' + 's' * (n > 1), threads=n) for n in sorted({1, os.cpu_count()})])}
 
 
 def first(t):
@@ -91,8 +114,8 @@ def wait():
         torch.cuda.synchronize()
 
 
-def timed(run, threads):
-    torch.set_num_threads(threads)
+def timed(run, mode):
+    mode.enter()
     wait()
     cpu, start = time.process_time(), time.perf_counter()
     run()
@@ -100,12 +123,17 @@ def timed(run, threads):
     return {'ms': (time.perf_counter() - start) * 1000, 'cpuMs': (time.process_time() - cpu) * 1000}
 
 
-def network(r):
+def network(r, mode):
     """-> a function: one forward and backward pass of an NCSN++, or one CMAP iteration on it."""
     import cmap
     import ncsnpp
+    mode.enter()
     net = ncsnpp.NCSNpp(**r['config']).eval().to(device).requires_grad_(False)
+    if mode.channels_last:
+        net = net.to(memory_format=torch.channels_last)
     f = ncsnpp.Preconditioned(net)
+    if mode.compile:
+        f = torch.compile(f)
     size, channels = net.config['image_size'], net.config['num_channels']
     z = torch.randn(1, r['k'], channels, size, size, device=device) * 80
     if r['iteration']:
@@ -114,6 +142,8 @@ def network(r):
 
     def both():
         u = z[0].clone().requires_grad_(True)
+        if mode.channels_last:
+            u = u.contiguous(memory_format=torch.channels_last).detach().requires_grad_(True)
         y = f(u, 80.0).clamp(-1, 1)
         return torch.autograd.grad(y, u, y.detach())
 
@@ -121,23 +151,28 @@ def network(r):
 
 
 def main():
-    print(json.dumps({'version': torch.__version__, 'threads': os.cpu_count(), 'cuda': cuda}), flush=True)
+    modes = [{'name': m.name, 'about': m.about, 'kernels': not m.channels_last} for m in MODES.values()]
+    print(json.dumps({'version': torch.__version__, 'modes': modes}), flush=True)
     run = None
     for line in sys.stdin:
         request = json.loads(line)
         try:
             if 'prepare' in request:
-                run, back = prepare(request['prepare'], load(request['prepare'], request['file']))
-                outputs = [t.detach().cpu().contiguous().numpy() for t in back(run())]
+                case, back = prepare(request['prepare'], load(request['prepare'], request['file']))
+                outputs = [t.detach().cpu().contiguous().numpy() for t in back(case())]
                 path = request['file'] + '.out'
                 np.concatenate([o.ravel() for o in outputs]).tofile(path)
                 answer = {'results': path, 'counts': [o.size for o in outputs]}
+                run = {name: case for name in MODES}
             elif 'network' in request:
-                run = network(request['network'])
+                asked, run = request['network'], {}
                 answer = {}
             else:
+                name = request['mode']
+                if name not in run:
+                    run[name] = network(asked, MODES[name])
                 with torch.no_grad() if request.get('forward') else torch.enable_grad():
-                    answer = timed(run, request['threads'])
+                    answer = timed(run[name], MODES[name])
         except Exception as error:  # the bench goes on and says what failed
             answer = {'error': f'{type(error).__name__}: {str(error).splitlines()[0]}'}
         print(json.dumps(answer), flush=True)
