@@ -14,6 +14,7 @@ import { diffPure, diffPureChain, diffPureDefaults } from '../../src/defences/di
 import { gdmp, gdmpChain, gdmpDefaults } from '../../src/defences/gdmp.ts';
 import { gns, gnsChain, gnsDefaults } from '../../src/defences/gns.ts';
 import { cosineLevels, ddpmSigma, ladder, vpSigma, vpTime } from '../../src/defences/schedules.ts';
+import { vjp } from '../../src/engine/autograd.ts';
 import { InputError } from '../../src/engine/errors.ts';
 import type { Tensor } from '../../src/engine/tensor.ts';
 import { directionalErrors } from '../../src/eval/verify.ts';
@@ -32,7 +33,7 @@ import { assertClose, fromNchw, loadFixture, testDevice, toNchw } from '../suppo
 const fixture = loadFixture('defences/defences');
 const setting = (name: string) => JSON.parse(fixture.metadata[name] as string);
 
-async function setUp() {
+async function load() {
   const device = await testDevice();
   const unet = ncsnpp(setting('net'));
   const model = ConsistencyModel.load(device, unet, syntheticCheckpoint(unet.parameters));
@@ -48,6 +49,12 @@ async function setUp() {
   const net = ClassifierNet.load(device, architecture, syntheticCheckpoint(architecture.parameters));
   return { device, model, score, net };
 }
+
+let loaded: ReturnType<typeof load> | null = null;
+const setUp = () => {
+  loaded ??= load();
+  return loaded;
+};
 
 test('noise levels: the VP-SDE, DDPM and the cosine schedule', () => {
   // σ of DDPM's steps 75, 100, 150 as published for DiffPure.
@@ -113,17 +120,51 @@ test('chains and their gradients: PyTorch, with the same noise', async () => {
       1e-3,
       `gradient of ${name}`,
     );
+    if (name === 'gns') await identityBackward(runner);
     for (const tensor of [...states, gradient]) tensor.dispose();
     runner.dispose();
   }
 });
 
+/** The backward pass of BPDA: the classifier’s own gradient at the purified images. */
+async function identityBackward(runner: ChainRunner): Promise<void> {
+  const { net } = await setUp();
+  const { device } = net;
+  const cotangent = device.tensor(
+    Array.from({ length: 14 }, (_, i) => Math.cos(i)),
+    [2, 7],
+  );
+  const u = device.scope(() => affine(runner.u, 1));
+  const found = await runner.logitsPullback(u, cotangent, 'images');
+  const at = runner.images();
+  const wanted = device.scope(() => vjp((v) => net.logits(v), [at]).pullback(cotangent)[0] as Tensor);
+  assertClose(await found.floats(), await wanted.floats(), 1e-6, 'identity backward');
+  const through = await runner.logitsPullback(u, cotangent, 'u');
+  const cut = await u.floats();
+  const inside = await wanted.floats();
+  assert.ok(
+    cut.some((v) => v > 1 || v < -1),
+    'something is cut',
+  );
+  assertClose(
+    await through.floats(),
+    inside.map((v, i) => (Math.abs(cut[i] as number) > 1 ? 0 : v / 2)),
+    1e-6,
+    'through the cut to [0, 1]',
+  );
+  for (const tensor of [cotangent, u, found, at, wanted, through]) tensor.dispose();
+}
+
 const surfaceOf = (defence: Defence, name: string) =>
   (defence.surfaces[name] as AttackSurface).target as ProcessTarget;
 
-/** Every defence with few steps, as cheap as its shape allows. */
-function few(denoiser: Denoiser, net: ClassifierNet): Defence[] {
-  return [
+let made: Defence[] | null = null;
+
+/** Every defence with few steps. */
+async function few(): Promise<Defence[]> {
+  const { model, net } = await setUp();
+  const denoiser = consistencyDenoiser(model);
+  made ??= [
     diffPure(denoiser, net, { ...diffPureDefaults, steps: 3, short: 2, copies: 2 }),
     gns(denoiser, net, {
       ...gnsDefaults,
@@ -136,6 +177,7 @@ function few(denoiser: Denoiser, net: ClassifierNet): Defence[] {
     adp(denoiser, net, { ...adpDefaults, rate: 0.3, probe: 1e-2, steps: 2, copies: 3 }),
     gdmp(denoiser, net, { ...gdmpDefaults, rounds: 2, steps: 2, scale: 3000, short: 2, copies: 3 }),
   ];
+  return made;
 }
 
 const images = async () => {
@@ -147,10 +189,10 @@ const images = async () => {
   );
 };
 
-test('exact surfaces agree with finite differences; BPDA is the classifier’s gradient at the end', async () => {
-  const { device, model, net } = await setUp();
+test('exact surfaces agree with finite differences; BPDA has their forward pass', async () => {
+  const device = await testDevice();
   const x = await images();
-  for (const defence of few(consistencyDenoiser(model), net)) {
+  for (const defence of await few()) {
     assert.is(defence.surface, 'full');
     for (const [name, { target, exact, knowledge }] of Object.entries(defence.surfaces)) {
       assert.is(exact, name !== 'bpda', `${defence.name} ${name}`);
@@ -182,9 +224,9 @@ test('exact surfaces agree with finite differences; BPDA is the classifier’s g
 });
 
 test('draws differ, judgements differ by seed, and neither depends on the batch', async () => {
-  const { device, model, net } = await setUp();
+  const device = await testDevice();
   const x = await images();
-  for (const defence of few(consistencyDenoiser(model), net)) {
+  for (const defence of await few()) {
     const judge = async (tensor: typeof x, imageIds: number[], seed: number) => {
       const { votes, purified } = await defence.judge(tensor, { seed, imageIds });
       const host = await (purified as typeof x).floats();
@@ -232,9 +274,8 @@ test('draws differ, judgements differ by seed, and neither depends on the batch'
 });
 
 test('PGD with draws raises its loss through the whole chain', async () => {
-  const { model, net } = await setUp();
   const x = await images();
-  const [defence] = few(consistencyDenoiser(model), net) as [Defence];
+  const [defence] = (await few()) as [Defence];
   const eps = 16 / 255;
   const pgd = new Pgd({
     eps,
@@ -252,7 +293,7 @@ test('PGD with draws raises its loss through the whole chain', async () => {
 });
 
 test('networks and settings that do not fit', async () => {
-  const { device, model, score, net } = await setUp();
+  const { device, model, net } = await setUp();
   const denoiser = consistencyDenoiser(model);
   const refused = (f: () => unknown, message: RegExp) =>
     assert.throws(f, (error: unknown) => error instanceof InputError && message.test(error.message));
@@ -277,7 +318,7 @@ test('networks and settings that do not fit', async () => {
   const wide = wideResNet({ depth: 10, widen_factor: 1, num_classes: 7, in_channels: 3, image_size: 16 });
   const other = ClassifierNet.load(device, wide, syntheticCheckpoint(wide.parameters));
   refused(() => diffPure(denoiser, other), /makes images of \[8,8,3\], the classifier takes \[16,16,3\]/);
-  for (const loaded of [score, other]) loaded.dispose();
+  other.dispose();
 });
 
 test('improved-diffusion: its steps, and the noise without the variance', async () => {
@@ -317,7 +358,7 @@ test('improved-diffusion: its steps, and the noise without the variance', async 
   const conditional = adm({ ...config, class_cond: true, num_classes: 5 });
   const made = ScoreNetwork.load(device, conditional, syntheticCheckpoint(conditional.parameters));
   assert.throws(() => scoreDenoiser(made), /conditional on 5 classes/);
-  for (const loaded of [net, made]) loaded.dispose();
+  for (const used of [net, made]) used.dispose();
 });
 
 test.run();
