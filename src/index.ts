@@ -25,9 +25,14 @@ export { fashionMnistClasses, type LabelledImages, loadFashionMnist } from './da
 export { ImageFolder } from './data/image-folder.ts';
 export { paperSubset } from './data/subset.ts';
 export { centerCrop, evaluationTransform, resizeBilinear } from './data/transforms.ts';
+export { type AdpSettings, adp, adpDefaults } from './defences/adp.ts';
 export { bitDepthDefence } from './defences/bits.ts';
 export { cmapDefence } from './defences/cmap.ts';
 export type { AttackSurface, Defence, Judged } from './defences/defence.ts';
+export { consistencyDenoiser, type Denoiser, scoreDenoiser } from './defences/denoiser.ts';
+export { type DiffPureSettings, diffPure, diffPureDefaults } from './defences/diffpure.ts';
+export { type GdmpSettings, gdmp, gdmpDefaults } from './defences/gdmp.ts';
+export { type GnsSettings, gns, gnsDefaults } from './defences/gns.ts';
 export { undefended } from './defences/none.ts';
 export { type AdapterRecord, listAdapters, type OpenOptions } from './engine/adapter.ts';
 export { differentiable, noGrad, recompute, valueAndGrad, vjp } from './engine/autograd.ts';

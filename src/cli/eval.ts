@@ -50,9 +50,18 @@ import {
   parseInteger,
   parseNumber,
 } from './options.ts';
+import {
+  denoiserOf,
+  isPurifier,
+  makePurifier,
+  type PurifierSettings,
+  purifierHelp,
+  purifierNames,
+  purifierSettings,
+} from './purifiers.ts';
 
 const datasets = ['cifar10', 'fashion-mnist'] as const;
-const defences = ['none', 'cmap', 'bits'] as const;
+const defences = ['none', 'cmap', 'bits', ...purifierNames] as const;
 
 /** What is evaluated; kept in config.json as `source`, so that `cmap verify` can open it again. */
 export interface Subject {
@@ -68,9 +77,14 @@ export interface Subject {
   readonly generatorConfig?: string;
   readonly bits: number;
   readonly cmap?: CmapOptions;
+  /** The generator’s weights are an EDM denoiser. */
+  readonly edm?: boolean;
+  /** Settings of diffpure, gdmp, adp or gns. */
+  readonly purifier?: PurifierSettings;
 }
 
-interface EvalFlags extends CommonOptions, Partial<CmapFlags>, Omit<Subject, 'cmap'> {
+interface EvalFlags extends CommonOptions, Partial<CmapFlags>, Omit<Subject, 'cmap' | 'purifier'> {
+  readonly set: readonly string[];
   readonly attack?: string;
   readonly norm?: Norm;
   readonly eps?: number;
@@ -104,9 +118,16 @@ export function evalCommand(): Command {
     .option('--net-config <file>', 'JSON of settings of the classifier')
     .option('--prefix <text>', 'before the classifier’s names in its checkpoint; found out when not given')
     .addOption(choice('--defence <name>', 'what defends it', defences).default('none'))
-    .option('--model <name>', 'generator of cmap: shipped or network; default the one shipped')
+    .option('--model <name>', 'generator of the defence: shipped or network; default the one shipped')
     .option('--generator-weights <file>', 'checkpoint of --model')
     .option('--generator-config <file>', 'JSON of settings of the generator')
+    .option('--edm', 'the weights of --model are an EDM denoiser, not a consistency model')
+    .option(
+      '--set <key=value>',
+      'setting of diffpure, gdmp, adp or gns, once each; see the list below',
+      (pair: string, before: readonly string[]) => [...before, pair],
+      [],
+    )
     .option('--bits <n>', 'levels of defence bits are 2^n', parseInteger, 3)
     .option(
       '--attack <list>',
@@ -137,7 +158,7 @@ export function evalCommand(): Command {
       'after',
       `\nAttacks: ${listAttacks()
         .map(([name, text]) => `\n  ${name.padEnd(16)} ${text}`)
-        .join('')}`,
+        .join('')}\n\nSettings (--set) and their defaults:${purifierHelp()}`,
     );
   addCommonOptions(addCmapOptions(command));
   return command.action(evaluate);
@@ -232,6 +253,11 @@ export async function openSubject(
   const second = await load('generator', names, subject.model, subject.generatorWeights, {
     ...(generatorConfig === undefined ? {} : { netConfig: generatorConfig }),
   });
+  if (isPurifier(subject.defence)) {
+    const denoiser = denoiserOf(second.loaded, second.identity.name, subject.edm ?? false);
+    const settings = subject.purifier ?? purifierSettings(subject.defence, []);
+    return opened(makePurifier(subject.defence, denoiser, classifier, settings), second.identity);
+  }
   const model = consistency(second.loaded, second.identity.name);
   return opened(cmapDefence(model, classifier, subject.cmap as CmapOptions), second.identity);
 }
@@ -256,10 +282,11 @@ export function loadImages(
   return { ...found, ids };
 }
 
-/** Images together when --batch does not say: a judgement by CMAP holds K generator activations an image. */
+/** Images together when --batch does not say: a judgement holds the activations of K latents or copies an image. */
 export function defaultBatch(device: Device, subject: Subject): number {
   const cpu = device.capabilities.cpu;
-  if (subject.defence === 'cmap') return Math.max(1, Math.floor((cpu ? 32 : 256) / (subject.cmap?.k ?? 1)));
+  const copies = subject.defence === 'cmap' ? subject.cmap?.k : subject.purifier?.copies;
+  if (typeof copies === 'number') return Math.max(1, Math.floor((cpu ? 32 : 256) / copies));
   return cpu ? 16 : 64;
 }
 
@@ -340,7 +367,13 @@ async function evaluate(flags: EvalFlags): Promise<void> {
       batch: plan.batch,
     });
     const cost = await estimateCost(device, plan);
-    if (!flags.quiet) process.stderr.write(`${costLine(plan, cost, name)}\n`);
+    if (!flags.quiet) {
+      if (defence.settings.network === 'consistency')
+        process.stderr.write(
+          'network: a consistency function stands for the denoiser of the defence; give a denoiser by --model or --edm\n',
+        );
+      process.stderr.write(`${costLine(plan, cost, name)}\n`);
+    }
     const count = attacks.length > 0 ? data.ids.length * totalRuns(attacks, runs) : 0;
     const bar = progress('eval', count, { quiet: flags.quiet ?? false });
     const summary = await runEvaluation(device, plan, store, {
@@ -379,7 +412,11 @@ function chosenImages(flags: EvalFlags, preset: (typeof evaluationPresets)[strin
 function subjectOf(flags: EvalFlags): Subject {
   const path = (p: string | undefined) =>
     p === undefined || Object.hasOwn(readManifest(), p) ? p : resolve(p);
-  const { dataset, classifier, prefix, defence, model, bits } = flags;
+  const { dataset, classifier, prefix, defence, model, bits, edm, set } = flags;
+  if (!isPurifier(defence) && (set.length > 0 || edm))
+    throw new InputError(
+      `${edm ? '--edm' : '--set'} is for --defence ${purifierNames.join(', ')}; ${defence} has options of its own`,
+    );
   const optional = {
     data: path(flags.data),
     classifier,
@@ -395,6 +432,8 @@ function subjectOf(flags: EvalFlags): Subject {
     defence,
     bits,
     ...(defence === 'cmap' ? { cmap: cmapSettings(flags) } : {}),
+    ...(isPurifier(defence) ? { purifier: purifierSettings(defence, set) } : {}),
+    ...(edm ? { edm } : {}),
     ...Object.fromEntries(Object.entries(optional).filter(([, value]) => value !== undefined)),
   };
 }

@@ -38,6 +38,17 @@ test('bad input', () => {
     [...base, '--classifier', 'resnet20'],
     /--classifier resnet20: not among the shipped weights .*--weights/,
   );
+  const chain = (defence: string, ...rest: string[]) => [...base, '--defence', defence, ...rest];
+  refused(
+    chain('diffpure', '--set', 'steps=x'),
+    /--set steps=x: "x" is not a number; the default is steps=0/,
+  );
+  refused(chain('gns', '--set', 'step=4'), /gns has no setting "step"; it has rounds, steps/);
+  refused(chain('adp', '--set', 'sigma'), /--set sigma: not KEY=VALUE/);
+  refused(chain('cmap', '--edm'), /--edm is for --defence diffpure, gdmp, adp, gns/);
+  refused(chain('none', '--set', 't=1'), /--set is for --defence/);
+  refused(chain('gdmp', '--set', 't=0'), /gdmp: t must be an integer of 1 to 1000, got 0/);
+  refused(chain('diffpure', '--model', 'fashion-mnist-wrn'), /is a classifier; a score network, an EDM/);
   assert.not(existsSync(join(folder, 'out')), 'nothing was written');
 });
 
@@ -104,6 +115,35 @@ test('killed by SIGKILL and resumed, equal to an uninterrupted run; table and pl
   assert.match(readFileSync(join(folder, 'killed', 'iterations.svg'), 'utf8'), /^<svg/);
   refused([...args('whole'), '-q'], /holds an evaluation/);
   refused([...args('whole'), '--eps', '8/255', '--resume', '-q'], /eps was .*, now it is/);
+});
+
+test('a diffusion defence with the shipped networks: its record says what stands for the denoiser', () => {
+  const out = join(folder, 'gns');
+  const settings = ['rounds=30,60', 'steps=1', 'shortRounds=30', 'shortSteps=1', 'copies=3'];
+  const run = cmap([
+    ...['eval', '--dataset', 'fashion-mnist', '--count', '2', '--defence', 'gns'],
+    ...settings.flatMap((pair) => ['--set', pair]),
+    ...['--attack', 'fgsm,fgsm@bpda', '--eot', '1', '--eval-runs', '2', '--out', out, '-q'],
+  ]);
+  assert.is(run.status, 0, run.lines.join('\n'));
+  const { config, records } = readEvaluation(out);
+  assert.equal(config.defence, {
+    name: 'gns',
+    settings: {
+      ...{ rounds: [30, 60], steps: 1, eta: 1, shortRounds: [30], shortSteps: [1], copies: 3 },
+      network: 'consistency',
+    },
+  });
+  assert.equal([config.attacks.fgsm?.surface, config.attacks['fgsm@bpda']?.surface], ['full', 'bpda']);
+  assert.is(records.length, 6);
+  for (const { votes, cost } of records) {
+    assert.equal(
+      votes.map((each) => each.reduce((a, b) => a + b, 0)),
+      [3, 3],
+    );
+    // Two judgements of three copies, each two denoising steps and the classifier.
+    assert.is(cost.defence, 2 * 3 * 3);
+  }
 });
 
 test.run();
