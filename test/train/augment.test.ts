@@ -46,6 +46,8 @@ test('the matrix is that of the drawn numbers, the labels are EDM’s nine', () 
     const [a, b, c, d, e, f] = inverse;
     assert.ok(Math.abs(a * e - b * d - 4 ** (-0.2 * size)) < 1e-12, 'area');
     const s = 2 ** (-0.2 * size);
+    const turn = (x: number, y: number, co: number, si: number) =>
+      [co * x - si * y, si * x + co * y] as const;
     const place = (stretch: number, direction: number) => {
       const [co, si] = [Math.cos(direction), Math.sin(direction)];
       let [x, y] = turn((-right * 12) / 8, (-down * 9) / 8, co, si);
