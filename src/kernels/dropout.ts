@@ -15,13 +15,15 @@ export interface DropoutOptions {
   readonly purpose: number;
   /** u32 [1]: each step another mask; the same (seed, purpose, step, row) the same mask. */
   readonly step: Tensor;
+  /** Number of x's first row, where x is a part of a batch; 0. */
+  readonly first?: number;
 }
 
 /**
  * @param x its first axis is the image
  * @throws InputError for a rate outside [0, 1), ShapeError for x or step of another type
  */
-export function dropout(x: Tensor, { rate, seed, purpose, step }: DropoutOptions): Tensor {
+export function dropout(x: Tensor, { rate, seed, purpose, step, first = 0 }: DropoutOptions): Tensor {
   if (!(rate >= 0 && rate < 1)) throw new InputError(`dropout: rate must be in [0, 1), got ${rate}`);
   check(x.dtype === 'f32' && x.rank >= 1, () => `dropout: x [${x.shape}] ${x.dtype} is not f32 with rows`);
   check(step.dtype === 'u32' && step.size === 1, () => `dropout: step is ${step.dtype} [${step.shape}]`);
@@ -31,6 +33,7 @@ export function dropout(x: Tensor, { rate, seed, purpose, step }: DropoutOptions
   const [low, high] = keyOf(seed);
   const params = {
     rows,
+    first,
     length,
     blocks,
     purpose,

@@ -22,8 +22,15 @@ export interface Architecture {
   /** Subtracted from the image and divided by, per channel, where the published model does so inside. */
   readonly normalisation?: { readonly mean: readonly number[]; readonly std: readonly number[] };
   readonly parameters: ParameterShapes;
+  /** Whether it has a place for dropout. */
+  readonly dropout?: boolean;
   /** @param x [N, H, W, C], normalised @returns logits [N, classes] */
-  forward(p: Parameters, x: Tensor): Tensor;
+  forward(p: Parameters, x: Tensor, options?: ClassifierForwardOptions): Tensor;
+}
+
+export interface ClassifierForwardOptions {
+  /** Training's dropout, before the second convolution of the block `name`. */
+  readonly dropout?: (name: string, h: Tensor) => Tensor;
 }
 
 /** CIFAR-10's usual constants. */
@@ -71,7 +78,7 @@ export class ClassifierNet {
   }
 
   /** The same with other parameters than the network's own, such as those that a gradient is taken for. */
-  logitsOf(parameters: Parameters, x: Tensor): Tensor {
+  logitsOf(parameters: Parameters, x: Tensor, options?: ClassifierForwardOptions): Tensor {
     const { family, anySize } = this.architecture;
     const [height, width, channels] = this.imageShape;
     const fits = anySize || (x.shape[1] === height && x.shape[2] === width);
@@ -80,7 +87,7 @@ export class ClassifierNet {
       () => `${family}: x is [${x.shape}], wants [N,${anySize ? 'H,W' : `${height},${width}`},${channels}]`,
     );
     const [mean, std] = this.#constants;
-    return this.architecture.forward(parameters, mean && std ? div(sub(x, mean), std) : x);
+    return this.architecture.forward(parameters, mean && std ? div(sub(x, mean), std) : x, options);
   }
 
   dispose(): void {

@@ -47,6 +47,8 @@ export interface NcsnppConfig {
   readonly embedding_type: 'fourier' | 'positional';
   /** p > 1 works on p×p patches as channels (torch's pixel_unshuffle order); 1 is the published network. */
   readonly patch_size: number;
+  /** Numbers that say how an image was augmented in training (EDM's, 9); 0 is none. Ours, as `patch_size`. */
+  readonly augment_dim: number;
 }
 
 /** The published CIFAR-10 consistency model. */
@@ -61,6 +63,7 @@ export const ncsnppCifar10: NcsnppConfig = {
   progressive_input: 'residual',
   embedding_type: 'fourier',
   patch_size: 1,
+  augment_dim: 0,
 };
 
 /** score_sde's cifar10_ddpmpp_deep_continuous, a variance-preserving noise predictor. */
@@ -127,9 +130,9 @@ export function ncsnpp(given: Partial<NcsnppConfig>): UNet & { readonly config: 
     parameters: declare(config, layers),
     timeOf: (sigma) => 0.25 * Math.log(sigma),
     waves: (p, times) => waves(config, p, times),
-    embed: (device, p, times, labels) => {
+    embed: (device, p, times, labels, augment) => {
       check(labels === undefined, () => 'ncsnpp: this network is unconditional and takes no labels');
-      return embed(config, layers, device, p, times);
+      return embed(config, layers, device, p, times, augment);
     },
     forward: (p, x, embedding, options = {}) => forward(config, layers, p, x, embedding, options),
   };
@@ -141,6 +144,8 @@ function layersOf(config: NcsnppConfig): Layer[] {
     throw new InputError(`ncsnpp config: ${what}`);
   };
   checkCounts('ncsnpp config', { image_size, nf, num_res_blocks, num_channels, patch_size: patch });
+  if (!Number.isInteger(config.augment_dim) || config.augment_dim < 0)
+    fail(`augment_dim must be an integer of at least 0, got ${config.augment_dim}`);
   if (!Array.isArray(ch_mult) || ch_mult.length === 0) fail('ch_mult must be a list of at least one number');
   if (!Array.isArray(config.attn_resolutions)) fail('attn_resolutions must be a list of numbers');
   if (image_size % patch !== 0) fail(`patch_size ${patch} does not divide image_size ${image_size}`);
@@ -210,7 +215,10 @@ function layersOf(config: NcsnppConfig): Layer[] {
 }
 
 /** Flax's names; PyTorch's number the modules in the order they are made, which is that of `layers`. */
-function declare({ nf, embedding_type }: NcsnppConfig, layers: readonly Layer[]): ParameterShapes {
+function declare(
+  { nf, embedding_type, augment_dim }: NcsnppConfig,
+  layers: readonly Layer[],
+): ParameterShapes {
   const shapes = new Map<string, Parameter>();
   const add = (name: string, torch: string, file: readonly number[], also: Omit<Parameter, 'shape'>) =>
     shapes.set(name, { shape: file, file, also: { name: `all_modules.${torch}`, ...also } });
@@ -233,6 +241,10 @@ function declare({ nf, embedding_type }: NcsnppConfig, layers: readonly Layer[])
   if (embedding_type === 'fourier') {
     const also = { name: `all_modules.${n++}.W`, file: [nf] };
     shapes.set('GaussianFourierProjection_0.W', { shape: [nf], file: [nf], host: true, also });
+  }
+  if (augment_dim > 0) {
+    const weight = torchLinear(augment_dim, embedded);
+    shapes.set('map_augment.weight', { ...weight, also: { name: 'map_augment.weight', ...weight } });
   }
   dense('Dense_0', `${n++}`, embedded, 4 * nf);
   dense('Dense_1', `${n++}`, 4 * nf, 4 * nf);
@@ -288,12 +300,15 @@ function embed(
   device: Device,
   p: Parameters,
   times: readonly number[] | Tensor,
+  augment: Tensor | undefined,
 ): Embedding {
   const { nf, embedding_type } = config;
   const dense = (name: string, x: Tensor) => linear(x, p.get(`${name}.kernel`), p.get(`${name}.bias`));
   const rows = (): [string, Tensor][] => {
     const width = embedding_type === 'fourier' ? 2 * nf : nf;
     let t = times instanceof Tensor ? times : device.tensor(waves(config, p, times), [times.length, width]);
+    // Without a bias: no augmentation adds nothing.
+    if (augment) t = add(t, linear(augment, p.get('map_augment.weight')));
     t = silu(dense('Dense_1', silu(dense('Dense_0', t))));
     return layers.flatMap((layer): [string, Tensor][] =>
       layer.kind === 'block' ? [[layer.name, dense(`${layer.name}.Dense_0`, t)]] : [],

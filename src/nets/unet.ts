@@ -34,12 +34,14 @@ export interface UNet {
    * @param times one label for the batch, or one for each image; or their `waves` [N, …] as a tensor, which a recorded
    *   program reads anew at each run
    * @param labels classes of the images, for a class-conditional network
+   * @param augment [N, …]: what training did to the images, for a network that is told; without it, nothing
    */
   embed(
     device: Device,
     p: Parameters,
     times: readonly number[] | Tensor,
     labels?: readonly number[],
+    augment?: Tensor,
   ): Embedding;
   /**
    * @param x [N, H, W, C]

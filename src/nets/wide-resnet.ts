@@ -11,7 +11,12 @@ import { conv2d } from '../kernels/conv2d.ts';
 import { relu, silu } from '../kernels/elementwise.ts';
 import { linear } from '../kernels/matmul.ts';
 import { globalAveragePool } from '../kernels/pool.ts';
-import { type Architecture, cifar10Normalisation, normalise } from './classifier.ts';
+import {
+  type Architecture,
+  type ClassifierForwardOptions,
+  cifar10Normalisation,
+  normalise,
+} from './classifier.ts';
 import { type Parameters, StateDict } from './parameters.ts';
 import { checkCounts, withDefaults } from './unet.ts';
 
@@ -79,20 +84,27 @@ export function wideResNet(given: Partial<WideResNetConfig>): Architecture {
     classes: num_classes,
     imageShape: [image_size, image_size, in_channels],
     parameters: file.parameters,
-    forward(p, x) {
+    dropout: true,
+    forward(p, x, { dropout } = {}) {
       let h = conv2d(x, p.get('conv1.weight'), { padding: 1 });
-      for (const block of blocks) h = basicBlock(block, p, h);
+      for (const block of blocks) h = basicBlock(block, p, h, dropout);
       h = globalAveragePool(normalise('bn1', p, h, { relu: true }));
       return linear(h, p.get('fc.weight'), p.get('fc.bias'));
     },
   };
 }
 
-/** x + Conv2(act(Conv1(act(x)))); where the width changes, the shortcut is a 1×1 convolution of the activated x. */
-function basicBlock({ name, in: from, out, stride }: Block, p: Parameters, x: Tensor): Tensor {
+/** x + Conv2(dropout(act(Conv1(act(x))))); where the width changes, the shortcut is a 1×1 convolution of the activated x. */
+function basicBlock(
+  { name, in: from, out, stride }: Block,
+  p: Parameters,
+  x: Tensor,
+  dropout: ClassifierForwardOptions['dropout'],
+): Tensor {
   const a = normalise(`${name}.bn1`, p, x, { relu: true });
   let h = conv2d(a, p.get(`${name}.conv1.weight`), { stride, padding: 1 });
   h = normalise(`${name}.bn2`, p, h, { relu: true });
+  if (dropout) h = dropout(name, h);
   h = conv2d(h, p.get(`${name}.conv2.weight`), { padding: 1 });
   return add(from === out ? x : conv2d(a, p.get(`${name}.convShortcut.weight`), { stride }), h);
 }
@@ -144,13 +156,15 @@ export function dmWideResNet(given: Partial<DmWideResNetConfig>): Architecture {
     imageShape: [image_size, image_size, in_channels],
     normalisation: { mean, std },
     parameters: file.parameters,
-    forward(p, x) {
+    dropout: true,
+    forward(p, x, { dropout } = {}) {
       let h = conv2d(x, p.get('init_conv.weight'), { padding: 1 });
       for (const { name, in: from, out, stride } of blocks) {
         const a = act(normalise(`${name}.batchnorm_0`, p, h));
         const padding = stride === 1 ? 1 : ([0, 1, 0, 1] as const);
         let y = conv2d(a, p.get(`${name}.conv_0.weight`), { stride, padding });
         y = act(normalise(`${name}.batchnorm_1`, p, y));
+        if (dropout) y = dropout(name, y);
         y = conv2d(y, p.get(`${name}.conv_1.weight`), { padding: 1 });
         h = add(from === out ? h : conv2d(a, p.get(`${name}.shortcut.weight`), { stride }), y);
       }

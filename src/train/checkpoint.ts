@@ -7,7 +7,7 @@ import { InputError } from '../engine/errors.ts';
 import type { Tensor } from '../engine/tensor.ts';
 import { openSafetensors, writeSafetensors } from '../formats/safetensors.node.ts';
 import type { Parameter } from '../nets/parameters.ts';
-import { resumable, type TrainConfig } from './config.ts';
+import { defaults, resumable, type TrainConfig } from './config.ts';
 import type { Session } from './session.ts';
 import { deviceLayout, fileLayout } from './store.ts';
 
@@ -72,7 +72,8 @@ export function loadCheckpoint(path: string, session: Session): number {
       throw new InputError(
         `${path}: no checkpoint of a training run: it says no step; take its weights with init=${path}`,
       );
-    checkSame(path, JSON.parse(config) as TrainConfig, session.config);
+    // A setting that came later had its default.
+    checkSame(path, { ...defaults, ...(JSON.parse(config) as TrainConfig) }, session.config);
     for (const { key, tensor, parameter } of stateOf(session)) {
       const shape = file.names.includes(key) ? file.shape(key) : [];
       if (String(shape) !== String(parameter.file))

@@ -17,7 +17,8 @@ import type { ClassifierNet } from '../nets/classifier.ts';
 import type { Parameters } from '../nets/parameters.ts';
 import type { BatchSource } from './batches.ts';
 import { beta, uniforms } from './draws.ts';
-import type { Recipe } from './recipe.ts';
+import { layerDropout } from './levels.ts';
+import { type Recipe, type Rows, rowIds, rowsOf } from './recipe.ts';
 import type { ParameterStore } from './store.ts';
 
 export interface ClassifierOptions {
@@ -28,6 +29,8 @@ export interface ClassifierOptions {
   /** α of mixup's Beta(α, α); 0 is none. */
   readonly mixup?: number;
   readonly adversarial?: AdversarialOptions;
+  /** Share of dropped activations, where the network has a place for it; 0. Attacks drop none. */
+  readonly dropout?: number;
 }
 
 export interface AdversarialOptions {
@@ -75,6 +78,10 @@ export class ClassifierRecipe implements Recipe {
     this.#step = device.keep(device.zeros([1], 'u32'));
   }
 
+  get batch(): number {
+    return this.options.batch;
+  }
+
   load(step: number): void {
     const { seed, mixup = 0, batch } = this.options;
     const { images, labels } = this.source.at(step);
@@ -100,30 +107,43 @@ export class ClassifierRecipe implements Recipe {
     this.#other.rest.write([1 - share]);
   }
 
-  loss(p: Parameters): Tensor {
+  loss(p: Parameters, rows: Rows): Tensor {
     const { net, options } = this;
-    const { smoothing = 0, adversarial } = options;
-    const [x, labels, other] = [this.#images, this.#labels, this.#other];
+    const { smoothing = 0, adversarial, dropout: rate = 0, seed } = options;
+    const [x, labels, other] = [rowsOf(this.#images, rows), rowsOf(this.#labels, rows), this.#other];
+    const drop = layerDropout({ rate, seed, step: this.#step, first: rows.first });
+    const logitsOf = (input: Tensor) => net.logitsOf(p, input, { dropout: drop });
     if (other) {
-      const mixed = add(mul(x, other.share), mul(other.images, other.rest));
-      const logits = net.logitsOf(p, mixed);
+      const mixed = add(mul(x, other.share), mul(rowsOf(other.images, rows), other.rest));
+      const logits = logitsOf(mixed);
       const first = mul(crossEntropy(logits, labels, { smoothing }), other.share);
-      return add(first, mul(crossEntropy(logits, other.labels, { smoothing }), other.rest));
+      const second = crossEntropy(logits, rowsOf(other.labels, rows), { smoothing });
+      return add(first, mul(second, other.rest));
     }
-    if (!adversarial) return crossEntropy(net.logitsOf(p, x), labels, { smoothing });
-    const attacked = this.#attack(x, adversarial);
-    if (adversarial.method === 'pgd') return crossEntropy(net.logitsOf(p, attacked), labels, { smoothing });
+    if (!adversarial) return crossEntropy(logitsOf(x), labels, { smoothing });
+    const attacked = this.#attack(x, labels, rows, adversarial);
+    if (adversarial.method === 'pgd') return crossEntropy(logitsOf(attacked), labels, { smoothing });
     // CE(f(x), y) + β KL(f(x) ‖ f(x′)).
-    const clean = net.logitsOf(p, x);
-    const penalty = divergence(clean, net.logitsOf(p, attacked));
+    const clean = logitsOf(x);
+    const penalty = divergence(clean, logitsOf(attacked));
     return add(crossEntropy(clean, labels, { smoothing }), affine(penalty, adversarial.beta ?? 6));
   }
 
   /** Ascends from a random point with signed steps: the cross-entropy, or for TRADES the divergence from the clean prediction. */
-  #attack(x: Tensor, { method, eps, steps, stepSize }: AdversarialOptions): Tensor {
+  #attack(
+    x: Tensor,
+    labels: Tensor,
+    rows: Rows,
+    { method, eps, steps, stepSize }: AdversarialOptions,
+  ): Tensor {
     const { device, net, options, store } = this;
-    const random = { seed: options.seed, purpose: purposes.attackStart, step: this.#step };
     return noGrad(() => {
+      const random = {
+        seed: options.seed,
+        purpose: purposes.attackStart,
+        step: this.#step,
+        rows: rowIds(device, rows),
+      };
       const still = store.parameters;
       const clean = method === 'trades' ? net.logitsOf(still, x) : null;
       const offset =
@@ -135,7 +155,7 @@ export class ClassifierRecipe implements Recipe {
         const { gradients } = valueAndGrad(
           (u) => {
             const logits = net.logitsOf(still, u);
-            return sum(clean ? divergence(clean, logits) : crossEntropy(logits, this.#labels));
+            return sum(clean ? divergence(clean, logits) : crossEntropy(logits, labels));
           },
           [at],
         );

@@ -20,7 +20,10 @@ export const defaults = {
   /** Which parameters move: all, or the last layer (head). */
   trained: 'all',
   steps: 10000,
+  /** Images of a pass. */
   batch: 64,
+  /** Passes of an update: its gradient is that of batch·accumulate images, in the memory of batch. */
+  accumulate: 1,
   seed: 0,
 
   optimiser: 'adam',
@@ -41,10 +44,13 @@ export const defaults = {
   clip: 0,
   /** Rates of the moving averages; the first is what is exported. */
   averages: [0.999] as number[],
+  /** In U-Nets and WideResNets. */
   dropout: 0,
   /** Activation checkpointing. */
   recompute: false,
 
+  /** Probability of each geometric augmentation of a denoiser's images, of which it is told (Karras et al. 2022, App. F.2); 0 is none. */
+  augment: 0,
   flip: false,
   /** Pixels of shift. */
   crop: 0,
@@ -63,8 +69,12 @@ export const defaults = {
   /** Of ln σ where it is normally distributed. */
   log_mean: -1.2,
   log_std: 1.2,
-  /** l2, l1, huber, or lpips where its backbone is there. */
+  /** l2, l1, huber, or lpips. */
   distance: 'l2',
+  /** Weights of LPIPS: FILE or BACKBONE,LIN. */
+  lpips: '',
+  /** Side to which images are brought for LPIPS; 0 leaves them. */
+  lpips_size: 224,
   /** c of huber; -1 is .00054 times the root of the image's size. */
   huber: -1,
   s0: 2,
@@ -319,6 +329,7 @@ export function checked(config: TrainConfig): TrainConfig {
   const counts = {
     steps: 1,
     batch: 1,
+    accumulate: 1,
     seed: 0,
     count: 0,
     warmup: 0,
@@ -334,7 +345,11 @@ export function checked(config: TrainConfig): TrainConfig {
   for (const rate of config.averages)
     if (!(rate >= 0 && rate < 1))
       throw new InputError(`train: a rate of averages must be in [0, 1), got ${rate}`);
-  if (config.dropout > 0 && config.task === 'classifier')
-    throw new InputError('train: dropout is built for the generative networks; set dropout=0');
+  if (!(config.dropout >= 0 && config.dropout < 1))
+    throw new InputError(`train: dropout must be in [0, 1), got ${config.dropout}`);
+  if (!(config.augment >= 0 && config.augment <= 1))
+    throw new InputError(`train: augment must be in [0, 1], got ${config.augment}`);
+  if (config.augment > 0 && config.task !== 'edm')
+    throw new InputError(`train: augment is built for task edm, not ${config.task}; set augment=0`);
   return config;
 }

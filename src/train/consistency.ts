@@ -16,12 +16,13 @@ import type { Tensor } from '../engine/tensor.ts';
 import { add, div, mul, sub } from '../kernels/broadcast.ts';
 import { abs, affine, sqrt, square } from '../kernels/elementwise.ts';
 import { mean, sum } from '../kernels/reduce.ts';
+import type { Lpips } from '../nets/lpips.ts';
 import type { Parameters } from '../nets/parameters.ts';
 import type { UNet } from '../nets/unet.ts';
 import type { BatchSource } from './batches.ts';
 import { uniforms } from './draws.ts';
 import { type GenerativeOptions, type Given, Levels, logNormal, NoisyBatch } from './levels.ts';
-import type { Recipe } from './recipe.ts';
+import { type Recipe, type Rows, rowsOf } from './recipe.ts';
 import {
   consistencyLevels,
   doublingLevels,
@@ -102,8 +103,10 @@ export class ConsistencyRecipe implements Recipe {
     readonly target: number | null,
     teacher?: Teacher,
     readonly given?: Given & { pairs(step: number): Pairs },
+    /** For distance lpips. */
+    readonly lpips?: Lpips,
   ) {
-    checkOptions(options, teacher !== undefined);
+    checkOptions(options, teacher !== undefined, lpips !== undefined);
     const { batch, sigmas, method } = options;
     this.#batch = new NoisyBatch(device, unet, options, given);
     const levels = (net: UNet, p: Parameters, min: number) =>
@@ -119,6 +122,10 @@ export class ConsistencyRecipe implements Recipe {
       const { unet: net, parameters } = teacher;
       this.#teacher = { at: [levels(net, parameters, 0), levels(net, parameters, 0)], parameters };
     }
+  }
+
+  get batch(): number {
+    return this.options.batch;
   }
 
   /** How many levels the schedule has at this step. */
@@ -172,33 +179,38 @@ export class ConsistencyRecipe implements Recipe {
     this.#teacher?.at[1].write(below);
   }
 
-  loss(p: Parameters): Tensor {
+  loss(p: Parameters, rows: Rows): Tensor {
     const { store, target } = this;
-    const [y, t, r] = [this.#batch.images, this.#upper, this.#lower];
-    const noise = this.#batch.noise();
-    const x = add(y, mul(noise, t.sigma));
-    const f = t.denoise(p, x, this.#batch.forwardOptions());
+    const of = (column: Tensor) => rowsOf(column, rows);
+    const [y, t, r] = [of(this.#batch.images), this.#upper, this.#lower];
+    const noise = this.#batch.noise(rows);
+    const x = add(y, mul(noise, of(t.sigma)));
+    const f = t.denoise(p, x, rows, this.#batch.forwardOptions(rows));
     const wanted = noGrad(() => {
-      const below = this.#teacher ? this.#solve(this.#teacher, x) : add(y, mul(noise, r.sigma));
-      const of = target === null ? store.parameters : store.average(target);
-      const g = r.denoise(of, below, this.#batch.forwardOptions());
-      return this.#clean ? add(mul(g, this.#clean[1]), mul(y, this.#clean[0])) : g;
+      const below = this.#teacher ? this.#solve(this.#teacher, x, rows) : add(y, mul(noise, of(r.sigma)));
+      const slow = target === null ? store.parameters : store.average(target);
+      const g = r.denoise(slow, below, rows, this.#batch.forwardOptions(rows));
+      return this.#clean ? add(mul(g, of(this.#clean[1])), mul(y, of(this.#clean[0]))) : g;
     });
-    return mul(this.#distance(sub(f, wanted)), this.#weight);
+    return mul(this.#distance(f, wanted), of(this.#weight));
   }
 
   /** One step of dx/dσ = (x − D(x, σ))/σ from t to r: Euler's, or Heun's. */
-  #solve({ at, parameters }: Solver, x: Tensor): Tensor {
-    const slope = (level: Levels, z: Tensor) => div(sub(z, level.denoise(parameters, z)), level.sigma);
-    const width = sub(at[1].sigma, at[0].sigma);
+  #solve({ at, parameters }: Solver, x: Tensor, rows: Rows): Tensor {
+    const sigma = (level: Levels) => rowsOf(level.sigma, rows);
+    const slope = (level: Levels, z: Tensor) => div(sub(z, level.denoise(parameters, z, rows)), sigma(level));
+    const width = sub(sigma(at[1]), sigma(at[0]));
     const first = slope(at[0], x);
     const euler = add(x, mul(first, width));
     if (this.options.solver === 'euler') return euler;
     return add(x, mul(affine(add(first, slope(at[1], euler)), 0.5), width));
   }
 
-  #distance(d: Tensor): Tensor {
+  /** @param f, g [B, H, W, C] in [−1, 1] or a little outside */
+  #distance(f: Tensor, g: Tensor): Tensor {
     const { distance, huber } = this.options;
+    if (this.lpips && distance === 'lpips') return this.lpips.distance(f, g);
+    const d = sub(f, g);
     const axes = [1, 2, 3];
     if (distance === 'l1') return mean(abs(d), axes);
     if (distance === 'l2') return mean(square(d), axes);
@@ -226,16 +238,16 @@ export class ConsistencyRecipe implements Recipe {
   }
 }
 
-function checkOptions(options: ConsistencyTraining, taught: boolean): void {
+function checkOptions(options: ConsistencyTraining, taught: boolean, perceptual: boolean): void {
   const { method, distance, s0, s1, mu0, q, stageSteps, sigmas, steps, solver } = options;
   if (!['ct', 'cd', 'ict', 'ect'].includes(method))
     throw new InputError(`there is no consistency method "${method}"; there are ct, cd, ict, ect`);
-  if (distance === 'lpips')
+  if (!['l2', 'l1', 'huber', 'lpips'].includes(distance))
+    throw new InputError(`there is no distance "${distance}"; there are l2, l1, huber, lpips`);
+  if (distance === 'lpips' && !perceptual)
     throw new InputError(
-      'distance=lpips: LPIPS needs the weights of its VGG-16 backbone, which this project does not have; take l2, l1 or huber',
+      'distance=lpips wants its weights: lpips=BACKBONE,LIN, torchvision’s vgg16 or alexnet and the lpips package’s weights/v0.1/vgg.pth or alex.pth; or take l2, l1 or huber',
     );
-  if (!['l2', 'l1', 'huber'].includes(distance))
-    throw new InputError(`there is no distance "${distance}"; there are l2, l1, huber`);
   if (!['euler', 'heun'].includes(solver))
     throw new InputError(`there is no solver "${solver}"; there are euler, heun`);
   if ((method === 'cd') !== taught)

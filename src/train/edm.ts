@@ -10,25 +10,30 @@ import { square } from '../kernels/elementwise.ts';
 import { mean } from '../kernels/reduce.ts';
 import type { Parameters } from '../nets/parameters.ts';
 import type { UNet } from '../nets/unet.ts';
+import { augment, augmentLabels } from './augment.ts';
 import type { BatchSource } from './batches.ts';
 import { type GenerativeOptions, type Given, Levels, logNormal, NoisyBatch } from './levels.ts';
-import type { Recipe } from './recipe.ts';
+import { type Recipe, type Rows, rowsOf } from './recipe.ts';
 import type { ParameterStore } from './store.ts';
 
 export interface EdmOptions extends GenerativeOptions {
   readonly logMean: number;
   readonly logStd: number;
+  /** Probability of each augmentation, of which the network is told; 0 is none. */
+  readonly augment?: number;
 }
 
 export class EdmRecipe implements Recipe {
   readonly #batch: NoisyBatch;
   readonly #levels: Levels;
   readonly #weight: Tensor;
+  /** What was done to the images, [B, 9]. */
+  readonly #told: Tensor | null;
 
   /** @param given noise and levels to take instead of random ones */
   constructor(
     device: Device,
-    unet: UNet,
+    readonly unet: UNet,
     store: ParameterStore,
     readonly source: BatchSource,
     readonly options: EdmOptions,
@@ -38,6 +43,11 @@ export class EdmRecipe implements Recipe {
     // A denoiser has no boundary: σ_min is 0 in its scalings.
     this.#levels = new Levels(device, unet, store.parameters, options.batch, { ...options.sigmas, min: 0 });
     this.#weight = device.keep(device.zeros([options.batch]));
+    this.#told = options.augment ? device.keep(device.zeros([options.batch, augmentLabels])) : null;
+  }
+
+  get batch(): number {
+    return this.options.batch;
   }
 
   load(step: number): void {
@@ -45,20 +55,26 @@ export class EdmRecipe implements Recipe {
     const sigmas =
       this.given?.levels(step) ??
       logNormal(options, purposes.trainingLevel, step, options.logMean, options.logStd);
-    this.#batch.write(step, this.source.at(step).images);
+    const { augment: probability = 0, seed } = options;
+    this.#batch.write(step, this.source.at(step).images, (y) => {
+      this.#told?.write(augment(y, this.unet.imageShape, { probability, seed, step }));
+    });
     this.#levels.write(sigmas);
     const d2 = options.sigmas.data ** 2;
     this.#weight.write(sigmas.map((s) => (s ** 2 + d2) / (s ** 2 * d2)));
   }
 
-  loss(p: Parameters): Tensor {
-    const y = this.#batch.images;
-    const x = add(y, mul(this.#batch.noise(), this.#levels.sigma));
-    const error = sub(this.#levels.denoise(p, x, this.#batch.forwardOptions()), y);
-    return mul(mean(square(error), [1, 2, 3]), this.#weight);
+  loss(p: Parameters, rows: Rows): Tensor {
+    const y = rowsOf(this.#batch.images, rows);
+    const x = add(y, mul(this.#batch.noise(rows), rowsOf(this.#levels.sigma, rows)));
+    const error = sub(
+      this.#levels.denoise(p, x, rows, this.#batch.forwardOptions(rows), this.#told ?? undefined),
+      y,
+    );
+    return mul(mean(square(error), [1, 2, 3]), rowsOf(this.#weight, rows));
   }
 
   dispose(): void {
-    for (const part of [this.#batch, this.#levels, this.#weight]) part.dispose();
+    for (const part of [this.#batch, this.#levels, this.#weight, this.#told]) part?.dispose();
   }
 }

@@ -3,11 +3,12 @@ import type { Device } from '../engine/device.ts';
 import { purposes, randomNormal } from '../engine/random.ts';
 import type { Tensor } from '../engine/tensor.ts';
 import { add, mul } from '../kernels/broadcast.ts';
-import { dropout } from '../kernels/dropout.ts';
+import { type DropoutOptions, dropout } from '../kernels/dropout.ts';
 import { preconditioning, type Sigmas } from '../nets/consistency.ts';
 import type { Parameters } from '../nets/parameters.ts';
 import type { ForwardOptions, UNet } from '../nets/unet.ts';
 import { normals } from './draws.ts';
+import { type Rows, rowIds, rowsOf } from './recipe.ts';
 
 /** One noise level an image. */
 export class Levels {
@@ -44,10 +45,12 @@ export class Levels {
   }
 
   /** c_skip x + c_out F(c_in x, t(σ)): the denoiser or consistency function. */
-  denoise(p: Parameters, x: Tensor, options: ForwardOptions = {}): Tensor {
-    const embedding = this.unet.embed(this.device, p, this.#waves);
-    const f = this.unet.forward(p, mul(x, this.#in), embedding, options);
-    return add(mul(x, this.#skip), mul(f, this.#out));
+  denoise(p: Parameters, x: Tensor, rows: Rows, options: ForwardOptions = {}, augment?: Tensor): Tensor {
+    const of = (column: Tensor) => rowsOf(column, rows);
+    const told = augment && of(augment);
+    const embedding = this.unet.embed(this.device, p, of(this.#waves), undefined, told);
+    const f = this.unet.forward(p, mul(x, of(this.#in)), embedding, options);
+    return add(mul(x, of(this.#skip)), mul(f, of(this.#out)));
   }
 
   dispose(): void {
@@ -90,39 +93,46 @@ export class NoisyBatch {
     this.#step = device.keep(device.zeros([1], 'u32'));
   }
 
-  /** @param images in [0, 1] */
-  write(step: number, images: Float32Array): void {
-    this.images.write(images.map((v) => 2 * v - 1));
+  /** @param images in [0, 1] @param change changes them in place, in [−1, 1] */
+  write(step: number, images: Float32Array, change?: (y: Float32Array) => void): void {
+    const y = images.map((v) => 2 * v - 1);
+    change?.(y);
+    this.images.write(y);
     this.#step.write([step]);
     if (this.given) this.#given?.write(this.given.noise(step));
   }
 
   /** Standard normal, another at each step. */
-  noise(): Tensor {
+  noise(rows: Rows): Tensor {
     const { device, images, options } = this;
+    if (this.#given) return rowsOf(this.#given, rows);
     const random = { seed: options.seed, purpose: purposes.trainingNoise, step: this.#step };
-    return this.#given ?? randomNormal(device, images.shape, random);
+    const shape = [rows.count, ...images.shape.slice(1)];
+    return randomNormal(device, shape, { ...random, rows: rowIds(device, rows) });
   }
 
   /** How the network is run: every pass of a step drops the same. */
-  forwardOptions(): ForwardOptions {
+  forwardOptions(rows: Rows): ForwardOptions {
     const { dropout: rate = 0, seed, recompute } = this.options;
-    if (rate === 0) return { recompute };
-    const layers = new Map<string, number>();
-    const step = this.#step;
-    return {
-      recompute,
-      dropout: (name, h) => {
-        const layer = layers.get(name) ?? layers.size;
-        layers.set(name, layer);
-        return dropout(h, { rate, seed, purpose: purposes.dropout + 256 * (layer + 1), step });
-      },
-    };
+    return { recompute, dropout: layerDropout({ rate, seed, step: this.#step, first: rows.first }) };
   }
 
   dispose(): void {
     for (const t of [this.images, this.#given, this.#step]) t?.dispose();
   }
+}
+
+/** Dropout for the layers of a network, each with masks of its own; undefined where the rate is 0. */
+export function layerDropout(
+  options: Omit<DropoutOptions, 'purpose'>,
+): ((name: string, h: Tensor) => Tensor) | undefined {
+  if (options.rate === 0) return undefined;
+  const layers = new Map<string, number>();
+  return (name, h) => {
+    const layer = layers.get(name) ?? layers.size;
+    layers.set(name, layer);
+    return dropout(h, { ...options, purpose: purposes.dropout + 256 * (layer + 1) });
+  };
 }
 
 /** σ of each image with ln σ ~ N(mean, std²), by (seed, step, image). */

@@ -11,7 +11,7 @@ import { loadCheckpoint, saveCheckpoint, saveResult } from './checkpoint.ts';
 import type { TrainConfig } from './config.ts';
 import type { TrainingData } from './data.ts';
 import { learningRate } from './schedules.ts';
-import { type Look, Session } from './session.ts';
+import { type Look, netConfigOf, Session } from './session.ts';
 
 /** A line of the log. */
 export interface LogEntry {
@@ -47,6 +47,7 @@ export interface TrainResult {
 
 export const files = {
   config: 'config.json',
+  net: 'net.json',
   log: 'log.jsonl',
   checkpoint: 'checkpoint.safetensors',
   result: 'weights.safetensors',
@@ -76,6 +77,7 @@ export async function train(
     const first = resume ? loadCheckpoint(path('checkpoint'), session) : 0;
     ensureDirectory(out);
     writeFileAtomic(path('config'), `${JSON.stringify(config, null, 1)}\n`);
+    writeFileAtomic(path('net'), `${JSON.stringify(netConfigOf(config, data.classes), null, 1)}\n`);
     writeFileAtomic(path('log'), resume ? keptLog(path('log'), first) : '');
     return await loop(session, first, path, hooks);
   } finally {
@@ -108,7 +110,7 @@ async function loop(
   hooks: TrainHooks,
 ): Promise<TrainResult> {
   const { config, step, recipe, device } = session;
-  const { steps, batch, log_every, checkpoint_every, sample_every } = config;
+  const { steps, log_every, checkpoint_every, sample_every } = config;
   await step.program.prepare(hooks.onCompile);
   const started = performance.now();
   let loss = Number.NaN;
@@ -116,7 +118,8 @@ async function loop(
   const seconds = () => (performance.now() - started) / 1000;
   // Saving and looking are no part of the speed.
   let aside = 0;
-  const rate = () => ((finished - first) * batch) / Math.max(1e-9, seconds() - aside);
+  const images = config.batch * config.accumulate;
+  const rate = () => ((finished - first) * images) / Math.max(1e-9, seconds() - aside);
   const setAside = async (f: () => Promise<void>) => {
     const from = seconds();
     await f();

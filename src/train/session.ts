@@ -9,8 +9,10 @@ import { affine, clamp } from '../kernels/elementwise.ts';
 import { argmax } from '../kernels/reduce.ts';
 import { ClassifierNet } from '../nets/classifier.ts';
 import { ConsistencyModel, type Sigmas } from '../nets/consistency.ts';
+import { Lpips } from '../nets/lpips.ts';
 import type { ParameterShapes, Parameters, TensorSource } from '../nets/parameters.ts';
 import { type Network, network } from '../nets/registry.ts';
+import { augmentLabels } from './augment.ts';
 import { Batches, type ImageSet } from './batches.ts';
 import { ClassifierRecipe } from './classifier.ts';
 import type { TrainConfig } from './config.ts';
@@ -36,12 +38,20 @@ export type Look =
 const sampled = 16;
 const tested = 1000;
 
+/** Settings of the network that other commands need to know: those given, the classes of the data, what augmentation adds. */
+export function netConfigOf(config: TrainConfig, classes?: number): Record<string, unknown> {
+  const { net_config, task, augment } = config;
+  if (task === 'classifier' && classes) return { num_classes: classes, ...net_config };
+  return augment > 0 ? { ...net_config, augment_dim: augmentLabels } : net_config;
+}
+
 /** The network of a configuration. @throws InputError */
-export function networkOf({ net, net_config, task }: TrainConfig, classes?: number): Network {
-  const found = network(
-    net,
-    task === 'classifier' && classes ? { num_classes: classes, ...net_config } : net_config,
-  );
+export function networkOf(config: TrainConfig, classes?: number): Network {
+  const { net, task } = config;
+  const plain = config.augment > 0 ? network(net, config.net_config) : null;
+  if (plain && !(plain.kind !== 'classifier' && plain.unet.family === 'ncsnpp'))
+    throw new InputError(`train: augment is built for NCSN++ and DDPM++, not ${net}; set augment=0`);
+  const found = network(net, netConfigOf(config, classes));
   if ((found.kind === 'classifier') !== (task === 'classifier'))
     throw new InputError(`train: task ${task} does not train ${net}, a ${found.kind} network`);
   return found;
@@ -88,11 +98,15 @@ export class Session {
       trained: (name) => config.trained === 'all' || head.includes(name),
     });
     source.close?.();
-    const batches = new Batches(data.train, config);
+    // Whole updates: what is drawn for an image does not depend on the pass it is in.
+    const batch = config.batch * config.accumulate;
+    // Augmentation mirrors too, and says so.
+    const batches = new Batches(data.train, { ...config, batch, flip: config.flip && config.augment === 0 });
     const extra: { dispose(): void }[] = [];
     let recipe: Recipe;
     if (architecture) {
       const classifier = new ClassifierNet(device, architecture, store.parameters);
+      extra.push(classifier);
       const {
         adversarial,
         attack_eps: eps,
@@ -100,8 +114,13 @@ export class Session {
         attack_step_size: stepSize,
         trades_beta: beta,
       } = config;
+      if (config.dropout > 0 && !architecture.dropout)
+        throw new InputError(
+          `train: ${config.net} has no place for dropout, only WideResNets; set dropout=0`,
+        );
       recipe = new ClassifierRecipe(classifier, store, batches, {
         ...config,
+        batch,
         adversarial:
           adversarial === 'none' ? undefined : { method: adversarial as 'pgd', eps, steps, stepSize, beta },
       });
@@ -112,6 +131,7 @@ export class Session {
         );
       const options = {
         ...config,
+        batch,
         sigmas: sigmasOf(config),
         logMean: config.log_mean,
         logStd: config.log_std,
@@ -128,7 +148,19 @@ export class Session {
         } as ConsistencyTraining;
         const target = moving ? config.averages.length : null;
         const teacher = taught ? { unet, parameters: taught.parameters } : undefined;
-        recipe = new ConsistencyRecipe(device, unet, store, batches, training, target, teacher);
+        const lpips = await lpipsOf(device, config);
+        if (lpips) extra.push(lpips);
+        recipe = new ConsistencyRecipe(
+          device,
+          unet,
+          store,
+          batches,
+          training,
+          target,
+          teacher,
+          undefined,
+          lpips,
+        );
       }
     } else throw new InputError(`train: ${config.net} cannot be trained`);
     const { lr, schedule, warmup, steps, beta1, beta2, eps, momentum, nesterov, weight_decay } = config;
@@ -145,6 +177,7 @@ export class Session {
       },
       decayMatricesOnly: config.decay_matrices_only,
       clip: config.clip,
+      accumulate: config.accumulate,
       averages: config.averages,
       frozenStatistics: config.trained === 'head',
       traceLength: config.log_every,
@@ -208,14 +241,15 @@ export class Session {
     if (net.kind !== 'classifier') throw new InputError('a generator is not tested');
     const set: ImageSet = data.test ?? data.train;
     const count = all ? set.shape[0] : Math.min(tested, set.shape[0]);
-    const classifier = new ClassifierNet(device, net.architecture, this.result());
+    const { net: classifier } = this.recipe as ClassifierRecipe;
+    const p = this.result();
     const size = set.images.length / set.shape[0];
     let right = 0;
     for (let first = 0; first < count; first += config.batch) {
       const n = Math.min(config.batch, count - first);
       const values = Float32Array.from(set.images.subarray(first * size, (first + n) * size), (v) => v / 255);
       const guess = device.scope(() =>
-        argmax(classifier.logits(device.tensor(values, [n, ...set.shape.slice(1)]))),
+        argmax(classifier.logitsOf(p, device.tensor(values, [n, ...set.shape.slice(1)]))),
       );
       const labels = await guess.read();
       guess.dispose();
@@ -268,6 +302,21 @@ async function startingWeights(
     },
     close: () => file.close(),
   };
+}
+
+/** The perceptual distance of a configuration, where it wants one and says where its weights are. */
+async function lpipsOf(
+  device: Device,
+  { distance, lpips, lpips_size: size }: TrainConfig,
+): Promise<Lpips | undefined> {
+  if (distance !== 'lpips' || lpips === '') return undefined;
+  const opened = [];
+  try {
+    for (const path of lpips.split(',')) opened.push(await openCheckpoint(path));
+    return Lpips.load(device, opened, { size });
+  } finally {
+    for (const file of opened) file.close();
+  }
 }
 
 async function teacherOf(

@@ -7,6 +7,7 @@
 import { Trace } from '../cmap/trace.ts';
 import { observing, vjp } from '../engine/autograd.ts';
 import type { Tensor } from '../engine/tensor.ts';
+import { affine } from '../kernels/elementwise.ts';
 import {
   gradientControl,
   guardGradients,
@@ -16,7 +17,7 @@ import {
 } from '../kernels/optimiser.ts';
 import { mean } from '../kernels/reduce.ts';
 import { concat, reshape, slice } from '../kernels/shape.ts';
-import type { Recipe } from './recipe.ts';
+import type { Recipe, Rows } from './recipe.ts';
 import { averageWeight, learningRate, type RateSchedule } from './schedules.ts';
 import type { ParameterStore } from './store.ts';
 
@@ -27,6 +28,8 @@ export interface StepOptions {
   readonly decayMatricesOnly?: boolean;
   /** Largest norm of all gradients together; 0 leaves them. */
   readonly clip?: number;
+  /** In so many passes is the gradient of an update taken, each of as many images; 1. */
+  readonly accumulate?: number;
   /** Rates of the moving averages kept for the result. */
   readonly averages: readonly number[];
   /** Normalisations keep their running statistics and use them, as where only the last layer is trained. */
@@ -66,12 +69,18 @@ export class TrainingStep {
       const onStatistics = options.frozenStatistics
         ? undefined
         : (...seen: (typeof statistics)[number]) => void statistics.push(seen);
-      const { output, pullback } = vjp(
-        (...watched) => mean(recipe.loss(store.with(watched, onStatistics))),
-        tensors,
-      );
-      const gradients = pullback();
-      const loss = reshape(output, [1]);
+      // The mean over the update is the sum over its passes of their means by their number.
+      const passes = this.#passes();
+      let sums: Tensor[] = [];
+      for (const rows of passes) {
+        const { output, pullback } = vjp((...watched) => {
+          const each = recipe.loss(store.with(watched, onStatistics), rows);
+          return passes.length === 1 ? mean(each) : affine(mean(each), 1 / passes.length);
+        }, tensors);
+        const pass = [reshape(output, [1]), ...pullback()];
+        sums = sums.length === 0 ? pass : sums.map((value, i) => device.accumulate(value, pass[i] as Tensor));
+      }
+      const [loss, ...gradients] = sums as [Tensor, ...Tensor[]];
       const { control } = this;
       const squares = guardGradients(gradients, loss, control, options.clip);
       this.optimiser.apply(gradients, control);
@@ -90,6 +99,12 @@ export class TrainingStep {
       this.trace.push(concat([loss, slice(control, 0, 1, 1)], 0));
       return { loss, squares };
     });
+  }
+
+  #passes(): Rows[] {
+    const { accumulate = 1 } = this.options;
+    const count = this.recipe.batch / accumulate;
+    return Array.from({ length: accumulate }, (_, i) => ({ first: i * count, count }));
   }
 
   /** Queues update number `step` (0, 1, …). */
@@ -122,7 +137,9 @@ export class TrainingStep {
       const onOperation = (name: string, output: Tensor) => {
         if (output.dtype === 'f32') seen.push({ name, output: device.keep(output.alias()) });
       };
-      observing(onOperation, () => recipe.loss(store.with(store.tensors, onStatistics)));
+      observing(onOperation, () => {
+        for (const rows of this.#passes()) recipe.loss(store.with(store.tensors, onStatistics), rows);
+      });
     });
     let found = '';
     for (const [i, { name, output }] of seen.entries()) {

@@ -35,7 +35,7 @@ async function setUp() {
   const loss = async (options: Partial<ClassifierOptions>, step = 0) => {
     const recipe = new ClassifierRecipe(net, store, source, { batch, seed: 1, ...options });
     recipe.load(step);
-    const value = device.scope(() => mean(recipe.loss(store.parameters)));
+    const value = device.scope(() => mean(recipe.loss(store.parameters, { first: 0, count: batch })));
     const [result] = await value.floats();
     value.dispose();
     recipe.dispose();

@@ -4,7 +4,13 @@ import { vjp } from '../../src/engine/autograd.ts';
 import { keyOf, philox4x32, uniformOf } from '../../src/engine/philox.ts';
 import { advance } from '../../src/engine/random.ts';
 import { dropout } from '../../src/kernels/dropout.ts';
-import { testDevice } from '../support.ts';
+import { mean } from '../../src/kernels/reduce.ts';
+import { ClassifierNet } from '../../src/nets/classifier.ts';
+import { wideResNet } from '../../src/nets/wide-resnet.ts';
+import { ClassifierRecipe } from '../../src/train/classifier.ts';
+import { fileLayout, ParameterStore } from '../../src/train/store.ts';
+import { syntheticCheckpoint } from '../nets/parity.ts';
+import { assertClose, loadFixture, testDevice } from '../support.ts';
 
 const test = suite('dropout');
 
@@ -52,6 +58,51 @@ test('a share of `rate` is dropped', async () => {
   assert.ok(Math.abs(kept - 0.87) < 0.0105, `${kept}`);
   assert.throws(() => dropout(x, { rate: 1, seed: 1, purpose: 6, step }), /rate must be in \[0, 1\), got 1/);
   for (const t of [x, y, step]) t.dispose();
+});
+
+test('a WideResNet drops before its second convolutions, as PyTorch with the same masks: fixtures/train/dropout.py', async () => {
+  const device = await testDevice();
+  const fixture = loadFixture('train/dropout');
+  const { net, seed, step, rate, loss } = fixture.cases.wrn as unknown as {
+    net: object;
+    seed: number;
+    step: number;
+    rate: number;
+    loss: number;
+  };
+  const architecture = wideResNet(net);
+  const store = new ParameterStore(
+    device,
+    architecture.parameters,
+    syntheticCheckpoint(architecture.parameters),
+  );
+  const classifier = new ClassifierNet(device, architecture, store.parameters);
+  const images = fixture.get('x').data;
+  const labels = Uint32Array.from(fixture.get('labels').data);
+  const source = { at: () => ({ images, labels }) };
+  const recipe = new ClassifierRecipe(classifier, store, source, { batch: 4, seed, dropout: rate });
+  recipe.load(step);
+  const results = device.scope(() => {
+    const { output, pullback } = vjp(
+      (...watched) =>
+        mean(
+          recipe.loss(
+            store.with(watched, () => {}),
+            { first: 0, count: 4 },
+          ),
+        ),
+      store.tensors,
+    );
+    return [output, ...pullback()];
+  });
+  const [value] = await results[0]!.floats();
+  assert.ok(Math.abs(value! - loss) < 1e-5 * loss, `${value} is ${loss}`);
+  for (const name of fixture.names.filter((n) => n.startsWith('d.')).map((n) => n.slice(2))) {
+    const gradient = await results[1 + store.names.indexOf(name)]!.floats();
+    const got = fileLayout(store.declared.get(name)!, gradient);
+    assertClose(got, fixture.get(`d.${name}`).data, 1e-4, name);
+  }
+  for (const part of [...results, recipe, classifier, store]) part.dispose();
 });
 
 test.run();

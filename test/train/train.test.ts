@@ -49,9 +49,9 @@ for (const [name, preset, settings] of [
     [...small, 'averages=0.9,0.99', 'dropout=0.1', 'clip=0.5', 'batch=4'],
   ],
   [
-    'a classifier with running statistics and mixup',
+    'a classifier with running statistics, mixup, dropout and accumulated gradients',
     'fashion-mnist-wrn',
-    [...wrn, 'mixup=0.4', 'batch=4', 'averages=0.9'],
+    [...wrn, 'mixup=0.4', 'batch=2', 'accumulate=2', 'dropout=0.2', 'averages=0.9'],
   ],
 ] as const) {
   test(`${name}: killed after a checkpoint, it goes on bit for bit`, async () => {
@@ -206,6 +206,17 @@ test('presets are whole and can be built; what is wrong with a setting is said i
   wrong(['flip=yes'], /flip wants true or false/);
   wrong(['lr'], /"lr" is not KEY=VALUE/);
   wrong(['task=gan'], /task is one of edm, ct/);
+  wrong(['accumulate=0'], /accumulate must be an integer of at least 1, got 0/);
+  wrong(['dropout=1'], /dropout must be in \[0, 1\), got 1/);
+  wrong(['augment=2'], /augment must be in \[0, 1\], got 2/);
+  assert.throws(
+    () => configure('fashion-mnist-ect', ['augment=0.1']),
+    /augment is built for task edm, not ect; set augment=0/,
+  );
+  assert.throws(
+    () => networkOf(configure('cifar10-edm', ['augment=0.1', 'net=adm-imagenet64', 'net_config={}'])),
+    /augment is built for NCSN\+\+ and DDPM\+\+, not adm-imagenet64/,
+  );
   assert.throws(() => configure('mnist', []), /there is no preset "mnist"; there are fashion-mnist-edm/);
   assert.is(configure('cifar10-wrn', ['attack_eps=8/255']).attack_eps, 8 / 255);
   assert.is(configure('fashion-mnist-edm', ['net_config.nf=32']).net_config.nf, 32);
@@ -214,7 +225,7 @@ test('presets are whole and can be built; what is wrong with a setting is said i
     (e: Error) => e,
   );
   assert.ok(
-    error instanceof InputError && /LPIPS needs the weights of its VGG-16 backbone/.test(error.message),
+    error instanceof InputError && /distance=lpips wants its weights: lpips=BACKBONE,LIN/.test(error.message),
     String(error),
   );
 });
