@@ -22,20 +22,21 @@ export interface DatasetChoice {
 }
 
 /**
- * Images of the test set.
+ * Images of the test set, or of another split.
  * @param choice their numbers, or how many of the first
  * @throws InputError when the files or images are not there
  */
 export function loadImages(
   { dataset, data }: DatasetChoice,
   choice: ArrayLike<number> | number,
+  split: 'test' | 'train' = 'test',
 ): EvaluationImages {
   const folder = data === undefined ? {} : { folder: data };
   const which = typeof choice === 'number' ? { count: choice } : { indices: choice };
   const found =
     dataset === 'cifar10'
-      ? loadCifar10({ split: 'test', ...which, ...folder })
-      : loadFashionMnist({ ...which, ...folder });
+      ? loadCifar10({ split, ...which, ...folder })
+      : loadFashionMnist({ ...(split === 'train' ? { split } : {}), ...which, ...folder });
   const ids = typeof choice === 'number' ? found.labels.map((_, i) => i) : Array.from(choice);
   return { ...found, ids };
 }

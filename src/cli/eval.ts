@@ -145,7 +145,8 @@ function networkOptions(flags: { name: string; weights: string }, name: string, 
   );
 }
 
-function sha256(weights: string): string {
+/** Of a checkpoint or a shipped name. @throws InputError */
+export function sha256(weights: string): string {
   if (Object.hasOwn(readManifest(), weights)) return resolveWeights(weights).entry.sha256;
   try {
     return createHash('sha256').update(readFileSync(weights)).digest('hex');
@@ -155,7 +156,9 @@ function sha256(weights: string): string {
 }
 
 /** CMAP's settings: flags, else those tuned for the data set's shipped models, else the paper's. */
-function cmapSettings(flags: EvalFlags): CmapOptions {
+export function cmapSettings(
+  flags: Partial<Omit<CmapFlags, 'seed'>> & Pick<Subject, 'dataset'>,
+): CmapOptions {
   const { presets = {} } = readJson(join(weightsFolder(), 'manifest.json')) as { presets?: object };
   const base = Object.hasOwn(presets, flags.dataset) ? loadPreset(flags.dataset).cmap : paperCifar10;
   const { k = base.k, iterations = base.iterations, lr = base.lr } = flags;
