@@ -3,6 +3,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { InputError } from '../../src/engine/errors.ts';
 import { frechetDistance, momentsOf, symmetricEigen } from '../../src/eval/frechet.ts';
+import { featureMoments, imagesOf } from '../../src/eval/quality.ts';
 import { linear } from '../../src/kernels/matmul.ts';
 import { ClassifierNet } from '../../src/nets/classifier.ts';
 import { cifarResNet } from '../../src/nets/resnet.ts';
@@ -58,6 +59,12 @@ test('features are what the linear layer is given', async () => {
   const { parameters: p } = net;
   const logits = linear(features, p.get('linear.weight'), p.get('linear.bias'));
   assertClose(await logits.floats(), await net.logits(x).floats(), 1e-6, 'logits');
+  // By batches of the images as a data set holds them.
+  const host = await x.floats();
+  const data = { images: host, shape: [2, 32, 32, 3] as const, labels: [0, 1], ids: [0, 1] };
+  const { mean, count } = await featureMoments(net, imagesOf(device, data), 1);
+  assert.is(count, 2);
+  assertClose(mean, momentsOf(await features.floats(), 64).mean, 1e-6, 'mean');
   const other = new ClassifierNet(device, { ...architecture, features: undefined }, p);
   assert.throws(() => other.features(x), /its features are not told/);
   net.dispose();
