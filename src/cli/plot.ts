@@ -82,7 +82,8 @@ function againstEps(summaries: readonly ReturnType<typeof readSummary>[], subtit
   const lines = new Map<string, { x: number; y: number; low: number; high: number }[]>();
   for (const s of summaries) {
     const attacks = Object.entries(s.attacks).filter(([name]) => name !== 'none');
-    for (const [name, a] of [...attacks, ['all attacks', null] as const]) {
+    const all = attacks.length > 1 ? [['all attacks', null] as const] : [];
+    for (const [name, a] of [...attacks, ...all]) {
       const key = `${s.defence}, ${name}`;
       const [y, [low, high]] = a ? [a.robust, a.interval] : [s.robust, s.robustInterval];
       const points = lines.get(key) ?? [
@@ -95,6 +96,8 @@ function againstEps(summaries: readonly ReturnType<typeof readSummary>[], subtit
     const sorted = points.toSorted((p, q) => p.x - q.x);
     return {
       name,
+      // Often the strongest attack's line, which must be seen below it.
+      dashed: name.endsWith(', all attacks'),
       x: sorted.map((p) => p.x),
       y: sorted.map((p) => p.y),
       band: { low: sorted.map((p) => p.low), high: sorted.map((p) => p.high) },
