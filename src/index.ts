@@ -45,10 +45,11 @@ export type { Program, ProgramCost } from './engine/program.ts';
 export * from './engine/random.ts';
 export type { DType, Shape, Tensor } from './engine/tensor.ts';
 export { type AttackEntry, planAttacks, registerAttack } from './eval/attacks.ts';
-export { countRight, type EvaluationInput, evaluate, type ImageRecord } from './eval/evaluate.ts';
+export { frechetDistance, type Moments, momentsOf } from './eval/frechet.ts';
 export { compare, summarise } from './eval/metrics.ts';
+export { featureMoments, type ImageSource, imagesOf, restore, samplesOf } from './eval/quality.ts';
 export { runEvaluation } from './eval/run.ts';
-export { readEvaluation, Store } from './eval/store.ts';
+export { MemoryStore, readEvaluation, Store } from './eval/store.ts';
 export { verifyEvaluation } from './eval/verify.ts';
 export { type Checkpoint, type CheckpointFormat, openCheckpoint } from './formats/checkpoint.ts';
 export { type Image, imageFromFloats, imageToFloats } from './formats/image.ts';
@@ -66,6 +67,7 @@ export {
   loadConsistencyModel,
   loadPreset,
   type Preset,
+  shippedNetwork,
 } from './models.ts';
 export { type AdmConfig, adm, admImageNet64, improvedDiffusionImageNet64 } from './nets/adm.ts';
 export { type Architecture, ClassifierNet } from './nets/classifier.ts';

@@ -4,7 +4,7 @@ import type { CmapOptions } from './cmap/options.ts';
 import { paperCifar10 } from './cmap/options.ts';
 import type { Device } from './engine/device.ts';
 import { InputError } from './engine/errors.ts';
-import { resolveWeights, weightsFolder } from './formats/manifest.ts';
+import { readManifest, resolveWeights, weightsFolder } from './formats/manifest.ts';
 import { readJson } from './formats/read.ts';
 import { openSafetensors } from './formats/safetensors.node.ts';
 import { ClassifierNet } from './nets/classifier.ts';
@@ -46,6 +46,48 @@ function open(name: string, kind: string) {
   return { entry, source: openSafetensors(path) };
 }
 
+/** The script that trains a data set's networks. */
+const recipes: Readonly<Record<string, string>> = {
+  'fashion-mnist': 'weights/train/fashion_mnist.py',
+  cifar10: 'weights/train/cifar10.py',
+};
+
+/**
+ * Name of the data set's shipped network, an entry of weights/manifest.json.
+ * @param otherwise how a user names another, for the refusal
+ * @throws InputError saying how to train one, where none is shipped
+ */
+export function shippedNetwork(
+  dataset: string,
+  role: 'classifier' | 'generator',
+  otherwise?: string,
+): string {
+  const name = presetOf(dataset)?.[role];
+  const path = join(weightsFolder(), 'manifest.json');
+  const where =
+    typeof name !== 'string'
+      ? `has no preset "${dataset}" that names it`
+      : Object.hasOwn(readManifest(), name)
+        ? null
+        : `has no entry "${name}"`;
+  if (where === null) return name as string;
+  const recipe = recipes[dataset];
+  const ways = [
+    ...(recipe ? [`train it with python3 ${recipe} (commands in weights/README.md)`] : []),
+    ...(otherwise === undefined ? [] : [otherwise]),
+  ];
+  throw new InputError(
+    `no ${role} is shipped for ${dataset}: ${path} ${where}${ways.length > 0 ? `; ${ways.join(' or ')}` : ''}`,
+  );
+}
+
+function presetOf(dataset: string): Record<string, unknown> | undefined {
+  const { presets = {} } = readJson(join(weightsFolder(), 'manifest.json')) as {
+    presets?: Record<string, Record<string, unknown>>;
+  };
+  return Object.hasOwn(presets, dataset) ? presets[dataset] : undefined;
+}
+
 /** Hyper-parameters tuned for a data set's shipped models; measured, see weights/README.md. */
 export interface Preset {
   readonly cmap: CmapOptions;
@@ -54,12 +96,11 @@ export interface Preset {
   readonly attackStepSize: number;
 }
 
+/** @throws InputError when the data set has none, or one that lacks a number */
 export function loadPreset(name: string): Preset {
   const path = join(weightsFolder(), 'manifest.json');
-  const { presets = {} } = readJson(path) as { presets?: Record<string, Record<string, unknown>> };
-  const found = presets[name];
-  if (!found)
-    throw new InputError(`${path}: no preset "${name}"; it has ${Object.keys(presets).join(', ') || 'none'}`);
+  const found = presetOf(name);
+  if (!found) throw new InputError(`${path}: no preset "${name}"`);
   const number = (field: string) => {
     const value = found[field];
     if (typeof value !== 'number')

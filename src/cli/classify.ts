@@ -2,7 +2,8 @@
 import { Command } from 'commander';
 import { paperCifar10 } from '../cmap/options.ts';
 import { classify } from '../cmap/vote.ts';
-import { loadClassifier } from '../models.ts';
+import { loadClassifier, shippedNetwork } from '../models.ts';
+import { datasetOption } from './datasets.ts';
 import { readImages } from './images.ts';
 import { addCmapOptions, addCommonOptions, openDevice } from './options.ts';
 import { describeVotes, type PurifyOptions, purifyFiles } from './purify.ts';
@@ -12,8 +13,9 @@ export function classifyCommand(): Command {
     .description('Classify PNG images without and with the defence, a line each.')
     .argument('<image...>', 'PNG files of the model’s size')
     .option('--no-defence', 'the bare classifier only')
-    .option('--model <name>', 'shipped consistency model', 'fashion-mnist-consistency')
-    .option('--classifier <name>', 'shipped classifier', 'fashion-mnist-wrn');
+    .addOption(datasetOption('whose shipped networks are taken').default('fashion-mnist'))
+    .option('--model <name>', 'another shipped consistency model')
+    .option('--classifier <name>', 'another shipped classifier');
   addCommonOptions(addCmapOptions(command, paperCifar10));
   return command.action(
     async (paths: string[], options: Omit<PurifyOptions, 'out'> & { defence: boolean }) => {
@@ -28,8 +30,10 @@ export function classifyCommand(): Command {
         }
         return;
       }
+      const name =
+        options.classifier ?? shippedNetwork(options.dataset, 'classifier', 'name one by --classifier');
       const device = await openDevice(options);
-      const classifier = loadClassifier(device, options.classifier);
+      const classifier = loadClassifier(device, name);
       const shape = classifier.net.imageShape;
       const x = device.tensor(readImages(paths, shape), [paths.length, ...shape]);
       const labels = await classify(classifier.net, x);

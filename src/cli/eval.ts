@@ -5,8 +5,6 @@ import { join, resolve } from 'node:path';
 import { Command, Option } from 'commander';
 import { type Norm, norms } from '../attacks/attack.ts';
 import { type CmapOptions, checkCmapOptions, paperCifar10 } from '../cmap/options.ts';
-import { loadCifar10 } from '../data/cifar10.ts';
-import { loadFashionMnist } from '../data/fashion-mnist.ts';
 import { paperSubset } from '../data/subset.ts';
 import { bitDepthDefence } from '../defences/bits.ts';
 import { cmapDefence } from '../defences/cmap.ts';
@@ -14,14 +12,7 @@ import type { Defence } from '../defences/defence.ts';
 import { undefended } from '../defences/none.ts';
 import type { Device } from '../engine/device.ts';
 import { InputError } from '../engine/errors.ts';
-import {
-  type AttackSettings,
-  listAttacks,
-  normOf,
-  type PlannedAttack,
-  planAttacks,
-  splitAttacks,
-} from '../eval/attacks.ts';
+import { type AttackSettings, listAttacks, normOf, planAttacks, splitAttacks } from '../eval/attacks.ts';
 import { checkClassifier, checkPixelRange } from '../eval/guards.ts';
 import type { EvaluationSummary } from '../eval/metrics.ts';
 import { evaluationPresets } from '../eval/presets.ts';
@@ -32,14 +23,16 @@ import {
   mostSeed,
   pickImages,
   runEvaluation,
+  workOf,
 } from '../eval/run.ts';
 import { type EvaluationConfig, Store } from '../eval/store.ts';
 import { readManifest, resolveWeights, weightsFolder } from '../formats/manifest.ts';
 import { packageRoot } from '../formats/package-root.ts';
 import { cannotRead, readJson } from '../formats/read.ts';
-import { loadPreset } from '../models.ts';
+import { loadPreset, shippedNetwork } from '../models.ts';
 import { formatDuration, progress } from '../report/progress.ts';
 import { formatTable } from '../report/table.ts';
+import { type DatasetName, dataOption, datasetOption, loadImages } from './datasets.ts';
 import { type LoadedNetwork, loadNetwork } from './networks.ts';
 import {
   addCmapOptions,
@@ -60,12 +53,11 @@ import {
   purifierSettings,
 } from './purifiers.ts';
 
-const datasets = ['cifar10', 'fashion-mnist'] as const;
 const defences = ['none', 'cmap', 'bits', ...purifierNames] as const;
 
 /** What is evaluated; kept in config.json as `source`, so that `cmap verify` can open it again. */
 export interface Subject {
-  readonly dataset: (typeof datasets)[number];
+  readonly dataset: DatasetName;
   readonly data?: string;
   readonly classifier?: string;
   readonly weights?: string;
@@ -111,8 +103,8 @@ const choice = (flags: string, text: string, values: readonly string[]) =>
 export function evalCommand(): Command {
   const command = new Command('eval')
     .description('Attack a classifier or a defended classifier; writes records, images and summary.json.')
-    .addOption(choice('--dataset <name>', 'test set', datasets).makeOptionMandatory())
-    .option('--data <dir>', 'where its files lie; default where cmap data puts them, or the package’s own')
+    .addOption(datasetOption('test set').makeOptionMandatory())
+    .addOption(dataOption())
     .option('--classifier <name>', 'shipped classifier or network; default the one shipped for the data set')
     .option('--weights <file>', 'checkpoint of --classifier')
     .option('--net-config <file>', 'JSON of settings of the classifier')
@@ -164,17 +156,6 @@ export function evalCommand(): Command {
   return command.action(evaluate);
 }
 
-/** The data set's shipped network for a role, from the presets of weights/manifest.json. */
-function shipped(dataset: string, role: 'classifier' | 'generator', flag: string): string {
-  const { presets = {} } = readJson(join(weightsFolder(), 'manifest.json')) as {
-    presets?: Record<string, Record<string, unknown>>;
-  };
-  const name = presets[dataset]?.[role];
-  if (typeof name !== 'string')
-    throw new InputError(`no ${role} is shipped for ${dataset}; name one by ${flag}`);
-  return name;
-}
-
 /** What --classifier and --weights, or --model and --generator-weights, mean together. */
 function networkOptions(flags: { name: string; weights: string }, name: string, weights: string | undefined) {
   if (weights !== undefined)
@@ -185,7 +166,8 @@ function networkOptions(flags: { name: string; weights: string }, name: string, 
   );
 }
 
-function sha256(weights: string): string {
+/** Of a checkpoint or a shipped name. @throws InputError */
+export function sha256(weights: string): string {
   if (Object.hasOwn(readManifest(), weights)) return resolveWeights(weights).entry.sha256;
   try {
     return createHash('sha256').update(readFileSync(weights)).digest('hex');
@@ -195,7 +177,9 @@ function sha256(weights: string): string {
 }
 
 /** CMAP's settings: flags, else those tuned for the data set's shipped models, else the paper's. */
-function cmapSettings(flags: EvalFlags): CmapOptions {
+export function cmapSettings(
+  flags: Partial<Omit<CmapFlags, 'seed'>> & Pick<Subject, 'dataset'>,
+): CmapOptions {
   const { presets = {} } = readJson(join(weightsFolder(), 'manifest.json')) as { presets?: object };
   const base = Object.hasOwn(presets, flags.dataset) ? loadPreset(flags.dataset).cmap : paperCifar10;
   const { k = base.k, iterations = base.iterations, lr = base.lr } = flags;
@@ -226,7 +210,7 @@ export async function openSubject(
     weights: string | undefined,
     more: object,
   ) => {
-    const name = given ?? shipped(dataset, role, `${names.name} and ${names.weights}`);
+    const name = given ?? shippedNetwork(dataset, role, `name one by ${names.name} and ${names.weights}`);
     const options = networkOptions(names, name, weights);
     const loaded = await loadNetwork(device, { ...common, ...options, ...more });
     return { loaded, identity: { name, sha256: sha256(options.weights) } };
@@ -266,20 +250,6 @@ function consistency(loaded: LoadedNetwork, name: string) {
   if (loaded.kind !== 'consistency' || loaded.net.unet.classes > 0)
     throw new InputError(`--model ${name}: an unconditional consistency model is wanted`);
   return loaded.net;
-}
-
-/** Images of the test set by their numbers. @throws InputError */
-export function loadImages(
-  { dataset, data }: Pick<Subject, 'dataset' | 'data'>,
-  indices: ArrayLike<number>,
-): EvaluationImages {
-  const folder = data === undefined ? {} : { folder: data };
-  const ids = Array.from(indices);
-  const found =
-    dataset === 'cifar10'
-      ? loadCifar10({ split: 'test', indices, ...folder })
-      : loadFashionMnist({ indices, ...folder });
-  return { ...found, ids };
 }
 
 /** Images together when --batch does not say: a judgement holds the activations of K latents or copies an image. */
@@ -374,19 +344,17 @@ async function evaluate(flags: EvalFlags): Promise<void> {
         );
       process.stderr.write(`${costLine(plan, cost, name)}\n`);
     }
-    const count = attacks.length > 0 ? data.ids.length * totalRuns(attacks, runs) : 0;
-    const bar = progress('eval', count, { quiet: flags.quiet ?? false });
+    const bar = progress('eval', workOf(plan), { quiet: flags.quiet ?? false });
     const summary = await runEvaluation(device, plan, store, {
       onProgress: (done, _, what) => bar.update(Math.floor(done), what),
     });
     bar.stop();
-    process.stdout.write(`${summaryText(summary)}\n${join(flags.out, 'summary.json')}\n`);
+    const path = store.write('summary.json', summary);
+    process.stdout.write(`${summaryText(summary)}\n${path}\n`);
   } finally {
     store.close();
   }
 }
-
-const totalRuns = (attacks: readonly PlannedAttack[], runs: number) => (attacks.length - 1) * runs + 1;
 
 function costLine(plan: EvaluationPlan, cost: Awaited<ReturnType<typeof estimateCost>>, adapter: string) {
   const n = plan.data.ids.length;
@@ -438,7 +406,8 @@ function subjectOf(flags: EvalFlags): Subject {
   };
 }
 
-function configOf(
+/** What identifies an evaluation. */
+export function configOf(
   plan: EvaluationPlan,
   opened: OpenedSubject,
   subject: Subject,

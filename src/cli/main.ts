@@ -13,6 +13,7 @@ import { evalCommand } from './eval.ts';
 import { forwardCommand } from './forward.ts';
 import { plotCommand } from './plot.ts';
 import { purifyCommand } from './purify.ts';
+import { qualityCommand } from './quality.ts';
 import { tableCommand } from './table.ts';
 import { trainCommand } from './train.ts';
 import { tuneCommand } from './tune.ts';
@@ -39,6 +40,7 @@ for (const command of [
   tableCommand(),
   plotCommand(),
   verifyCommand(),
+  qualityCommand(),
   doctorCommand(),
   purifyCommand(),
   classifyCommand(),

@@ -1,26 +1,24 @@
-/** `cmap plot DIR…`: accuracy against iterations, and against eps where evaluations differ in it. */
-import { join } from 'node:path';
+/** `cmap plot DIR…`: accuracy against iterations, and against eps where evaluations differ in it; CMAP's latents. */
 import { Command } from 'commander';
 import { InputError } from '../engine/errors.ts';
 import { fooledBy } from '../eval/curves.ts';
-import { readEvaluation } from '../eval/store.ts';
+import { type EvaluationRecord, readEvaluation } from '../eval/store.ts';
 import { fraction } from '../eval/tables.ts';
-import { type Chart, chartToPng, lineChart, type Series } from '../report/chart.ts';
-import { writeFileAtomic } from '../report/files.ts';
+import { publishedSigmas } from '../nets/consistency.ts';
+import type { Chart, Series } from '../report/chart.ts';
 import { wilsonShare } from '../report/statistics.ts';
+import { purificationChart, writeChart } from './figures.ts';
 import { readSummary } from './table.ts';
 
 export function plotCommand(): Command {
   return new Command('plot')
-    .description('Accuracy against iterations and against eps, as SVG and PNG.')
+    .description('Accuracy against iterations and against eps, and CMAP’s optimisation, as SVG and PNG.')
     .argument('<dir...>', 'folders of cmap eval')
     .option('--out <dir>', 'where to write; default the first folder')
     .action(async (folders: string[], { out = folders[0] as string }: { out?: string }) => {
       for (const [name, chart] of charts(folders)) {
-        const path = join(out, name);
-        writeFileAtomic(`${path}.svg`, lineChart(chart));
-        writeFileAtomic(`${path}.png`, await chartToPng(chart));
-        process.stdout.write(`${path}.svg\n${path}.png\n`);
+        const path = await writeChart(out, name, chart);
+        process.stdout.write(`${path}\n${path.replace(/svg$/, 'png')}\n`);
       }
     });
 }
@@ -29,11 +27,14 @@ function charts(folders: readonly string[]): [string, Chart][] {
   const summaries = folders.map(readSummary);
   const found: [string, Chart][] = [];
   const curves: Series[] = [];
+  const purified: Record<string, EvaluationRecord[]> = {};
   folders.forEach((folder, i) => {
     const { config, records } = readEvaluation(folder);
     const differing = folders.length > 1 ? `${summaries[i]?.defence} ${fraction(config.eps)} ` : '';
     for (const name of Object.keys(config.attacks)) {
-      const robust = fooledBy(records.filter((r) => r.attack === name)).map((share) => 1 - share);
+      const own = records.filter((r) => r.attack === name);
+      if (own.some((r) => r.purification)) purified[`${differing}${name === 'none' ? 'clean' : name}`] = own;
+      const robust = fooledBy(own).map((share) => 1 - share);
       if (robust.length < 3) continue;
       const n = config.images.length;
       const band = robust.map((p) => wilsonShare(p, n));
@@ -65,6 +66,10 @@ function charts(folders: readonly string[]): [string, Chart][] {
       throw new InputError('these evaluations have different norms; plot those of one norm together');
     found.push(['eps', againstEps(summaries, subtitle)]);
   }
+  if (Object.keys(purified).length > 0) {
+    const text = subtitle.replace(/;.*/, '; means over images, first judgement');
+    found.push(['latents', purificationChart(purified, publishedSigmas.max, text)]);
+  }
   if (found.length === 0)
     throw new InputError(
       `${folders.join(', ')}: nothing to plot: no attack with iterations, and one eps; evaluate more`,
@@ -77,7 +82,8 @@ function againstEps(summaries: readonly ReturnType<typeof readSummary>[], subtit
   const lines = new Map<string, { x: number; y: number; low: number; high: number }[]>();
   for (const s of summaries) {
     const attacks = Object.entries(s.attacks).filter(([name]) => name !== 'none');
-    for (const [name, a] of [...attacks, ['all attacks', null] as const]) {
+    const all = attacks.length > 1 ? [['all attacks', null] as const] : [];
+    for (const [name, a] of [...attacks, ...all]) {
       const key = `${s.defence}, ${name}`;
       const [y, [low, high]] = a ? [a.robust, a.interval] : [s.robust, s.robustInterval];
       const points = lines.get(key) ?? [
@@ -90,6 +96,8 @@ function againstEps(summaries: readonly ReturnType<typeof readSummary>[], subtit
     const sorted = points.toSorted((p, q) => p.x - q.x);
     return {
       name,
+      // Often the strongest attack's line, which must be seen below it.
+      dashed: name.endsWith(', all attacks'),
       x: sorted.map((p) => p.x),
       y: sorted.map((p) => p.y),
       band: { low: sorted.map((p) => p.low), high: sorted.map((p) => p.high) },

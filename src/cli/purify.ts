@@ -9,9 +9,16 @@ import { InputError } from '../engine/errors.ts';
 import { imageFromFloats } from '../formats/image.ts';
 import { channelsLast } from '../formats/layout.ts';
 import { writePng } from '../formats/png.ts';
-import { type LoadedClassifier, type LoadedModel, loadClassifier, loadConsistencyModel } from '../models.ts';
+import {
+  type LoadedClassifier,
+  type LoadedModel,
+  loadClassifier,
+  loadConsistencyModel,
+  shippedNetwork,
+} from '../models.ts';
 import { ensureDirectory, writeFileAtomic } from '../report/files.ts';
 import { progress } from '../report/progress.ts';
+import { type DatasetName, datasetOption } from './datasets.ts';
 import { readImages } from './images.ts';
 import {
   addNetworkOptions,
@@ -36,8 +43,10 @@ import {
 export interface PurifyOptions extends CommonOptions, CmapFlags {
   /** Made before the work starts; '' when nothing will be written. */
   out: string;
-  model: string;
-  classifier: string;
+  dataset: DatasetName;
+  /** Default those shipped for the data set. */
+  model?: string;
+  classifier?: string;
 }
 
 export interface PurifiedImage {
@@ -61,12 +70,17 @@ export interface PurifiedImages {
 /** Purifies PNG files together and classifies them with and without the defence. */
 export async function purifyFiles(paths: readonly string[], options: PurifyOptions): Promise<PurifiedImages> {
   const cmap = cmapOptions(options);
+  const { dataset } = options;
+  const names = {
+    model: options.model ?? shippedNetwork(dataset, 'generator', 'name one by --model'),
+    classifier: options.classifier ?? shippedNetwork(dataset, 'classifier', 'name one by --classifier'),
+  };
   const device = await openDevice(options);
-  const model = loadConsistencyModel(device, options.model);
-  const classifier = loadClassifier(device, options.classifier);
+  const model = loadConsistencyModel(device, names.model);
+  const classifier = loadClassifier(device, names.classifier);
   if (String(model.net.imageShape) !== String(classifier.net.imageShape)) {
     throw new InputError(
-      `${options.model} makes images of [${model.net.imageShape}], ${options.classifier} classifies [${classifier.net.imageShape}]; choose a pair that fits`,
+      `${model.name} makes images of [${model.net.imageShape}], ${classifier.name} classifies [${classifier.net.imageShape}]; choose a pair that fits`,
     );
   }
   const [height, width, channels] = model.net.imageShape;
@@ -129,8 +143,9 @@ export function purifyCommand(): Command {
     )
     .argument('[image...]', 'PNG files of the model’s size')
     .option('--out <dir>', 'where to write, for PNG files', 'out/purify')
-    .option('--model <name>', 'shipped consistency model, for PNG files', 'fashion-mnist-consistency')
-    .option('--classifier <name>', 'shipped classifier, for PNG files', 'fashion-mnist-wrn')
+    .addOption(datasetOption('whose shipped networks are taken, for PNG files').default('fashion-mnist'))
+    .option('--model <name>', 'another shipped consistency model, for PNG files')
+    .option('--classifier <name>', 'another shipped classifier, for PNG files')
     .option(
       '--input <x.npy>',
       'images (B, C, H, W) in [0, 1], instead of PNG files; needs --net and --weights',
@@ -177,8 +192,8 @@ async function purifyPngs(paths: readonly string[], options: PurifyOptions): Pro
       undefended: { label: image.undefended, class: classifier.classes[image.undefended] },
       shown: image.best,
       options: cmapOptions(options),
-      model: options.model,
-      classifier: options.classifier,
+      model: model.name,
+      classifier: classifier.name,
       adapter: device.adapter.name,
       secondsAnImage: seconds / images.length,
       trace: image.trace,

@@ -6,7 +6,8 @@ import { readEvaluation } from '../eval/store.ts';
 import { verifyEvaluation } from '../eval/verify.ts';
 import { writeFileAtomic } from '../report/files.ts';
 import { formatTable } from '../report/table.ts';
-import { checkSubject, defaultBatch, loadImages, openSubject, type Subject } from './eval.ts';
+import { loadImages } from './datasets.ts';
+import { checkSubject, defaultBatch, openSubject, type Subject } from './eval.ts';
 import { addCommonOptions, type CommonOptions, openDevice, parseInteger } from './options.ts';
 
 interface VerifyFlags extends CommonOptions {

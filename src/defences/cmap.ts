@@ -10,7 +10,7 @@ import { surrogate } from '../attacks/surrogate.ts';
 import { ThroughCmap } from '../attacks/through-cmap.ts';
 import type { CmapOptions } from '../cmap/options.ts';
 import { purify } from '../cmap/purify.ts';
-import { type Classifier, classifyByVote } from '../cmap/vote.ts';
+import { type Classifier, classifyEach, countVotes } from '../cmap/vote.ts';
 import { InputError } from '../engine/errors.ts';
 import type { ConsistencyModel } from '../nets/consistency.ts';
 import { type AttackSurface, bareSurface, type Defence } from './defence.ts';
@@ -70,10 +70,20 @@ export function cmapDefence(
     surface: 'classifier',
     generator: { model, cmap: options },
     passes: 2 * options.k * options.iterations + options.k,
-    async judge(x, { seed, imageIds }) {
-      const { images, latents } = await purify(model, x, { ...options, seed }, { imageIds });
+    async judge(x, { seed, imageIds, onProgress }) {
+      const hooks = {
+        imageIds,
+        onCompile: (done: number, of: number) => onProgress?.(0, `compile ${done}/${of}`),
+        onIteration: (done: number, of: number) => onProgress?.(done / of, 'purify'),
+      };
+      const { images, latents, trace } = await purify(model, x, { ...options, seed }, hooks);
       latents.dispose();
-      return { votes: await classifyByVote(classifier, images), purified: images };
+      const labels = await classifyEach(classifier, images);
+      return {
+        votes: labels.map((each) => countVotes(each, classifier.classes)),
+        purified: images,
+        purification: labels.map((each, i) => ({ labels: each, trace: trace[i] ?? [] })),
+      };
     },
     async estimate(x) {
       const few = async (iterations: number) => {

@@ -5,6 +5,7 @@
  */
 import type { Target } from '../attacks/target.ts';
 import type { CmapOptions } from '../cmap/options.ts';
+import type { TraceEntry } from '../cmap/purify.ts';
 import type { Classifier, Vote } from '../cmap/vote.ts';
 import type { Tensor } from '../engine/tensor.ts';
 import type { ConsistencyModel } from '../nets/consistency.ts';
@@ -28,6 +29,8 @@ export interface JudgeHooks {
   readonly seed: number;
   /** Global number of each image: its randomness depends on it, not on the batch. */
   readonly imageIds: readonly number[];
+  /** Part of the judgement that is done, in [0, 1], and what is being done. */
+  readonly onProgress?: (part: number, what: string) => void;
 }
 
 export interface Judged {
@@ -35,6 +38,11 @@ export interface Judged {
   readonly votes: Vote[];
   /** What was classified, [N, K, H, W, C] in [0, 1]; null where images are classified as they come. The caller disposes. */
   readonly purified: Tensor | null;
+  /** Of an optimisation of K images: by image, the label of each of the K, and the losses of every iteration. */
+  readonly purification?: readonly {
+    readonly labels: readonly number[];
+    readonly trace: readonly TraceEntry[];
+  }[];
 }
 
 export interface Defence {

@@ -5,15 +5,16 @@
  */
 import type { AttackResult } from '../attacks/attack.ts';
 import { Pgd } from '../attacks/pgd.ts';
+import type { TraceEntry } from '../cmap/purify.ts';
 import { classify, type Vote } from '../cmap/vote.ts';
-import type { Defence } from '../defences/defence.ts';
+import type { Defence, Judged } from '../defences/defence.ts';
 import type { Device } from '../engine/device.ts';
 import { check } from '../engine/errors.ts';
 import { sizeOf, type Tensor } from '../engine/tensor.ts';
 import type { TensorToWrite } from '../formats/safetensors.ts';
 import type { PlannedAttack } from './attacks.ts';
 import { type EvaluationSummary, summarise } from './metrics.ts';
-import type { EvaluationRecord, Store } from './store.ts';
+import type { EvaluationRecord, PurificationRecord, RecordStore } from './store.ts';
 
 /** Images of the test set with their numbers there. */
 export interface EvaluationImages {
@@ -39,9 +40,21 @@ export interface EvaluationPlan {
 }
 
 export interface EvaluationRunHooks {
-  /** Images times attacks times runs done, of all. */
+  /** Network evaluations done, of workOf(plan). */
   readonly onProgress?: (done: number, total: number, what: string) => void;
 }
+
+/** Network evaluations of an evaluation, at most: its attacks' on their surfaces, and the judgements'. */
+export function workOf(plan: EvaluationPlan): number {
+  const { data, attacks, runs } = plan;
+  return attacks.reduce(
+    (sum, attack) => sum + data.ids.length * runsOf(attack, runs) * workOfImage(plan, attack),
+    0,
+  );
+}
+
+const workOfImage = ({ evaluations, defence }: EvaluationPlan, attack: PlannedAttack) =>
+  attack.passes + evaluations * defence.passes;
 
 /** Seeds of attacks and of judgements never meet. */
 export const attackSeed = (seed: number, run: number) => seed + run;
@@ -53,39 +66,39 @@ export const mostSeed = 2 ** 40 - 2 ** 20;
 /** Runs of an attack: what draws nothing is not repeated. */
 export const runsOf = (attack: PlannedAttack, runs: number) => (attack.kind === 'none' ? 1 : runs);
 
-/** Does what the store lacks, and writes summary.json. */
+/** Does what the store lacks. @returns the metrics, which the caller stores */
 export async function runEvaluation(
   device: Device,
   plan: EvaluationPlan,
-  store: Store,
+  store: RecordStore,
   hooks: EvaluationRunHooks = {},
 ): Promise<EvaluationSummary> {
   const { data, attacks, runs, batch } = plan;
   const n = data.ids.length;
-  const total = attacks.reduce((sum, attack) => sum + n * runsOf(attack, runs), 0);
+  const total = workOf(plan);
   let done = 0;
   const notes = new Set<string>();
   for (const attack of attacks) {
+    const work = workOfImage(plan, attack);
     for (let run = 0; run < runsOf(attack, runs); run++) {
       const missing = data.ids
         .map((_, i) => i)
         .filter((i) => !store.has(data.ids[i] as number, attack.id, run));
-      done += n - missing.length;
+      done += work * (n - missing.length);
       for (let from = 0; from < missing.length; from += batch) {
         const rows = missing.slice(from, from + batch);
-        const what = `${attack.id}${runs > 1 ? ` run ${run + 1}` : ''}`;
-        const onStep = (part: number) => hooks.onProgress?.(done + part * rows.length, total, what);
+        const name = `${attack.id}${runs > 1 ? ` run ${run + 1}` : ''}`;
+        const onStep = (part: number, what: string) =>
+          hooks.onProgress?.(done + part * work * rows.length, total, `${name}, ${what}`);
         const found = await evaluateBatch(device, plan, attack, run, rows, onStep);
         for (const note of found.notes) notes.add(`${attack.id}: ${note}`);
         store.append(found.file, found.tensors, found.records);
-        done += rows.length;
-        hooks.onProgress?.(done, total, what);
+        done += work * rows.length;
+        hooks.onProgress?.(done, total, name);
       }
     }
   }
-  const summary = summarise(store.config, store.records.values(), { notes: [...notes] });
-  store.write('summary.json', summary);
-  return summary;
+  return summarise(store.config, store.records.values(), { notes: [...notes] });
 }
 
 /** Some images of the plan's. */
@@ -116,7 +129,8 @@ export async function attackImages(
   check(surface, () => `${attack.id}: no surface ${attack.surface}`);
   const result = await made.run(surface.target, x, labels, {
     imageIds,
-    batch: plan.batch,
+    // An attack fills its batch up, with images that are thrown away.
+    batch: Math.min(plan.batch, imageIds.length),
     onStep: (done, of) => onStep?.(done / of),
   });
   if ('stages' in result)
@@ -130,7 +144,7 @@ async function evaluateBatch(
   attack: PlannedAttack,
   run: number,
   rows: readonly number[],
-  onStep: (part: number) => void,
+  onStep: (part: number, what: string) => void,
 ) {
   const { data, defence, evaluations } = plan;
   const [, ...image] = data.shape;
@@ -141,19 +155,27 @@ async function evaluateBatch(
   const began = performance.now();
   const x = pickImages(device, data, rows);
   const seed = attackSeed(plan.seed, run);
-  // An attack takes half of the progress line's share of a batch.
-  const result = await attackImages(plan, attack, seed, x, labels, ids, (part) => onStep(part / 2));
+  const share = attack.passes / workOfImage(plan, attack);
+  const result = await attackImages(plan, attack, seed, x, labels, ids, (part) =>
+    onStep(share * part, 'attack'),
+  );
   const attacked = result?.adversarial ?? x;
   const bare = await classify(defence.classifier, attacked);
   const seeds = Array.from({ length: evaluations }, (_, e) => judgeSeed(plan.seed, run, e));
   const judged: Vote[][] = [];
   let purified: Tensor | null = null;
+  let purification: Judged['purification'];
   for (const [e, own] of seeds.entries()) {
-    const each = await defence.judge(attacked, { seed: own, imageIds: ids });
+    const each = await defence.judge(attacked, {
+      seed: own,
+      imageIds: ids,
+      onProgress: (part, what) => onStep(share + ((1 - share) * (e + part)) / evaluations, what),
+    });
     judged.push(each.votes);
+    purification ??= each.purification;
     if (e === 0 && plan.purified) purified = each.purified;
     else each.purified?.dispose();
-    onStep(0.5 + (0.5 * (e + 1)) / evaluations);
+    onStep(share + ((1 - share) * (e + 1)) / evaluations, 'judge');
   }
   const [clean, points, made] = await Promise.all([x.floats(), attacked.floats(), purified?.floats()]);
   const seconds = (performance.now() - began) / 1000 / count;
@@ -193,10 +215,26 @@ async function evaluateBatch(
         batch: count,
       },
       adapter: `${device.adapter.name}, ${device.adapter.driver}`,
+      ...(purification ? { purification: columns(purification[i] as Purification) } : {}),
     };
   });
   for (const tensor of [x, result?.adversarial, purified]) tensor?.dispose();
   return { file, tensors, records, notes: result?.notes ?? [] };
+}
+
+type Purification = NonNullable<Judged['purification']>[number];
+
+/** A trace by field. */
+function columns({ labels, trace }: Purification): PurificationRecord {
+  const of = (field: keyof TraceEntry) => trace.map((entry) => finite(entry[field]));
+  return {
+    labels,
+    mae: of('mae'),
+    ssim: of('ssim'),
+    constraint: of('constraint'),
+    latentMean: of('latentMean'),
+    latentStd: of('latentStd'),
+  };
 }
 
 /** Six digits, and null for what JSON cannot say. */

@@ -92,13 +92,68 @@ export interface EvaluationRecord {
     readonly batch: number;
   };
   readonly adapter: string;
+  /** Where the defence optimises: of the first judgement, the label of each of the K images and the losses by iteration. */
+  readonly purification?: PurificationRecord;
+}
+
+/** Fields of CMAP's trace (src/cmap/purify.ts), an entry an iteration. */
+export interface PurificationRecord {
+  readonly labels: readonly number[];
+  readonly mae: readonly (number | null)[];
+  readonly ssim: readonly (number | null)[];
+  readonly constraint: readonly (number | null)[];
+  readonly latentMean: readonly (number | null)[];
+  readonly latentStd: readonly (number | null)[];
+}
+
+/** Where runEvaluation puts what it finds. */
+export interface RecordStore {
+  readonly config: EvaluationConfig;
+  readonly records: ReadonlyMap<string, EvaluationRecord>;
+  has(image: number, attack: string, run: number): boolean;
+  /** Takes a batch: its images, which its records name by file and row, then the records. */
+  append(
+    file: string,
+    tensors: Readonly<Record<string, TensorToWrite>>,
+    records: readonly EvaluationRecord[],
+  ): void;
 }
 
 /** What identifies a record. */
 export const keyOf = (r: Pick<EvaluationRecord, 'image' | 'attack' | 'run'>) =>
   `${r.attack} ${r.run} ${r.image}`;
 
-export class Store {
+/** An evaluation that nobody goes on with: kept in memory, with the images of every batch by the name of their file. */
+export class MemoryStore implements RecordStore {
+  readonly records = new Map<string, EvaluationRecord>();
+  readonly #tensors = new Map<string, Readonly<Record<string, TensorToWrite>>>();
+
+  constructor(readonly config: EvaluationConfig) {}
+
+  has(image: number, attack: string, run: number): boolean {
+    return this.records.has(keyOf({ image, attack, run }));
+  }
+
+  append(
+    file: string,
+    tensors: Readonly<Record<string, TensorToWrite>>,
+    records: readonly EvaluationRecord[],
+  ) {
+    this.#tensors.set(file, tensors);
+    for (const record of records) this.records.set(keyOf(record), record);
+  }
+
+  /** A record's row of a tensor of its batch. @throws RangeError where it has none */
+  image({ file, row }: EvaluationRecord, tensor: 'adversarial' | 'purified'): Float32Array {
+    const found = this.#tensors.get(file ?? '')?.[tensor];
+    if (!(found?.data instanceof Float32Array)) throw new RangeError(`no ${tensor} image in ${file}`);
+    const size = found.data.length / (found.shape[0] as number);
+    return found.data.subarray(row * size, (row + 1) * size);
+  }
+}
+
+/** An evaluation on disk. */
+export class Store implements RecordStore {
   readonly records = new Map<string, EvaluationRecord>();
   #lines: number | null = null;
 

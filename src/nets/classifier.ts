@@ -1,6 +1,6 @@
 /** Classifiers: what a family declares, and the network made of it and a checkpoint. */
 import type { Device } from '../engine/device.ts';
-import { check } from '../engine/errors.ts';
+import { check, InputError } from '../engine/errors.ts';
 import type { Tensor } from '../engine/tensor.ts';
 import { batchNorm, batchNormTraining } from '../kernels/batch-norm.ts';
 import { div, sub } from '../kernels/broadcast.ts';
@@ -26,6 +26,8 @@ export interface Architecture {
   readonly dropout?: boolean;
   /** @param x [N, H, W, C], normalised @returns logits [N, classes] */
   forward(p: Parameters, x: Tensor, options?: ClassifierForwardOptions): Tensor;
+  /** What the last, linear layer is given, where it is asked for. @returns [N, features] */
+  features?(p: Parameters, x: Tensor): Tensor;
 }
 
 export interface ClassifierForwardOptions {
@@ -79,6 +81,24 @@ export class ClassifierNet {
 
   /** The same with other parameters than the network's own, such as those that a gradient is taken for. */
   logitsOf(parameters: Parameters, x: Tensor, options?: ClassifierForwardOptions): Tensor {
+    return this.architecture.forward(parameters, this.#prepared(x), options);
+  }
+
+  /**
+   * Penultimate activations: pooled, before the linear layer.
+   * @param x [N, H, W, C] in [0, 1]
+   * @returns [N, features]
+   * @throws InputError for a family whose features are not told
+   */
+  features(x: Tensor): Tensor {
+    const { architecture } = this;
+    if (!architecture.features)
+      throw new InputError(`${architecture.family}: its features are not told; take resnet20 to resnet56`);
+    return architecture.features(this.parameters, this.#prepared(x));
+  }
+
+  /** Checked and normalised. */
+  #prepared(x: Tensor): Tensor {
     const { family, anySize } = this.architecture;
     const [height, width, channels] = this.imageShape;
     const fits = anySize || (x.shape[1] === height && x.shape[2] === width);
@@ -87,7 +107,7 @@ export class ClassifierNet {
       () => `${family}: x is [${x.shape}], wants [N,${anySize ? 'H,W' : `${height},${width}`},${channels}]`,
     );
     const [mean, std] = this.#constants;
-    return this.architecture.forward(parameters, mean && std ? div(sub(x, mean), std) : x, options);
+    return mean && std ? div(sub(x, mean), std) : x;
   }
 
   dispose(): void {

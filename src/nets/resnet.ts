@@ -142,23 +142,25 @@ export function cifarResNet(given: Partial<CifarResNetConfig>): Architecture {
     file.batchNorm(`${name}.bn2`, out);
   }
   file.linear('linear', 64, num_classes);
+  const features = (p: Parameters, x: Tensor) => {
+    let h = conv2d(x, p.get('conv1.weight'), { padding: 1 });
+    h = normalise('bn1', p, h, { relu: true });
+    for (const { name, in: from, out, stride } of blocks) {
+      let y = conv2d(h, p.get(`${name}.conv1.weight`), { stride, padding: 1 });
+      y = normalise(`${name}.bn1`, p, y, { relu: true });
+      y = normalise(`${name}.bn2`, p, conv2d(y, p.get(`${name}.conv2.weight`), { padding: 1 }));
+      h = relu(add(stride === 1 ? h : optionA(h, from, out), y));
+    }
+    return globalAveragePool(h);
+  };
   return {
     family: 'cifar_resnet',
     classes: num_classes,
     imageShape: [32, 32, 3],
     normalisation: imageNetNormalisation,
     parameters: file.parameters,
-    forward(p, x) {
-      let h = conv2d(x, p.get('conv1.weight'), { padding: 1 });
-      h = normalise('bn1', p, h, { relu: true });
-      for (const { name, in: from, out, stride } of blocks) {
-        let y = conv2d(h, p.get(`${name}.conv1.weight`), { stride, padding: 1 });
-        y = normalise(`${name}.bn1`, p, y, { relu: true });
-        y = normalise(`${name}.bn2`, p, conv2d(y, p.get(`${name}.conv2.weight`), { padding: 1 }));
-        h = relu(add(stride === 1 ? h : optionA(h, from, out), y));
-      }
-      return linear(globalAveragePool(h), p.get('linear.weight'), p.get('linear.bias'));
-    },
+    features,
+    forward: (p, x) => linear(features(p, x), p.get('linear.weight'), p.get('linear.bias')),
   };
 }
 

@@ -3,14 +3,11 @@
  * written; what goes right writes what the README says.
  */
 import {
-  cpSync,
   existsSync,
-  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
   rmSync,
-  symlinkSync,
   truncateSync,
   writeFileSync,
 } from 'node:fs';
@@ -21,7 +18,7 @@ import * as assert from 'uvu/assert';
 import { loadFashionMnist } from '../../src/data/fashion-mnist.ts';
 import { decodePng, writePng } from '../../src/formats/png.ts';
 import { root } from '../support.ts';
-import { commandIn } from './command.ts';
+import { commandIn, packageCopy } from './command.ts';
 
 const test = suite('cli');
 let folder = '';
@@ -47,14 +44,6 @@ function image(index = 0): string {
 test('bad flags', () => {
   refused(['purfy'], /unknown command 'purfy'/);
   refused(['purify'], /no images: name PNG files/);
-  refused(['demo', '--count', 'three'], /"three" is not an integer/);
-  refused(['demo', '--count', '0'], /--count must be at least 1, got 0/);
-  refused(['demo', '--count', '5000'], /5000 images from 0 on are not there; the package holds 1000/);
-  refused(
-    ['demo', '--eps', '8', '--count', '1'],
-    /eps must be in \[0, 1\] pixel units, got 8; did you mean 8\/255\?/,
-  );
-  refused(['demo', '--k', '0'], /k must be an integer of at least 2 .*, got 0/);
   refused(['purify', image(), '--k', '0'], /k must be an integer of at least 2 .*, got 0/);
   refused(['purify', image(), '--iterations', '1.5'], /"1.5" is not an integer/);
 });
@@ -79,15 +68,7 @@ test('bad images', () => {
 });
 
 test('damaged weights', () => {
-  const copy = join(folder, 'copy');
-  mkdirSync(copy);
-  for (const name of ['dist', 'weights', 'data', 'package.json']) {
-    cpSync(join(root, name), join(copy, name), {
-      recursive: true,
-      filter: (path) => !path.includes(join('dist', 'test')),
-    });
-  }
-  symlinkSync(join(root, 'node_modules'), join(copy, 'node_modules'));
+  const copy = packageCopy(join(folder, 'copy'));
   const manifest = JSON.parse(readFileSync(join(copy, 'weights', 'manifest.json'), 'utf8'));
   const weights = join(copy, 'weights', manifest['fashion-mnist-wrn'].file);
   const whole = readFileSync(weights);
@@ -103,12 +84,6 @@ test('damaged weights', () => {
   refused(['classify', '--no-defence', image()], /changed or damaged/, copy);
   rmSync(weights);
   refused(['demo', '--count', '1'], /no such file/, copy);
-});
-
-test('an output folder that cannot be made', () => {
-  const file = join(folder, 'file');
-  writeFileSync(file, '');
-  refused(['demo', '--count', '1', '--out', join(file, 'below')], /not a folder/);
 });
 
 test('purify writes a picture and a record; classify prints a line an image', () => {
@@ -136,35 +111,6 @@ test('purify writes a picture and a record; classify prints a line an image', ()
   assert.is(classified.status, 0, classified.lines.join('\n'));
   assert.is(classified.stdout.trim().split('\n').length, 2);
   assert.match(classified.stdout, /image-0\.png: undefended Ankle boot; defended .+ \(.+ \d/);
-});
-
-test('the demo writes its summary, grid and trace', () => {
-  const out = join(folder, 'demo');
-  const run = cmap([
-    'demo',
-    '--count',
-    '2',
-    '--k',
-    '2',
-    '--iterations',
-    '2',
-    '--steps',
-    '2',
-    '--quiet',
-    '--out',
-    out,
-  ]);
-  assert.is(run.status, 0, run.lines.join('\n'));
-  const summary = JSON.parse(readFileSync(join(out, 'summary.json'), 'utf8'));
-  for (const field of ['cleanAccuracy', 'attackedAccuracy', 'purifiedAccuracy', 'defendedCleanAccuracy']) {
-    assert.ok(summary[field] >= 0 && summary[field] <= 1, field);
-  }
-  assert.is(summary.count, 2);
-  assert.ok(summary.eps > 0 && summary.seconds > 0 && summary.adapter.length > 0);
-  const grid = decodePng(readFileSync(join(out, 'grid.png')), 'grid');
-  assert.ok(grid.width > 300 && grid.height > 200);
-  assert.match(readFileSync(join(out, 'trace.svg'), 'utf8'), /^<svg/);
-  assert.match(run.stdout, /clean, no defence .*%/);
 });
 
 test('doctor names the adapter and passes its self-test', () => {

@@ -1,5 +1,6 @@
 /** The built command line, run as a user runs it. */
 import { spawnSync } from 'node:child_process';
+import { cpSync, mkdirSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import * as assert from 'uvu/assert';
 import { root } from '../support.ts';
@@ -28,4 +29,17 @@ export function commandIn(folder: string | (() => string)) {
   }
 
   return { cmap, refused };
+}
+
+/** A copy of the built package without its tests, whose weights may be changed. */
+export function packageCopy(copy: string): string {
+  mkdirSync(copy);
+  for (const name of ['dist', 'weights', 'data', 'package.json']) {
+    cpSync(join(root, name), join(copy, name), {
+      recursive: true,
+      filter: (path) => !path.includes(join('dist', 'test')),
+    });
+  }
+  symlinkSync(join(root, 'node_modules'), join(copy, 'node_modules'));
+  return copy;
 }

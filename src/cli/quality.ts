@@ -1,0 +1,213 @@
+/** `cmap quality`: samples of the generator, their distance to real images, and restored images. */
+import { join, resolve } from 'node:path';
+import { Command } from 'commander';
+import { InputError } from '../engine/errors.ts';
+import { frechetDistance } from '../eval/frechet.ts';
+import { featureMoments, imagesOf, restore, samplesOf } from '../eval/quality.ts';
+import { imageFromFloats } from '../formats/image.ts';
+import { readManifest } from '../formats/manifest.ts';
+import { ensureDirectory, writeFileAtomic } from '../report/files.ts';
+import { gridToPng } from '../report/grid.ts';
+import { progress } from '../report/progress.ts';
+import { formatProportion, wilson } from '../report/statistics.ts';
+import { formatTable } from '../report/table.ts';
+import { checkCount, type DatasetName, dataOption, datasetOption, loadImages } from './datasets.ts';
+import { cmapSettings, defaultBatch, openSubject, type Subject, sha256 } from './eval.ts';
+import { loadNetwork } from './networks.ts';
+import { addCommonOptions, type CommonOptions, openDevice, parseInteger } from './options.ts';
+
+interface QualityFlags extends CommonOptions {
+  readonly dataset: DatasetName;
+  readonly data?: string;
+  readonly model?: string;
+  readonly generatorWeights?: string;
+  readonly generatorConfig?: string;
+  readonly classifier?: string;
+  readonly weights?: string;
+  readonly features?: string;
+  readonly featuresNet: string;
+  readonly count: number;
+  readonly restore: number;
+  readonly iterations: readonly number[];
+  readonly k?: number;
+  readonly seed: number;
+  readonly batch?: number;
+  readonly out: string;
+}
+
+/** Samples in the picture. */
+const pictured = 64;
+
+const parseList = (text: string) => text.split(',').map(parseInteger);
+
+export function qualityCommand(): Command {
+  const command = new Command('quality')
+    .description(
+      'Measure a generator: one-step samples (samples.png), their Fréchet distance to the test images in the feature space of a ResNet beside that of training images, restoration of clean test images; writes quality.json.',
+    )
+    .addOption(datasetOption('real images, and shipped networks').makeOptionMandatory())
+    .addOption(dataOption())
+    .option('--model <name>', 'generator: shipped or network; default the one shipped')
+    .option('--generator-weights <file>', 'checkpoint of --model')
+    .option('--generator-config <file>', 'JSON of settings of the generator')
+    .option('--classifier <name>', 'shipped classifier or network, judge of restored images')
+    .option('--weights <file>', 'checkpoint of --classifier')
+    .option('--features <file>', 'checkpoint of --features-net; without it no distance is taken')
+    .option('--features-net <name>', 'whose pooled activations are compared', 'resnet56')
+    .option('--count <n>', 'samples, and as many test and training images', parseInteger, 10000)
+    .option('--restore <n>', 'test images to restore', parseInteger, 0)
+    .option('--iterations <list>', 'of the restoration', parseList, [50, 100, 200])
+    .option('--k <n>', 'latent vectors an image', parseInteger)
+    .option('--seed <n>', 'seed of samples and latents', parseInteger, 0)
+    .option('--batch <n>', 'images together', parseInteger)
+    .option('--out <dir>', 'where to write', 'out/quality');
+  return addCommonOptions(command).action(quality);
+}
+
+async function quality(flags: QualityFlags): Promise<void> {
+  const { dataset, count, iterations, seed, out } = flags;
+  checkCount('--count', count);
+  if (flags.features !== undefined && count < 2)
+    throw new InputError(`--count must be at least 2 for a distance, got ${count}`);
+  checkCount('--batch', flags.batch ?? 1);
+  for (const t of iterations) checkCount('--iterations', t);
+  if (flags.restore < 0) throw new InputError(`--restore must be at least 0, got ${flags.restore}`);
+  if (seed < 0) throw new InputError(`--seed must be at least 0, got ${seed}`);
+  const cmap = { ...cmapSettings(flags.k === undefined ? { dataset } : { dataset, k: flags.k }), seed };
+  const { model: name, generatorWeights, generatorConfig, classifier, weights } = flags;
+  const given = { model: name, generatorWeights, generatorConfig, classifier, weights };
+  const subject: Subject = {
+    ...{ dataset, defence: 'cmap', bits: 0, cmap },
+    ...Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)),
+  };
+  const began = performance.now();
+  const test = flags.features === undefined ? null : loadImages(flags, count);
+  const training = flags.features === undefined ? null : loadImages(flags, count, 'train');
+  const held = flags.restore === 0 ? null : loadImages(flags, flags.restore);
+  const device = await openDevice(flags);
+  const opened = await openSubject(device, subject, flags);
+  const { generator } = opened.defence;
+  if (!generator || !opened.generator)
+    throw new InputError(`no generator for ${dataset}; name one by --model`);
+  const { model } = generator;
+  const batch = flags.batch ?? (device.capabilities.cpu ? 32 : 256);
+  const samples = samplesOf(model, count, seed);
+  ensureDirectory(out);
+
+  const picture = join(out, 'samples.png');
+  const shown = samples.batch(0, Math.min(pictured, count));
+  writeFileAtomic(
+    picture,
+    await sampleGrid(
+      await shown.floats(),
+      model.imageShape,
+      `one step at σ ${model.sigmas.max}, not selected; ${opened.generator.name}, seed ${seed}`,
+    ),
+  );
+  shown.dispose();
+
+  let distance: object | null = null;
+  const rows: string[][] = [];
+  if (flags.features !== undefined && test && training) {
+    const net = await loadNetwork(device, { ...flags, net: flags.featuresNet, weights: flags.features });
+    if (net.kind !== 'classifier')
+      throw new InputError(`--features-net ${flags.featuresNet}: is a ${net.kind} network, no classifier`);
+    const wanted = String(net.net.imageShape);
+    if (wanted !== String(model.imageShape))
+      throw new InputError(
+        `--features-net ${flags.featuresNet}: takes images of [${wanted}], the generator makes [${model.imageShape}]`,
+      );
+    const bar = progress('features', 3 * count, { quiet: flags.quiet });
+    let before = 0;
+    const moments = async (source: typeof samples, what: string) => {
+      const found = await featureMoments(net.net, source, batch, (done) => bar.update(before + done, what));
+      before += count;
+      return found;
+    };
+    const real = await moments(imagesOf(device, test), 'test images');
+    const train = await moments(imagesOf(device, training), 'training images');
+    const made = await moments(samples, 'samples');
+    bar.stop();
+    const [ofSamples, ofTraining] = [frechetDistance(made, real), frechetDistance(train, real)];
+    distance = {
+      space: `${flags.featuresNet}, ${real.mean.length} pooled activations; not Inception’s, not comparable with FID`,
+      features: {
+        network: flags.featuresNet,
+        file: resolve(flags.features),
+        sha256: sha256(flags.features),
+      },
+      count,
+      samples: ofSamples,
+      training: ofTraining,
+    };
+    rows.push(
+      [`Fréchet distance (${flags.featuresNet}), samples`, ofSamples.toFixed(3), `${count} against ${count}`],
+      [
+        `Fréchet distance (${flags.featuresNet}), training images`,
+        ofTraining.toFixed(3),
+        `${count} against ${count}`,
+      ],
+    );
+  }
+
+  const restoration = [];
+  if (held) {
+    const bar = progress('restore', 100, { quiet: flags.quiet });
+    const found = await restore(
+      device,
+      model,
+      opened.defence.classifier,
+      held,
+      { cmap, iterations, batch: flags.batch ?? defaultBatch(device, subject) },
+      (part, what) => bar.update(Math.floor(100 * part), what),
+    );
+    bar.stop();
+    for (const r of found) {
+      const { low, high } = wilson(r.agreeing, r.count);
+      restoration.push({ ...r, sameClass: r.agreeing / r.count, interval: [low, high] });
+      rows.push([
+        `restored by ${r.iterations} iterations`,
+        `MAE ${r.mae.toFixed(4)}, SSIM ${r.ssim.toFixed(4)}`,
+        `same class ${formatProportion(r.agreeing, r.count)}`,
+      ]);
+    }
+  }
+  const shipped = Object.hasOwn(readManifest(), opened.generator.name);
+  const path = join(out, 'quality.json');
+  const report = {
+    schema: 1,
+    dataset,
+    generator: { ...opened.generator, ...(shipped ? {} : { file: flags.generatorWeights }) },
+    classifier: opened.classifier,
+    frechetDistance: distance,
+    restoration,
+    cmap,
+    seed,
+    adapter: `${device.adapter.name}, ${device.adapter.driver}`,
+    seconds: (performance.now() - began) / 1000,
+  };
+  writeFileAtomic(path, `${JSON.stringify(report, null, 1)}\n`);
+  const table = rows.length > 0 ? `${formatTable(['measure', 'value', ''], rows)}\n` : '';
+  process.stdout.write(`${table}${path}\n${picture}\n`);
+}
+
+/** [n, H, W, C] in [0, 1], eight in a row. */
+function sampleGrid(images: Float32Array, shape: readonly [number, number, number], subtitle: string) {
+  const [height, width, channels] = shape;
+  const size = height * width * channels;
+  const n = images.length / size;
+  const columns = Math.min(8, n);
+  const cell = (i: number) => ({
+    image: imageFromFloats(images.subarray(i * size, (i + 1) * size), height, width, channels as 1 | 3),
+  });
+  const rows = Array.from({ length: Math.ceil(n / columns) }, (_, r) => ({
+    cells: Array.from({ length: Math.min(columns, n - r * columns) }, (_, c) => cell(r * columns + c)),
+  }));
+  return gridToPng({
+    title: 'Samples',
+    subtitle,
+    columns: new Array<string>(columns).fill(''),
+    rows,
+    size: 64,
+  });
+}
