@@ -61,7 +61,7 @@ export interface DisruptionResult extends AttackResult {
 }
 
 /** τ of the released scripts for CIFAR-10. */
-export const publishedTau: Readonly<Record<Norm, number>> = { Linf: 2e6, L2: 1e9 };
+export const publishedTau: Readonly<Partial<Record<Norm, number>>> = { Linf: 2e6, L2: 1e9 };
 
 export class Disruption implements Attack {
   readonly name = 'disruption';
@@ -75,6 +75,10 @@ export class Disruption implements Attack {
     readonly options: DisruptionOptions,
   ) {
     checkBall(options.norm, options.eps);
+    if (options.norm === 'L1')
+      throw new InputError(
+        'disruption: the attack is defined for Linf and L2, not for L1; give --norm Linf or L2',
+      );
     checkCmapOptions(options.cmap);
     checkCount('steps', options.steps);
     if (options.steps <= options.cmap.iterations)

@@ -113,7 +113,11 @@ export function evalCommand(): Command {
       'comma list of attacks, each NAME or NAME@SURFACE; none measures accuracy alone',
     )
     .addOption(choice('--norm <name>', 'of the threat model; default Linf', norms))
-    .option('--eps <x>', 'radius; default 8/255 for Linf (16/255 for fashion-mnist), 0.5 for L2', parseNumber)
+    .option(
+      '--eps <x>',
+      'radius; default 8/255 for Linf (16/255 for fashion-mnist), 0.5 for L2, 12 for L1',
+      parseNumber,
+    )
     .option('--steps <n>', 'iterations of PGD, APGD, FAB', parseInteger)
     .option('--step-size <x>', 'of PGD; default 2.5 eps/steps', parseNumber)
     .option('--restarts <n>', 'of PGD, APGD, FAB', parseInteger)
@@ -290,7 +294,7 @@ async function evaluate(flags: EvalFlags): Promise<void> {
   const preset = evaluationPresets[flags.preset] as (typeof evaluationPresets)[string];
   const names = splitAttacks(flags.attack ?? preset.attacks);
   const norm = flags.norm ?? normOf(names) ?? 'Linf';
-  const eps = flags.eps ?? (norm === 'L2' ? 0.5 : flags.dataset === 'fashion-mnist' ? 16 / 255 : 8 / 255);
+  const eps = flags.eps ?? defaultEps(norm, flags.dataset);
   const steps = flags.steps ?? preset.steps;
   const stepSize = flags.stepSize ?? (preset.stepSize && flags.steps !== 0 ? eps / steps : undefined);
   const settings: AttackSettings = {
@@ -352,6 +356,10 @@ async function evaluate(flags: EvalFlags): Promise<void> {
     store.close();
   }
 }
+
+/** Radii in use for images of 32 x 32: Croce & Hein 2020 for L2, 2021 for L1. */
+const defaultEps = (norm: Norm, dataset: string) =>
+  ({ Linf: dataset === 'fashion-mnist' ? 16 / 255 : 8 / 255, L2: 0.5, L1: 12 })[norm];
 
 const totalRuns = (attacks: readonly PlannedAttack[], runs: number) => (attacks.length - 1) * runs + 1;
 

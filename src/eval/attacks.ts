@@ -178,7 +178,7 @@ const registry = new Map<string, AttackEntry>([
           eps,
           cmap,
           steps: all,
-          tau: publishedTau[norm],
+          tau: publishedTau[norm] ?? 0,
         });
       },
       settings: ({ steps, norm }) => ({ steps, tau: publishedTau[norm] }),

@@ -89,7 +89,7 @@ function recheck({ folder, config, records, data }: VerifyInput): { range: Findi
     const row = rows.get(record.image) as number;
     const clean = data.images.subarray(row * size, (row + 1) * size);
     const found = distances(clean, points, 0, size);
-    const length = config.norm === 'Linf' ? found.linf : found.l2;
+    const length = { Linf: found.linf, L2: found.l2, L1: found.l1 }[config.norm];
     low = Math.min(low, found.min);
     high = Math.max(high, found.max);
     longest = Math.max(longest, length);
@@ -276,7 +276,8 @@ class Bench {
     if (skipped) return skipped;
     const { config, data } = this.#input;
     // At half the range every image can become the same gray one: nothing can be right about all of them.
-    const most = config.norm === 'Linf' ? 0.5 : 0.5 * Math.sqrt(sizeOf(data.shape.slice(1)));
+    const size = sizeOf(data.shape.slice(1));
+    const most = { Linf: 0.5, L2: 0.5 * Math.sqrt(size), L1: 0.5 * size }[config.norm];
     const levels = [0.25, 0.5, 1, 2, 4].map((f) => f * config.eps).filter((eps) => eps < most && eps > 0);
     const fooled: number[] = [];
     for (const eps of [...levels, most]) fooled.push(await this.#fooled(this.#main.name, { eps }));

@@ -53,7 +53,7 @@ async function toy() {
   return { device, x, images, weights, net, labels, labelOf, logits, size, n, classes, dispose };
 }
 
-const radius = { Linf: 0.02, L2: 0.2 };
+const radius = { Linf: 0.02, L2: 0.2, L1: 2 };
 const every = (norm: Norm, eps: number = radius[norm]): Attack[] => [
   new Fgsm({ norm, eps }),
   new Pgd({ norm, eps, steps: 5, stepSize: eps / 3, randomStart: true, restarts: 2, seed: 5 }),
@@ -85,7 +85,7 @@ const every = (norm: Norm, eps: number = radius[norm]): Attack[] => [
   }),
 ];
 
-for (const norm of ['Linf', 'L2'] as const) {
+for (const norm of ['Linf', 'L2', 'L1'] as const) {
   for (const attack of every(norm)) {
     test(`${attack.name} ${norm}: within eps and [0, 1], success is true, the batch does not matter`, async () => {
       const t = await toy();
@@ -167,7 +167,7 @@ test('pgd reaches the exact optimum of a linear margin', async () => {
   t.dispose();
 });
 
-for (const norm of ['Linf', 'L2'] as const) {
+for (const norm of ['Linf', 'L2', 'L1'] as const) {
   test(`fab ${norm} finds the nearest boundary of a linear classifier`, async () => {
     const t = await toy();
     const attack = new Fab({ norm, eps: 1, targeted: false, steps: 40 });
@@ -177,21 +177,39 @@ for (const norm of ['Linf', 'L2'] as const) {
       let nearest = Number.POSITIVE_INFINITY;
       for (let c = 0; c < t.classes; c++) {
         if (c === y) continue;
-        let length = 0;
-        for (let k = 0; k < t.size; k++) {
-          const w = (t.weights[k * t.classes + c] as number) - (t.weights[k * t.classes + y] as number);
-          length += norm === 'Linf' ? Math.abs(w) : w * w;
-        }
         const gap = (z[y] as number) - (z[c] as number);
-        nearest = Math.min(nearest, gap / (norm === 'Linf' ? length : Math.sqrt(length)));
+        const w = Array.from(
+          { length: t.size },
+          (_, k) => (t.weights[k * t.classes + c] as number) - (t.weights[k * t.classes + y] as number),
+        );
+        const total = (f: (v: number) => number) => w.reduce((sum, v) => sum + f(v), 0);
+        const distances = {
+          Linf: () => gap / total(Math.abs),
+          L2: () => gap / Math.sqrt(total((v) => v * v)),
+          L1: () => distance1(gap, w, t.images.subarray(i * t.size, (i + 1) * t.size)),
+        };
+        nearest = Math.min(nearest, distances[norm]());
       }
-      // Pixels lie 0.1 from the faces of the box, further than the boundaries: the box does not matter.
+      // Pixels lie 0.1 from the faces of the box, further than the boundaries in L∞ and L2: it does not matter there.
       const ratio = -(result.loss[i] as number) / nearest;
       assert.ok(ratio > 0.9999 && ratio < 1.06, `image ${i}: ${ratio} times the nearest boundary`);
     });
     result.adversarial.dispose();
     t.dispose();
   });
+}
+
+/** ‖·‖₁ of the shortest way to w·δ = gap within [0, 1]: pixels of largest |w| first, each as far as it can go. */
+function distance1(gap: number, w: readonly number[], image: ArrayLike<number>): number {
+  let [left, length] = [gap, 0];
+  for (const k of [...w.keys()].sort((a, b) => Math.abs(w[b] as number) - Math.abs(w[a] as number))) {
+    const v = image[k] as number;
+    const way = Math.min((w[k] as number) > 0 ? 1 - v : v, left / Math.abs(w[k] as number));
+    length += way;
+    left -= way * Math.abs(w[k] as number);
+    if (left <= 0) break;
+  }
+  return length;
 }
 
 /** A target whose gradient depends on its noise. */
@@ -337,6 +355,7 @@ test('on the shipped classifier every attack beats FGSM, larger eps and more ste
   for (const [norm, eps] of [
     ['Linf', 5 / 255],
     ['L2', 0.4],
+    ['L1', 8],
   ] as const) {
     const fgsm = await broken(new Fgsm({ norm, eps }));
     const pgd = (steps: number, radius = eps) =>
@@ -392,7 +411,7 @@ test('options that make no sense are refused in one line', async () => {
   refuses(() => new Pgd({ ...pgd, steps: 0 }), /steps must be a positive integer, got 0/);
   refuses(() => new Pgd({ ...pgd, stepSize: 2 }), /step size must be in \(0, 1\], got 2/);
   refuses(() => new Pgd({ ...pgd, restarts: 3 }), /3 restarts without a random start are all the same/);
-  refuses(() => new Pgd({ ...pgd, norm: 'L1' as Norm }), /norm "L1" is not known; there are Linf, L2/);
+  refuses(() => new Pgd({ ...pgd, norm: 'L0' as Norm }), /norm "L0" is not known; there are Linf, L2, L1/);
   refuses(() => new Pgd({ ...pgd, seed: -1 }), /seed must be an integer/);
   refuses(() => new Pgd({ ...pgd, eot: { draws: 2, reduction: { worst: 3 } } }), /worst 3 of 2 draws/);
   refuses(() => new Apgd({ norm: 'L2', eps: Number.NaN, loss: 'ce' }), /eps must be a finite number/);

@@ -86,6 +86,7 @@ function record(image: number, attack: string, labels: number[], more: object = 
     loss: 0,
     trace: { loss: [], hit: [] },
     linf: 0,
+    l1: 0,
     l2: 0,
     min: 0,
     max: 1,
@@ -333,7 +334,7 @@ test('the same records whatever the batch, and again after a torn line', async (
   // Kernels may be chosen by the size of a batch: sums then differ in their last bits, and nothing else.
   const rounded = (records: typeof alone.records) =>
     records
-      .map(({ loss, trace, linf, l2, ...rest }) => ({ ...rest, hits: trace.hit, loss: loss?.toFixed(3) }))
+      .map(({ loss, trace, linf, l2, l1, ...rest }) => ({ ...rest, hits: trace.hit, loss: loss?.toFixed(3) }))
       .sort((a, b) => a.attack.localeCompare(b.attack) || a.image - b.image);
   assert.equal(rounded(alone.records), rounded(together.records));
   const [a, b] = [
