@@ -43,6 +43,8 @@ export interface AscentOptions {
    * beginning with 0.2 (`fresh`) or with what the start has moved (`start`). `a` and `rho` mean nothing for L1.
    */
   readonly sparsity?: number | 'fresh' | 'start';
+  /** Another step than the norm's own: moves the slots' x by the query's gradient. Recorded once. */
+  readonly move?: () => void;
 }
 
 /** Floats of an image's state on the device; ascent-judge.wgsl names them. */
@@ -155,7 +157,9 @@ export class Ascent {
         state: this.#state,
         counter: this.#counter,
       };
-      if (norm === 'L1') {
+      if (options.move) {
+        options.move();
+      } else if (norm === 'L1') {
         const { counter, old: delta, ...most } = shared;
         device.run(
           kernel('ascent-move-l1', reduceSource + projectionSource + l1MoveSource, threads),

@@ -79,6 +79,7 @@ interface EvalFlags extends CommonOptions, Partial<CmapFlags>, Omit<Subject, 'cm
   readonly restarts?: number;
   readonly queries?: number;
   readonly eot?: number;
+  readonly compat?: 'official';
   readonly count?: number;
   readonly offset?: number;
   readonly subset?: 'paper';
@@ -123,6 +124,7 @@ export function evalCommand(): Command {
     .option('--restarts <n>', 'of PGD, APGD, FAB', parseInteger)
     .option('--queries <n>', 'of Square', parseInteger)
     .option('--eot <n>', 'draws a gradient on randomised surfaces', parseInteger)
+    .addOption(choice('--compat <name>', 'of disruption: as the released code computes it', ['official']))
     .option('--count <n>', 'test images', parseInteger)
     .option('--offset <n>', 'the first of them', parseInteger)
     .addOption(choice('--subset <name>', 'the paper’s random images instead of the first', ['paper']))
@@ -306,6 +308,7 @@ async function evaluate(flags: EvalFlags): Promise<void> {
     restarts: flags.restarts ?? preset.restarts,
     queries: flags.queries ?? preset.queries,
     eot: flags.eot ?? preset.eot,
+    compat: flags.compat,
   };
   const { seed = 0, runs = preset.runs, evalRuns = preset.evaluations } = flags;
   for (const [name, value] of Object.entries({ runs, 'eval-runs': evalRuns, batch: flags.batch ?? 1 }))

@@ -52,20 +52,30 @@ export interface Differences {
   readonly beyond: number;
 }
 
-/** @returns null without shared data */
-export async function comparePgd(row: RealPgdRow, images: number) {
+/** A published network and its first test images, as `fashion` gives the shipped one; null without shared data. */
+export async function cifar(name: string, count: number) {
   const folder = await unpackedCifar10('test');
-  const net = await realNet(row.name);
+  const net = await realNet(name);
   if (!net || !folder) return null;
   const device = await testDevice();
-  const { images: pixels, labels } = loadCifar10({ split: 'test', folder, count: images });
-  const x = device.tensor(pixels, [images, 32, 32, 3]);
+  const { images, labels } = loadCifar10({ split: 'test', folder, count });
+  const x = device.tensor(images, [count, 32, 32, 3]);
+  const dispose = () => {
+    x.dispose();
+    net.dispose();
+  };
+  return { device, net, x, labels: [...labels], images, size: 3072, dispose };
+}
+
+/** @returns null without shared data */
+export async function comparePgd(row: RealPgdRow, images: number) {
+  const f = await cifar(row.name, images);
+  if (!f) return null;
   const { eps, steps, stepSize } = row;
   const attack = new Pgd({ eps, steps, stepSize, randomStart: false, seed: 0 });
-  const result = await attack.run(net, x, [...labels], { batch: Math.min(images, 50) });
+  const result = await attack.run(f.net, f.x, f.labels, { batch: Math.min(images, 50) });
   result.adversarial.dispose();
-  x.dispose();
-  net.dispose();
+  f.dispose();
   const of = (part: string) => [...fixture().get(`${row.key}.${part}`).data.slice(0, images)];
   const [loss, margin] = [of('loss'), of('margin')];
   const against = (losses: readonly number[], success: readonly boolean[]): Differences => {

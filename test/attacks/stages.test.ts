@@ -1,6 +1,6 @@
 /**
  * AutoAttack stage by stage against the published code's numbers (test/fixtures/attacks/stages.json). Takes minutes, so
- * it wants CMAP_AUTOATTACK to name rows of that file: CMAP_AUTOATTACK=Linf,square-L2 npm test -- attacks/stages
+ * it wants CMAP_AUTOATTACK to name rows of that file: CMAP_AUTOATTACK=Linf,resnet2b-Linf npm test -- attacks/stages
  */
 import { readFileSync } from 'node:fs';
 import { suite } from 'uvu';
@@ -10,12 +10,15 @@ import { AutoAttack } from '../../src/attacks/autoattack.ts';
 import { Square } from '../../src/attacks/square.ts';
 import { root } from '../support.ts';
 import { fashion, withinBall } from './fashion.ts';
+import { cifar } from './real.ts';
 
 interface Row {
   readonly name: string;
   readonly norm: Norm;
   readonly eps: number;
   readonly count: number;
+  /** A published CIFAR-10 network of the shared data instead of the shipped Fashion-MNIST classifier. */
+  readonly net?: string;
   /** Queries of the Square Attack alone; version standard without it. */
   readonly square?: number;
   /** Robust images: clean, then after each attack; a list a seed. */
@@ -27,9 +30,12 @@ const wanted = (process.env.CMAP_AUTOATTACK ?? '').split(',').filter(Boolean);
 const rows = JSON.parse(readFileSync(`${root}test/fixtures/attacks/stages.json`, 'utf8')) as Row[];
 if (wanted.length === 0) console.log('attack stages: skipped, CMAP_AUTOATTACK names no row');
 
-for (const { name, norm, eps, count, square, robust } of rows.filter((row) => wanted.includes(row.name))) {
+for (const { name, net, norm, eps, count, square, robust } of rows.filter((row) =>
+  wanted.includes(row.name),
+)) {
   test(`${name}, eps ${eps}: robust accuracy within the spread of the published code`, async () => {
-    const f = await fashion(count);
+    const f = await (net ? cifar(net, count) : fashion(count));
+    if (!f) return;
     const seed = Number(process.env.CMAP_SEED ?? 0);
     const custom = square
       ? { version: 'custom' as const, attacks: [new Square({ norm, eps, queries: square, seed })] }

@@ -278,6 +278,7 @@ test('an undefended net falls, and so does bit depth through BPDA, but not by it
       defence,
       data,
       count: 0,
+      noise: 0,
       batch: count,
     });
     const result = (id: string) => items.find((item) => item.id === id)?.result;
@@ -291,7 +292,7 @@ test('an undefended net falls, and so does bit depth through BPDA, but not by it
   const { config, records } = readEvaluation(join(folder, 'none'));
   const items = await verifyEvaluation(device, {
     ...{ folder: join(folder, 'none'), config: { ...config, eps: 0.2 }, records, defence: none, data },
-    ...{ count: 0, batch: count },
+    ...{ count: 0, noise: 0, batch: count },
   });
   assert.is(items.find((item) => item.id === 'budget')?.result, 'fail');
 
