@@ -31,6 +31,8 @@ export interface AttackSettings {
   readonly restarts: number;
   /** Of Square alone. */
   readonly queries: number;
+  /** Of noise; default 10,000. */
+  readonly points?: number;
   /** The released code's form of consistency disruption, defects included. */
   readonly compat?: 'official' | undefined;
   /** Draws a gradient where the surface is randomised; elsewhere one. */
@@ -63,6 +65,8 @@ const draws = ({ surface, eot }: AttackContext): Eot => (surface.target.randomis
 const targetClasses = (classes: number) => Math.min(9, classes - 1);
 const stepSizeOf = ({ stepSize, eps, steps }: AttackSettings) =>
   stepSize ?? (eps > 0 ? (2.5 * eps) / steps : 1);
+
+const pointsOf = ({ points = 10000 }: AttackSettings) => points;
 
 const pgdEntry = (summary: string, norm?: Norm): AttackEntry => ({
   summary,
@@ -170,12 +174,11 @@ const registry = new Map<string, AttackEntry>([
   [
     'noise',
     {
-      summary: 'the best of ten times --queries uniformly random points of the ball',
+      summary: 'the best of 10,000 uniformly random points of the ball',
       kind: 'black-box',
-      make: (c) =>
-        new Noise({ norm: c.norm, eps: c.eps, points: 10 * c.queries, eot: draws(c), seed: c.seed }),
-      settings: (s) => ({ points: 10 * s.queries, eot: s.eot }),
-      passes: (s) => 10 * s.queries + 2,
+      make: (c) => new Noise({ norm: c.norm, eps: c.eps, points: pointsOf(c), eot: draws(c), seed: c.seed }),
+      settings: (s) => ({ points: pointsOf(s), eot: s.eot }),
+      passes: (s) => pointsOf(s) + 2,
     },
   ],
   ['apgd-ce', apgdEntry('ce', 'AutoAttack’s step-size rule on the cross-entropy')],

@@ -302,12 +302,12 @@ class Bench {
     if (noise === 0) return untested('noise was switched off by --noise 0');
     if (cost > 1)
       return untested(
-        `${noise} points cost ${cost} network evaluations each; run them by --attack noise${at} --queries ${Math.ceil(noise / 10)}`,
+        `a point costs ${cost} network evaluations; cmap eval --attack noise${at} tries 10,000`,
       );
     const broken = await this.#successes(this.#main.name);
     const left = [...broken.keys()].filter((row) => !broken[row]);
     if (left.length === 0) return verdict(true, `${this.#main.name} left none of ${this.#n} images to noise`);
-    const hits = await this.#attack(`noise${at}`, left, { queries: Math.ceil(noise / 10) });
+    const hits = await this.#attack(`noise${at}`, left, { points: noise });
     const count = hits.filter(Boolean).length;
     return verdict(
       count <= slack(this.#n),

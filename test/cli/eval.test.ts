@@ -108,7 +108,7 @@ test('killed by SIGKILL and resumed, equal to an uninterrupted run; table and pl
 
 test('verify: a sound evaluation passes, and one whose images were moved fails', () => {
   const at = join(folder, 'sound');
-  const sizes = ['--dataset', 'fashion-mnist', '--count', '4', '--steps', '8', '--eps', '6/255'];
+  const sizes = ['--dataset', 'fashion-mnist', '--count', '8', '--steps', '8', '--eps', '12/255'];
   const made = cmap(['eval', ...sizes, '--attack', 'fgsm,pgd', '--out', at, '-q']);
   assert.is(made.status, 0, made.lines.join('\n'));
   refused(['verify', at, '--noise', '-1'], /--noise must be at least 0, got -1/);
