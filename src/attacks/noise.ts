@@ -7,6 +7,7 @@
  */
 import { kernel, linearGrid } from '../engine/kernel.ts';
 import type { Tensor } from '../engine/tensor.ts';
+import { copy } from './ascent.ts';
 import {
   type Attack,
   type AttackHooks,
@@ -108,7 +109,7 @@ export class Noise implements Attack {
           }
         }
         // Judged once more: with margin 0 the first of two equal classes decides.
-        slots.x.write(await best.floats());
+        copy(best, slots.x);
         await query.forwardPass();
         const [found, margins, hits] = await Promise.all([best.floats(), state.floats(), query.hit.floats()]);
         images.forEach((i, b) => {

@@ -440,10 +440,10 @@ function configOf(
   };
 }
 
-/** "8/255 (0.0314)" */
+/** "8/255" for a whole number of levels up to 1, else three digits. */
 export function formatEps(eps: number): string {
   const levels = 255 * eps;
-  const whole = Math.abs(levels - Math.round(levels)) < 1e-6;
+  const whole = Math.abs(levels - Math.round(levels)) < 1e-6 && eps <= 1;
   return whole ? `${Math.round(levels)}/255` : eps.toPrecision(3);
 }
 

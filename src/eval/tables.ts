@@ -50,10 +50,10 @@ export function robustnessTable(summaries: readonly EvaluationSummary[]): Robust
   };
 }
 
-/** "8/255" for a whole number of levels, else three digits. */
+/** "8/255" for a whole number of levels up to 1, else three digits. */
 export function fraction(eps: number): string {
   const levels = Math.round(255 * eps);
-  return Math.abs(255 * eps - levels) < 1e-6 && levels > 0
+  return Math.abs(255 * eps - levels) < 1e-6 && levels > 0 && eps <= 1
     ? `${levels}/255`
     : String(Number(eps.toPrecision(3)));
 }
