@@ -1,13 +1,19 @@
-"""The published AutoAttack and a plain PGD on the shipped Fashion-MNIST classifier: the judge of src/attacks.
+"""The published AutoAttack and a plain PGD, on the shipped Fashion-MNIST classifier and on published CIFAR-10 networks:
+the judge of src/attacks.
 
     git clone https://github.com/fra31/auto-attack
     python3 reference/attacks.py fixture --auto-attack auto-attack
+    python3 reference/attacks.py real --data DIR
     python3 reference/attacks.py stages --auto-attack auto-attack --norm Linf --eps 2/255 --count 64 --seeds 0,1,2
+    python3 reference/attacks.py stages --auto-attack auto-attack --net resnet2b --data DIR --eps 2/255 --count 50
 
 `fixture` writes test/fixtures/attacks/fashion-mnist.safetensors: what is deterministic once the start is given.
+`real` writes test/fixtures/attacks/real-pgd.safetensors: PGD without a random start on the first 200 CIFAR-10 test
+images, image by image, in float64 and in float32. DIR is the one of predictions.py.
 `stages` prints the robust accuracy after each attack of the ensemble, a line a seed.
 """
 import argparse
+import glob
 import gzip
 import json
 import os
@@ -21,12 +27,27 @@ from torch.nn import functional as F
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
 sys.path.insert(0, HERE)
+import predictions  # noqa: E402
 import safetensors_io  # noqa: E402
 from wide_resnet import WideResNet  # noqa: E402
 
 
-def load(count, offset=0):
-    """-> classifier, images [N,1,28,28] in [0, 1], labels."""
+def load_real(name, data):
+    """-> published network of predictions.py, evaluation mode."""
+    pattern, family, config = predictions.NETWORKS[name]
+    (file,) = glob.glob(os.path.join(data, pattern))
+    net = family(**config).eval()
+    net.load_state_dict(predictions.state_dict(file))
+    for p in net.parameters():
+        p.requires_grad_(False)
+    return net
+
+
+def load(count, offset=0, name=None, data=None):
+    """-> classifier, images [N,C,H,W] in [0, 1], labels; Fashion-MNIST, or CIFAR-10 for a network of predictions.py."""
+    if name:
+        images, labels = predictions.test_set(os.path.join(data, 'cifar10'))
+        return load_real(name, data), images[offset:offset + count], labels[offset:offset + count]
     with open(os.path.join(ROOT, 'weights', 'manifest.json')) as f:
         entry = json.load(f)['fashion-mnist-wrn']
     tensors, _ = safetensors_io.load(os.path.join(ROOT, 'weights', entry['file']))
@@ -43,6 +64,23 @@ def load(count, offset=0):
     return net, torch.as_tensor(images[some] / np.float32(255)).float(), torch.as_tensor(labels[some].astype(np.int64))
 
 
+def project_l1(x, d, eps):
+    """The nearest perturbation to d with L1 norm <= eps and x + . in [0, 1], by bisection; [N, ...]."""
+    x, d = x.flatten(1), d.flatten(1)
+    room = torch.where(d > 0, 1 - x, x)
+
+    def cut(level):
+        return torch.minimum((d.abs() - level).clamp(min=0), room)
+
+    low, high = torch.zeros_like(d[:, :1]), d.abs().max(1, keepdim=True)[0]
+    low = torch.where(cut(low).sum(1, keepdim=True) <= eps, -high, low)  # then the level comes out as 0
+    for _ in range(60):
+        middle = (low + high) / 2
+        inside = cut(middle.clamp(min=0)).sum(1, keepdim=True) <= eps
+        low, high = torch.where(inside, low, middle), torch.where(inside, middle, high)
+    return d.sign() * cut(high.clamp(min=0))
+
+
 def pgd(net, x, y, norm, eps, steps, step, target=None):
     """The last iterate from the image itself; towards `target` where it is given."""
     adv = x.clone()
@@ -55,11 +93,54 @@ def pgd(net, x, y, norm, eps, steps, step, target=None):
         adv = adv.detach()
         if norm == 'Linf':
             adv = torch.min(torch.max(adv + step * g.sign(), x - eps), x + eps).clamp(0, 1)
+        elif norm == 'L1':
+            # The largest 1 % of the gradient: from the value of rank floor(0.99 n) on.
+            size = g.flatten(1).abs()
+            least = size.sort(1)[0][:, int(np.float32(1 - np.float32(0.01)) * size.shape[1])]
+            u = g.sign() * (g.abs() >= least.view(-1, 1, 1, 1))
+            u = u / u.flatten(1).abs().sum(1).view(-1, 1, 1, 1)
+            adv = x + project_l1(x, adv + step * u - x, eps).view(x.shape)
         else:
             d = adv + step * g / g.flatten(1).norm(dim=1).view(-1, 1, 1, 1) - x
             n = d.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
             adv = (x + d * torch.clamp(eps / n, max=1)).clamp(0, 1)
     return adv.detach()
+
+
+# Network, eps: PGD of 20 steps of eps/8 from the image itself.
+REAL = [(name, eps) for name, radii in {
+    'resnet2b': (2, 8), 'resnet4b': (2, 8), 'cifar_cnn_a_adv': (2, 8), 'cifar_cnn_a_adv4': (2, 8),
+    'cifar_cnn_a_mix4': (2, 8), 'cifar_conv_small_pgd': (2, 8), 'resnet20': (1,)}.items() for eps in radii]
+
+
+def make_real(args):
+    """Of the last iterate, float64: loss, margin z_y - max z_j, success; in float32: loss and margin, for comparison."""
+    steps, count = 20, 200
+    images, truth = predictions.test_set(os.path.join(args.data, 'cifar10'))
+    x, y = images[:count], truth[:count]
+    out, rows = {}, []
+    for name, eps255 in REAL:
+        eps, key = eps255 / 255, f'{name}-{eps255}'
+        for dtype in (torch.float64, torch.float32):
+            net = load_real(name, args.data).to(dtype)
+            found = []
+            for xs, ys in zip(x.split(50), y.split(50)):
+                adv = pgd(net, xs.to(dtype), ys, 'Linf', eps, steps, eps / 8)
+                z = net(adv)
+                rows_ = torch.arange(len(ys))
+                others = z.masked_fill(F.one_hot(ys, 10).bool(), -1e9).max(1)[0]
+                found.append(torch.stack([F.cross_entropy(z, ys, reduction='none'), z[rows_, ys] - others]))
+            loss, margin = torch.cat(found, 1)
+            at = key if dtype == torch.float64 else f'{key}.float32'
+            out[f'{at}.loss'], out[f'{at}.margin'] = loss.float().numpy(), margin.float().numpy()
+        rows.append(dict(name=name, key=key, eps=eps, steps=steps, stepSize=eps / 8))
+        robust = (out[f'{key}.margin'] > 0).sum()
+        flips = ((out[f'{key}.margin'] > 0) != (out[f'{key}.float32.margin'] > 0)).sum()
+        print(f'{key}: {robust} of {count} robust; float32 differs at {flips}, in loss by '
+              f'{np.abs(out[f"{key}.loss"] - out[f"{key}.float32.loss"]).max():.2e}', flush=True)
+    path = os.path.join(ROOT, 'test', 'fixtures', 'attacks', 'real-pgd.safetensors')
+    safetensors_io.save(path, out, {
+        'generator': 'reference/attacks.py real', 'torch': torch.__version__, 'rows': rows})
 
 
 class Locals:
@@ -81,7 +162,10 @@ class Locals:
 
 
 def make_fixture():
-    from autoattack.autopgd_base import APGDAttack, APGDAttack_targeted
+    from autoattack import autopgd_base
+    from autoattack.autopgd_base import APGDAttack, APGDAttack_targeted, L1_projection
+    # A pixel that the projection puts back lies 1e-8 from its place after rounding and would count as moved.
+    autopgd_base.L0_norm = lambda x: (x.abs() > 1e-6).flatten(1).sum(1)
     from autoattack.fab_pt import FABAttack_PT
     out, options = {}, {}
 
@@ -121,7 +205,7 @@ def make_fixture():
     wide.load_state_dict(net.state_dict())
     wide = wide.double()
     wanted = (y + 1) % 10
-    balls = {'Linf': 5 / 255, 'L2': 0.4}
+    balls = {'Linf': 5 / 255, 'L2': 0.4, 'L1': 8.}
     for norm, eps in balls.items():
         for name, target in (('', None), ('-targeted', wanted)):
             adv = pgd(wide, x.double(), y, norm, eps, 10, eps / 4, target)
@@ -140,6 +224,11 @@ def make_fixture():
         t = torch.randn(x.shape)
         length = t.flatten(1).abs().max(1)[0] if norm == 'Linf' else t.flatten(1).norm(dim=1)
         start = (x + 0.5 * eps * t / length.view(-1, 1, 1, 1)).clamp(0, 1)
+        if norm == 'L1':
+            d = L1_projection(x, t, eps)
+            start = (x + t + d).clamp(0, 1)
+            start = torch.where((start - x).abs() > 1e-6, start, x)
+            out['l1.x'], out['l1.raw'], out['l1.projected'] = x, t, start - x
         for loss in ('ce', 'dlr', 'dlr-targeted'):
             attack = (APGDAttack_targeted if loss == 'dlr-targeted' else APGDAttack)(
                 net, n_iter=40, norm=norm, eps=eps, device='cpu', seed=0)
@@ -157,16 +246,25 @@ def make_fixture():
             options[key] = dict(norm=norm, eps=eps, steps=40)
     out['apgd.targets'] = wanted
 
+    # APGD-L1 through balls of 3, 2 and 1 eps; its random start is given.
+    attack = APGDAttack(net, n_iter=40, norm='L1', eps=balls['L1'], device='cpu', seed=0, use_largereps=True)
+    attack.init_hyperparam(x)
+    t = torch.randn(x.shape)
+    torch.randn_like, before = (lambda _: t), torch.randn_like
+    _, robust, best, _ = attack.decr_eps_pgd(x, y, [3 * balls['L1'], 2 * balls['L1'], balls['L1']], [12, 12, 16])
+    torch.randn_like = before
+    out['apgd-L1-balls.start'], out['apgd-L1-balls.best'], out['apgd-L1-balls.hit'] = x + t, best, (~robust.bool()).long()
+
     # FAB, no random start: the smallest perturbations found.
     for norm, eps in balls.items():
         for targeted in (False, True):
-            steps = 20 if targeted else 5
+            steps = 20 if targeted else 30 if norm == 'L1' else 5
             attack = FABAttack_PT(net, norm=norm, eps=eps, n_iter=steps, targeted=targeted, device='cpu')
             attack.target_class = 2
             adv = attack.attack_single_run(x, y, use_rand_start=False, is_targeted=targeted)
             d = (adv - x).flatten(1)
             key = f'fab-{norm}{"-targeted" if targeted else ""}'
-            out[key] = d.abs().max(1)[0] if norm == 'Linf' else d.norm(dim=1)
+            out[key] = d.norm(dim=1, p={'Linf': np.inf, 'L2': 2, 'L1': 1}[norm])
             options[key] = dict(norm=norm, eps=eps, steps=steps)
 
     out = {k: v.detach() for k, v in out.items()}
@@ -182,7 +280,7 @@ def make_fixture():
 
 def stages(args, eps):
     from autoattack import AutoAttack
-    net, x, y = load(args.count, args.offset)
+    net, x, y = load(args.count, args.offset, args.net, args.data)
     for seed in map(int, args.seeds.split(',')):
         began = time.time()
         attack = AutoAttack(net, norm=args.norm, eps=eps, version=args.version, device='cpu', verbose=False, seed=seed)
@@ -199,9 +297,11 @@ def stages(args, eps):
 
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('what', choices=['fixture', 'stages'])
-    parser.add_argument('--auto-attack', required=True, help='a checkout of github.com/fra31/auto-attack')
-    parser.add_argument('--norm', choices=['Linf', 'L2'], default='Linf')
+    parser.add_argument('what', choices=['fixture', 'real', 'stages'])
+    parser.add_argument('--auto-attack', help='a checkout of github.com/fra31/auto-attack')
+    parser.add_argument('--net', choices=list(predictions.NETWORKS), help='instead of the Fashion-MNIST classifier')
+    parser.add_argument('--data', help='CIFAR-10 and checkpoints, as predictions.py wants them')
+    parser.add_argument('--norm', choices=['Linf', 'L2', 'L1'], default='Linf')
     parser.add_argument('--eps', default='2/255', help='a fraction or a number')
     parser.add_argument('--count', type=int, default=64)
     parser.add_argument('--offset', type=int, default=0)
@@ -212,8 +312,14 @@ if __name__ == '__main__':
     parser.add_argument('--threads', type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    sys.path.insert(0, arguments.auto_attack)
-    if arguments.what == 'fixture':
+    if arguments.what != 'real' and not arguments.auto_attack:
+        parser.error('--auto-attack: where the published code is')
+    if (arguments.what == 'real' or arguments.net) and not arguments.data:
+        parser.error('--data: where CIFAR-10 and the checkpoints are')
+    sys.path.insert(0, arguments.auto_attack or '.')
+    if arguments.what == 'real':
+        make_real(arguments)
+    elif arguments.what == 'fixture':
         make_fixture()
     else:
         top, _, bottom = arguments.eps.partition('/')

@@ -2,10 +2,13 @@
 export { Apgd, type ApgdOptions } from './attacks/apgd.ts';
 export type { Attack, AttackHooks, AttackResult, ImageTrace, Norm } from './attacks/attack.ts';
 export { AutoAttack, type AutoAttackOptions, type AutoAttackResult } from './attacks/autoattack.ts';
-export { Disruption, type DisruptionOptions, publishedTau } from './attacks/disruption.ts';
+export { Disruption, type DisruptionOptions, latentTau, publishedTau } from './attacks/disruption.ts';
 export { Fab, type FabOptions } from './attacks/fab.ts';
 export { Fgsm, type FgsmOptions } from './attacks/fgsm.ts';
+export { LowFrequency, type LowFrequencyOptions } from './attacks/low-frequency.ts';
+export { Noise, type NoiseOptions } from './attacks/noise.ts';
 export { checkPgdOptions, Pgd, type PgdHooks, type PgdOptions, pgd } from './attacks/pgd.ts';
+export { type PortfolioOptions, portfolio } from './attacks/portfolio.ts';
 export { Square, type SquareOptions } from './attacks/square.ts';
 export { karrasGrid, publishedAttackSigma, surrogate } from './attacks/surrogate.ts';
 export type { Draw, Eot, GraphTarget, Process, ProcessTarget, Target } from './attacks/target.ts';

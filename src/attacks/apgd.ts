@@ -6,6 +6,10 @@
  *
  * Published constants: 100 iterations, ρ 0.75, checkpoint windows 22, 19, 16, … down to 6 iterations (0.22, 0.03 and 0.06
  * of the iterations), 9 target classes. Each restart or class runs on the images that are still robust.
+ *
+ * In L1 (Croce & Hein 2021, "Mind the box: l1-APGD for sparse adversarial attacks on image classifiers", Sec. 3) there is
+ * no momentum: a step moves the pixels of largest gradient alone, how many adapts every 4 % of the iterations, and by
+ * default 30, 30 and 40 % of the iterations run in balls of 3, 2 and 1 eps, each from the best point of the one before.
  */
 import { InputError } from '../engine/errors.ts';
 import { randomNormal, randomUniform } from '../engine/random.ts';
@@ -29,6 +33,7 @@ import {
   streams,
 } from './attack.ts';
 import { dropFooled, eachRemaining } from './clean.ts';
+import { projectL1 } from './l1.ts';
 import { attackLoss } from './losses.ts';
 import { checkEot, type Eot, Query, type Target } from './target.ts';
 
@@ -44,6 +49,8 @@ export interface ApgdOptions {
   readonly targetClasses?: number;
   /** Share of rises below which a window's step is halved; default 0.75. */
   readonly rho?: number;
+  /** L1 alone: begin in larger balls, as version standard of AutoAttack does; default true. */
+  readonly largerRadii?: boolean;
   /** Default one draw. */
   readonly eot?: Eot;
   readonly seed?: number;
@@ -61,6 +68,21 @@ export function apgdCheckpoints(steps: number): number[] {
   return checkpoints;
 }
 
+/** The balls of a run, one after another, as multiples of eps and iterations. */
+export function apgdPhases(
+  norm: Norm,
+  steps: number,
+  largerRadii: boolean,
+): { scale: number; steps: number }[] {
+  if (norm !== 'L1' || !largerRadii || steps < 3) return [{ scale: 1, steps }];
+  const early = Math.ceil(0.3 * steps);
+  return [
+    { scale: 3, steps: early },
+    { scale: 2, steps: early },
+    { scale: 1, steps: steps - 2 * early },
+  ].filter((phase) => phase.steps > 0);
+}
+
 export class Apgd implements Attack {
   readonly name: string;
   readonly norm: Norm;
@@ -73,6 +95,7 @@ export class Apgd implements Attack {
       restarts: 1,
       targetClasses: 9,
       rho: 0.75,
+      largerRadii: true,
       eot: { draws: 1 },
       seed: 0,
       ...options,
@@ -108,15 +131,19 @@ export class Apgd implements Attack {
     const job = await Job.open(name, target, x, labels, this, hooks);
     const slots = new Slots(job);
     const query = new Query(target, slots, { loss, goal: 'untargeted', eot, seed });
-    const ascent = new Ascent(slots, query, {
-      norm,
-      eps,
-      steps,
-      stepSize: 2 * eps,
-      a: 0.75,
-      checkpoints: apgdCheckpoints(steps),
-      rho,
-    });
+    const phases = apgdPhases(norm, steps, options.largerRadii).map((phase) => ({
+      ...phase,
+      ascent: new Ascent(slots, query, {
+        norm,
+        eps: phase.scale * eps,
+        steps: phase.steps,
+        stepSize: norm === 'L1' ? phase.scale * eps : 2 * eps,
+        a: 0.75,
+        checkpoints: norm === 'L1' ? l1Checkpoints(phase.steps) : apgdCheckpoints(phase.steps),
+        rho,
+        sparsity: options.largerRadii || hooks.start ? 'start' : 'fresh',
+      }),
+    }));
     try {
       const ranked = await dropFooled(job, slots, query, target.classes);
       const all = { runs: classes * restarts, steps, onStep: hooks.onStep };
@@ -125,17 +152,33 @@ export class Apgd implements Attack {
           slots.targets.write(
             slots.each(ranked.map((order) => order[1 + Math.floor(run / restarts)] as number)),
           );
-        if (!hooks.start) randomStart(slots, norm, eps, seed, run);
-        keepBest(job, images, await ascent.run(onIteration));
+        if (!hooks.start) randomStart(slots, norm, (phases[0]?.scale ?? 1) * eps, seed, run);
+        let done = 0;
+        for (const { ascent, scale, steps: own } of phases) {
+          if (norm === 'L1') projectL1(slots, scale * eps);
+          const end = await ascent.run((t) => onIteration(done + t), scale !== 1);
+          done += own;
+          if (scale === 1) keepBest(job, images, end);
+          else ascent.takeBest();
+        }
       });
       return job.result(query.passes);
     } finally {
-      for (const part of [ascent, query, slots]) part.dispose();
+      for (const part of [...phases.map((phase) => phase.ascent), query, slots]) part.dispose();
     }
   }
 }
 
-/** x = clean + eps·t/‖t‖: L∞ of uniform numbers, L2 of normal ones. On the sphere, unlike PGD's start. */
+/** L1: every 4 % of the iterations. */
+export function l1Checkpoints(steps: number): number[] {
+  const window = Math.max(Math.floor(0.04 * steps), 1);
+  return Array.from({ length: steps + 1 }, (_, t) => (t > 0 && t % window === 0 ? window : 0));
+}
+
+/**
+ * x = clean + eps·t/‖t‖: L∞ of uniform numbers, L2 of normal ones. On the sphere, unlike PGD's start. L1: normal numbers,
+ * projected to the ball.
+ */
 export function randomStart(slots: Slots, norm: Norm, eps: number, seed: number, run: number): void {
   const { job, clean, ids: rows, x } = slots;
   const { device } = job;
@@ -145,6 +188,7 @@ export function randomStart(slots: Slots, norm: Norm, eps: number, seed: number,
       norm === 'Linf'
         ? affine(randomUniform(device, x.shape, random), 2, -1)
         : randomNormal(device, x.shape, random);
+    if (norm === 'L1') return copy(add(clean, t), x);
     const flat = reshape(t, [slots.batch, job.size]);
     const length =
       norm === 'Linf'
@@ -155,4 +199,5 @@ export function randomStart(slots: Slots, norm: Norm, eps: number, seed: number,
     copy(clamp(add(clean, delta), 0, 1), x);
   });
   if (norm === 'Linf') slots.clampToBall();
+  if (norm === 'L1') projectL1(slots, eps);
 }

@@ -6,6 +6,7 @@
  * At iteration t = 0..steps the target is asked at x_t. Then, with `checkpoints[t]` > 0, APGD's rule (Croce & Hein
  * 2020, Sec. 3.1): over the w = checkpoints[t] iterations since the last checkpoint, if the loss rose in at most ρw of
  * them, or neither the step size nor the best loss changed since, the step is halved and x goes back to the best point.
+ * L1 has a rule of its own (ascent-sparsity.wgsl).
  */
 import type { Device } from '../engine/device.ts';
 import { kernel, linearGrid } from '../engine/kernel.ts';
@@ -16,9 +17,12 @@ import { abs } from '../kernels/elementwise.ts';
 import { sum } from '../kernels/reduce.ts';
 import judgeSource from './ascent-judge.wgsl';
 import keepSource from './ascent-keep.wgsl';
+import l1MoveSource from './ascent-move-l1.wgsl';
 import l2Source from './ascent-move-l2.wgsl';
 import linfSource from './ascent-move-linf.wgsl';
-import { type Job, l2Safety, type Norm, type Slots } from './attack.ts';
+import sparsitySource from './ascent-sparsity.wgsl';
+import { type Job, l1Radius, l2Safety, type Norm, type Slots } from './attack.ts';
+import projectionSource from './l1-projection.wgsl';
 import assignSource from './mix.wgsl';
 import reduceSource from './reduce.wgsl';
 import type { Query } from './target.ts';
@@ -34,6 +38,13 @@ export interface AscentOptions {
   /** Window of the checkpoint after evaluation t, or 0; [steps + 1]. */
   readonly checkpoints: readonly number[];
   readonly rho: number;
+  /**
+   * L1 alone: the share of the pixels that every step moves, or APGD's rule, by which the checkpoints adapt that share,
+   * beginning with 0.2 (`fresh`) or with what the start has moved (`start`). `a` and `rho` mean nothing for L1.
+   */
+  readonly sparsity?: number | 'fresh' | 'start';
+  /** Another step than the norm's own: moves the slots' x by the query's gradient. Recorded once. */
+  readonly move?: () => void;
 }
 
 /** Floats of an image's state on the device; ascent-judge.wgsl names them. */
@@ -63,6 +74,7 @@ export class Ascent {
   readonly #state: Tensor;
   readonly #trace: Tensor;
   readonly #counter: Tensor;
+  readonly #sparsity: Tensor;
   readonly #judge: Program<unknown>;
   readonly #move: Program<unknown>;
 
@@ -73,7 +85,7 @@ export class Ascent {
   ) {
     const { job, batch: rows, x } = slots;
     const { device } = job;
-    const { steps, eps, norm, rho, a } = options;
+    const { steps, eps, norm, rho, a, sparsity = 0 } = options;
     const make = (shape: readonly number[]) => device.keep(device.zeros(shape));
     [this.#best, this.#bestGradient, this.#hit, this.#old] = [x.shape, x.shape, x.shape, x.shape].map(
       make,
@@ -82,11 +94,22 @@ export class Ascent {
     this.#trace = make([steps + 1, rows, 2]);
     this.#counter = device.keep(device.zeros([1], 'u32'));
     const windows = device.keep(device.tensor([...options.checkpoints], [steps + 1], 'u32'));
+    const never = device.keep(device.zeros([steps + 1], 'u32'));
+    const share = typeof sparsity === 'number' ? sparsity : 0;
+    this.#sparsity = device.keep(device.tensor(new Float32Array(2 * rows).fill(share), [rows, 2]));
+    const threads = { THREADS: threadsOf(device) };
     const { gradient, loss, hit } = query;
     this.#judge = device.record('attack judge', () => {
       device.run(
         kernel('ascent-judge', judgeSource),
-        { loss, hit, windows, counter: this.#counter, state: this.#state, trace: this.#trace },
+        {
+          loss,
+          hit,
+          windows: norm === 'L1' ? never : windows,
+          counter: this.#counter,
+          state: this.#state,
+          trace: this.#trace,
+        },
         { rows, step: options.stepSize, rho },
         linearGrid(rows, 16),
       );
@@ -103,8 +126,28 @@ export class Ascent {
         { count: x.size, size: job.size },
         linearGrid(x.size),
       );
+      if (norm === 'L1' && typeof sparsity !== 'number') {
+        device.run(
+          kernel('ascent-sparsity', reduceSource + sparsitySource, {
+            ...threads,
+            FRESH: sparsity === 'fresh',
+          }),
+          {
+            x,
+            best: this.#best,
+            clean: slots.clean,
+            windows,
+            counter: this.#counter,
+            state: this.#state,
+            sparsity: this.#sparsity,
+          },
+          { rows, size: job.size, eps },
+          linearGrid(rows, 1),
+        );
+      }
     });
     windows.dispose();
+    never.dispose();
     this.#move = device.record('attack move', () => {
       const shared = {
         x,
@@ -114,7 +157,17 @@ export class Ascent {
         state: this.#state,
         counter: this.#counter,
       };
-      if (norm === 'Linf') {
+      if (options.move) {
+        options.move();
+      } else if (norm === 'L1') {
+        const { counter, old: delta, ...most } = shared;
+        device.run(
+          kernel('ascent-move-l1', reduceSource + projectionSource + l1MoveSource, threads),
+          { ...most, delta, clean: slots.clean, sparsity: this.#sparsity },
+          { rows, size: job.size, radius: l1Radius(eps, job.size) },
+          linearGrid(rows, 1),
+        );
+      } else if (norm === 'Linf') {
         device.run(
           kernel('ascent-move-linf', linfSource),
           { ...shared, low: slots.low, high: slots.high },
@@ -123,7 +176,7 @@ export class Ascent {
         );
       } else {
         device.run(
-          kernel('ascent-move-l2', reduceSource + l2Source, { THREADS: threadsOf(device) }),
+          kernel('ascent-move-l2', reduceSource + l2Source, threads),
           { ...shared, clean: slots.clean },
           { rows, size: job.size, a, eps: eps * l2Safety },
           linearGrid(rows, 1),
@@ -133,8 +186,16 @@ export class Ascent {
     });
   }
 
-  /** From the slots' x. @returns the points found; the trace is added to the Job's. */
-  async run(onStep?: (done: number) => void): Promise<AscentEnd> {
+  /** x = the point of highest loss of the last run. */
+  takeBest(): void {
+    copy(this.#best, this.slots.x);
+  }
+
+  /**
+   * From the slots' x. @param outside the ball is larger than the attack's: hits do not count
+   * @returns the points found; the trace is added to the Job's
+   */
+  async run(onStep?: (done: number) => void, outside = false): Promise<AscentEnd> {
     const { slots, query, options } = this;
     const { job, x } = slots;
     const { device } = job;
@@ -159,7 +220,7 @@ export class Ascent {
       const history = job.trace[i] as { loss: number[]; hit: number[] };
       for (let t = 0; t <= options.steps; t++) {
         history.loss.push(trace[2 * (t * slots.batch + b)] as number);
-        history.hit.push(trace[2 * (t * slots.batch + b) + 1] as number);
+        history.hit.push(outside ? 0 : (trace[2 * (t * slots.batch + b) + 1] as number));
       }
     });
     return {
@@ -195,6 +256,7 @@ export class Ascent {
       this.#state,
       this.#trace,
       this.#counter,
+      this.#sparsity,
     ])
       t.dispose();
   }

@@ -9,7 +9,7 @@ import { sizeOf, type Tensor } from '../engine/tensor.ts';
 import clampSource from './clamp-ball.wgsl';
 import type { Target } from './target.ts';
 
-export const norms = ['Linf', 'L2'] as const;
+export const norms = ['Linf', 'L2', 'L1'] as const;
 export type Norm = (typeof norms)[number];
 
 export interface AttackHooks {
@@ -120,6 +120,23 @@ function boundsOf(values: Float32Array, eps: number): { low: Float32Array; high:
  * numbers.
  */
 export const l2Safety = 1 - 4e-6;
+
+/**
+ * The radius that L1 steps are projected to: less than eps by what sums in f32 lose, and by the rounding of each of
+ * `size` pixels, at most 2⁻²⁵, so that the result lies within eps in real numbers.
+ */
+export const l1Radius = (eps: number, size: number) => Math.max(0, eps * (1 - 4e-6) - size * 2 ** -25);
+
+/** ‖a − b‖ of rows of an image, in double precision. */
+export function lengthOf(norm: Norm, a: ArrayLike<number>, b: ArrayLike<number>): number {
+  let length = 0;
+  for (let k = 0; k < a.length; k++) {
+    const d = Math.abs((a[k] as number) - (b[k] as number));
+    if (norm === 'Linf') length = Math.max(length, d);
+    else length += norm === 'L1' ? d : d * d;
+  }
+  return norm === 'L2' ? Math.sqrt(length) : length;
+}
 
 /** The images of one call, on the host, and what became of them. */
 export class Job {

@@ -8,6 +8,9 @@
  *   rand      apgd-ce, apgd-dlr, each with 20 draws a gradient: for randomised targets
  *   custom    any attacks, by name (with the constants of `plus`) or as objects
  *
+ * In L1 (Croce & Hein 2021) standard has five restarts of APGD-CE and five classes of APGD-T, both beginning in larger
+ * balls; the other versions begin in the ball itself.
+ *
  * With `hooks.batch` every attack runs in batches of that size, and an image's result is the same to the bit whatever
  * images come with it; without, batches shrink with the survivors (to a multiple of 8), which saves the padding.
  *
@@ -81,14 +84,16 @@ function make(
   seed: number,
   eot: Eot,
 ): Attack {
-  const restarts = version === 'standard' || version === 'rand' ? 1 : 5;
+  const wide = norm === 'L1' && version === 'standard';
+  const restarts = (version === 'standard' || version === 'rand') && !wide ? 1 : 5;
+  const apgd = { norm, eps, seed, largerRadii: wide };
   const draws = version === 'rand' ? eot : once;
   switch (name) {
     case 'apgd-ce':
     case 'apgd-dlr':
-      return new Apgd({ norm, eps, loss: name === 'apgd-ce' ? 'ce' : 'dlr', restarts, eot: draws, seed });
+      return new Apgd({ ...apgd, loss: name === 'apgd-ce' ? 'ce' : 'dlr', restarts, eot: draws });
     case 'apgd-t':
-      return new Apgd({ norm, eps, loss: 'targeted', seed });
+      return new Apgd({ ...apgd, loss: 'targeted', targetClasses: wide ? 5 : 9 });
     case 'fab':
       return new Fab({ norm, eps, targeted: false, restarts, seed });
     case 'fab-t':

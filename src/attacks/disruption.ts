@@ -7,7 +7,18 @@
  * The first T_def iterations are the plain defence on the clean x; then the same Adam goes on with Eq. 15, up to T in
  * all. Losses are summed over the K·H·W·C elements, CE over the K images and weighted by τ·K, as published; so τ's
  * published values apply: CIFAR-10 2e6 (L∞) and 1e9 (L2), ImageNet-100 2 and 5e4 with losses scaled by 0.005. This is
- * the form of the equation; the released code differs from it (its cross-entropy runs over the batch, of probabilities).
+ * the form of the equation.
+ *
+ * `form: 'released'` is what the released code computes (github.com/ZSHsh98/CMAP, eval_adaptive_adv_purification_cmap.py):
+ * P does not cut to [0, 1], and for L2 always scales to eps; SSIM compares G(z_k) before P; the cross-entropy runs over
+ * the B images of a batch, of the probabilities p of the true class, −log(exp p_k(b, y_b) / Σ_b' exp p_k(b', y_b)); and
+ * the candidates are those before the last update. It is for comparisons; its results depend on the batch.
+ *
+ * `form: 'latent'` looks for latents whose own image is misclassified and nearest to x, and only then projects:
+ *
+ *   min_z  L_a(G(z_k), x) + λ L_d + τ max(κ − margin(h(G(z_k))), 0),  margin = max_{j≠y} z_j − z_y,  κ = 1
+ *
+ * so that the defence, given P(G(z*)), has a minimum at z* whose image is of another class.
  *
  * It yields K candidates an image. The one returned maximises the bare classifier's cross-entropy; `candidates` of the
  * result are all of them, for a defence that restores each with the latent of its number.
@@ -23,8 +34,10 @@ import { Adam } from '../kernels/adam.ts';
 import { add, div, sub } from '../kernels/broadcast.ts';
 import { crossEntropy } from '../kernels/cross-entropy.ts';
 import { affine, clamp, relu, sqrt, square } from '../kernels/elementwise.ts';
+import { matmul } from '../kernels/matmul.ts';
 import { argmax, sum } from '../kernels/reduce.ts';
 import { reshape } from '../kernels/shape.ts';
+import { softmax } from '../kernels/softmax.ts';
 import { ssimTarget } from '../kernels/ssim.ts';
 import type { ConsistencyModel } from '../nets/consistency.ts';
 import { copy } from './ascent.ts';
@@ -40,6 +53,7 @@ import {
   Slots,
   streams,
 } from './attack.ts';
+import { attackLoss } from './losses.ts';
 import type { Target } from './target.ts';
 
 export interface DisruptionOptions {
@@ -51,6 +65,8 @@ export interface DisruptionOptions {
   readonly steps: number;
   /** τ. */
   readonly tau: number;
+  /** Default equation. */
+  readonly form?: 'equation' | 'released' | 'latent';
   /** Starting latents [B, K, H, W, C] of one batch instead of random ones. */
   readonly latents?: Tensor;
 }
@@ -60,11 +76,17 @@ export interface DisruptionResult extends AttackResult {
   readonly candidates: Tensor;
 }
 
+/** τ of form latent: the hinge outweighs the distance until it is met. */
+export const latentTau = 1e4;
+
+/** κ of form latent. */
+const kappa = 1;
+
 /** τ of the released scripts for CIFAR-10. */
-export const publishedTau: Readonly<Record<Norm, number>> = { Linf: 2e6, L2: 1e9 };
+export const publishedTau: Readonly<Partial<Record<Norm, number>>> = { Linf: 2e6, L2: 1e9 };
 
 export class Disruption implements Attack {
-  readonly name = 'disruption';
+  readonly name: string;
   readonly norm: Norm;
   readonly eps: number;
 
@@ -75,6 +97,10 @@ export class Disruption implements Attack {
     readonly options: DisruptionOptions,
   ) {
     checkBall(options.norm, options.eps);
+    if (options.norm === 'L1')
+      throw new InputError(
+        'disruption: the attack is defined for Linf and L2, not for L1; give --norm Linf or L2',
+      );
     checkCmapOptions(options.cmap);
     checkCount('steps', options.steps);
     if (options.steps <= options.cmap.iterations)
@@ -83,6 +109,7 @@ export class Disruption implements Attack {
       );
     if (!(options.tau > 0 && Number.isFinite(options.tau)))
       throw new InputError(`disruption: tau must be a positive number, got ${options.tau}`);
+    this.name = options.form === 'latent' ? 'target-latent' : 'disruption';
     this.norm = options.norm;
     this.eps = options.eps;
   }
@@ -95,12 +122,17 @@ export class Disruption implements Attack {
     hooks: AttackHooks = {},
   ): Promise<DisruptionResult> {
     const { model, classifier, options } = this;
-    const { cmap, steps, tau, norm, eps } = options;
+    const { cmap, steps, tau, norm, eps, form = 'equation' } = options;
+    const released = form === 'released';
     const { k, alpha, lambda } = cmap;
     const { device } = x;
     const job = await Job.open(this.name, target, x, labels, this, hooks);
     const slots = new Slots(job);
     const { batch: b, size } = { batch: slots.batch, size: job.size };
+    if (released && job.count % b > 0)
+      throw new InputError(
+        `disruption: the released form runs over whole batches, and ${job.count} images are none of ${b}; give a --batch that divides them`,
+      );
     const [height, width, channels] = model.imageShape;
     const shape = [b, k, height, width, channels];
     const z = device.keep(device.zeros(shape));
@@ -108,20 +140,36 @@ export class Disruption implements Attack {
     const sigma = model.sigmas.max;
     model.prepare(sigma);
     const labelsOfAll = device.keep(device.zeros([b * k], 'u32'));
-    const project = (g: Tensor) => projection(affine(g, 0.5, 0.5), slots, norm, eps, k);
+    const project = (g: Tensor) => projection(affine(g, 0.5, 0.5), slots, norm, eps, k, released);
+    const margin = attackLoss('margin', false, classifier.classes);
+    // Released: a row an image and latent, one at its place in k·classes + y.
+    const chosen = device.keep(device.zeros(released ? [b * k, k * classifier.classes] : [1]));
+    const places = Array.from({ length: b * k }, (_, i) => Math.floor(i / k));
+    const place = device.keep(device.tensor(places, [b * k], 'u32'));
+    const classTerm = (logits: Tensor): Tensor => {
+      if (form === 'latent')
+        return affine(relu(affine(margin(logits, labelsOfAll, labelsOfAll), -1, kappa)), -1);
+      if (!released) return crossEntropy(logits, labelsOfAll);
+      const p = reshape(softmax(logits), [b, k * classifier.classes]);
+      return crossEntropy(matmul(chosen, p, { transposeB: true }), place);
+    };
     /** One Adam step on Eq. 9, or on Eq. 15 where `disrupt`. */
     const step = (disrupt: boolean) => () => {
       const wanted = { target: affine(slots.clean, 2, -1), similarity: ssimTarget(slots.clean) };
       const { pullback } = vjp(
         (u) => {
-          let g = generate(model, u);
-          const images = disrupt ? project(g) : null;
-          if (images) g = affine(images, 2, -1);
-          const { total } = objective(u, g, wanted, { alpha, lambda, sigma });
+          const g = generate(model, u);
+          const images = disrupt ? (form === 'latent' ? affine(g, 0.5, 0.5) : project(g)) : null;
+          const compared = images ? affine(images, 2, -1) : g;
+          const parts = objective(u, compared, wanted, { alpha, lambda, sigma });
+          let total = parts.total;
+          if (images && released) {
+            const own = objective(u, g, wanted, { alpha, lambda, sigma });
+            total = add(total, affine(sub(parts.ssim, own.ssim), alpha));
+          }
           const loss = affine(sum(total), k * size);
           if (!images) return loss;
-          const each = crossEntropy(classifier.logits(images), labelsOfAll);
-          return sub(loss, affine(sum(each), tau * k));
+          return sub(loss, affine(sum(classTerm(classifier.logits(images))), tau * k));
         },
         [z],
       );
@@ -130,7 +178,8 @@ export class Disruption implements Attack {
     const plain = device.record('disruption: defence', step(false));
     const attack = device.record('disruption: attack', step(true));
     const end = device.record('disruption: candidates', () => {
-      const images = project(generate(model, z));
+      const inside = project(generate(model, z));
+      const images = released ? clamp(inside, 0, 1) : inside;
       const logits = classifier.logits(images);
       return { images, loss: crossEntropy(logits, labelsOfAll), label: argmax(logits) };
     });
@@ -144,13 +193,21 @@ export class Disruption implements Attack {
       for (const images of groups) {
         slots.load(images);
         labelsOfAll.write(slots.each(labels).flatMap((label) => new Array<number>(k).fill(label)));
+        if (released) {
+          const { classes } = classifier;
+          const rows = new Float32Array(chosen.size);
+          slots.each(labels).forEach((label, at) => {
+            for (let j = 0; j < k; j++) rows[(at * k + j) * k * classes + j * classes + label] = 1;
+          });
+          chosen.write(rows);
+        }
         device.scope(() => {
           if (options.latents) return copy(options.latents, z);
           const draw = { seed: cmap.seed, purpose: streams.attackLatents, step: 0, rows: slots.ids };
           copy(affine(randomNormal(device, shape, draw), sigma), z);
         });
         adam.reset();
-        for (let t = 0; t < steps; t++) {
+        for (let t = 0; t < (released ? steps - 1 : steps); t++) {
           (t < cmap.iterations ? plain : attack).run();
           if (t % 4 === 3) await device.sync();
           hooks.onStep?.(done + t + 1, steps * groups.length);
@@ -183,22 +240,26 @@ export class Disruption implements Attack {
       const kept = device.keep(device.tensor(candidates, [job.count, k, height, width, channels]));
       return { ...job.result(passes), candidates: kept };
     } finally {
-      for (const part of [plain, attack, end, adam, slots, z, labelsOfAll]) part.dispose();
+      for (const part of [plain, attack, end, adam, slots, z, labelsOfAll, chosen, place]) part.dispose();
     }
   }
 }
 
-/** P: cut to the ball and to [0, 1] (L∞), or scaled back to the ball, then cut to [0, 1] (L2). */
+/** P: cut to the ball and to [0, 1] (L∞), or scaled back to the ball, then cut to [0, 1] (L2). Released: see above. */
 function projection(
   images: Tensor,
   { clean, low, high, batch }: Slots,
   norm: Norm,
   eps: number,
   k: number,
+  released: boolean,
 ): Tensor {
   const [, ...image] = images.shape;
   const byImage = reshape(images, [batch, k, ...image]);
   const single = (t: Tensor) => reshape(t, [batch, 1, ...image]);
+  if (norm === 'Linf' && released) {
+    return reshape(add(single(clean), clamp(sub(byImage, single(clean)), -eps, eps)), images.shape);
+  }
   if (norm === 'Linf') {
     // low + min(max(y − low, 0), high − low), min(a, w) being w − max(w − a, 0).
     const width = sub(single(high), single(low));
@@ -208,6 +269,7 @@ function projection(
   const delta = sub(byImage, single(clean));
   const length = sqrt(affine(sum(square(delta), [2, 3, 4], { keepDims: true }), 1, 1e-20));
   const radius = eps * l2Safety;
+  if (released) return reshape(add(single(clean), div(affine(delta, radius), length)), images.shape);
   // δ · radius / max(‖δ‖, radius)
   const scaled = div(affine(delta, radius), affine(relu(affine(length, 1, -radius)), 1, radius));
   return reshape(clamp(add(single(clean), scaled), 0, 1), images.shape);

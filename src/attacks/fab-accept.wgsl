@@ -1,6 +1,6 @@
 // Where x is adversarial (hit): it is kept if its perturbation is the smallest so far, and x goes back towards the
 // clean image, x' = clean + β (x − clean). trace[t, r] = (smallest norm, hit).
-// reduce.wgsl stands before. Constants: THREADS, LINF. Grid: one workgroup an image.
+// reduce.wgsl stands before. Constants: THREADS, NORM (0 L∞, 1 L1, 2 L2). Grid: one workgroup an image.
 struct Params { rows: u32, size: u32, beta: f32 }
 @group(0) @binding(0) var<storage, read_write> x: array<f32>;
 @group(0) @binding(1) var<storage, read> clean: array<f32>;
@@ -24,10 +24,11 @@ fn main(
   var s = vec2<f32>(0.0);
   for (var i = first + lane; i < end; i += u32(THREADS)) {
     let d = abs(x[i] - clean[i]);
-    s = select(s + d * d, max(s, vec2<f32>(d)), LINF);
+    if (NORM == 0) { s = max(s, vec2<f32>(d)); } else { s += select(d * d, d, NORM == 1); }
   }
   var length = 0.0;
-  if (LINF) { length = largest2(s, lane).x; } else { length = sqrt(total2(s, lane).x); }
+  if (NORM == 0) { length = largest2(s, lane).x; } else { length = total2(s, lane).x; }
+  if (NORM == 2) { length = sqrt(length); }
   let before = norms[row];
   let adversarial = hit[row] > 0.0;
   let smaller = adversarial && length < before;

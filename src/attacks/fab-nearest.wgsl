@@ -1,6 +1,6 @@
 // Keeps the nearest boundary so far: that of class targets[r], with gap loss[r] = z_t − z_y and its gradient, where
-// |gap| / (‖gradient‖* + 1e-12) is below distance[r]; ‖·‖* is the L1 norm for LINF, else L2. The true class has no
-// boundary with itself. reduce.wgsl stands before. Constants: THREADS, LINF. Grid: one workgroup an image.
+// |gap| / (‖gradient‖* + 1e-12) is below distance[r]; ‖·‖* is the dual norm: L1 for L∞, L∞ for L1, L2. The true class has no
+// boundary with itself. reduce.wgsl stands before. Constants: THREADS, NORM (0 L∞, 1 L1, 2 L2). Grid: one workgroup an image.
 struct Params { rows: u32, size: u32 }
 @group(0) @binding(0) var<storage, read> gradient: array<f32>;
 @group(0) @binding(1) var<storage, read> loss: array<f32>;
@@ -21,13 +21,14 @@ fn main(
   if (row >= params.rows) { return; }
   let first = row * params.size;
   let end = first + params.size;
-  var s = 0.0;
+  var s = vec2<f32>(0.0);
   for (var i = first + lane; i < end; i += u32(THREADS)) {
-    let g = gradient[i];
-    s += select(g * g, abs(g), LINF);
+    let g = abs(gradient[i]);
+    if (NORM == 1) { s = max(s, vec2<f32>(g)); } else { s += select(g * g, g, NORM == 0); }
   }
-  let reduced = total(s, lane);
-  let length = select(sqrt(reduced), reduced, LINF);
+  var length = 0.0;
+  if (NORM == 1) { length = largest2(s, lane).x; } else { length = total2(s, lane).x; }
+  if (NORM == 2) { length = sqrt(length); }
   let here = select(abs(loss[row]), 1e10, targets[row] == labels[row]) / (1e-12 + length);
   let nearer = here < distance[row];
   workgroupBarrier(); // all lanes have read the distance

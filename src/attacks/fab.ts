@@ -29,6 +29,8 @@ import {
   checkCount,
   checkSeed,
   Job,
+  l1Radius,
+  lengthOf,
   type Norm,
   Slots,
   streams,
@@ -141,16 +143,11 @@ export class Fab implements Attack {
     const { size } = job;
     const clean = job.x.subarray(i * size, (i + 1) * size);
     const point = found.subarray(b * size, (b + 1) * size);
-    let length = 0;
-    for (let k = 0; k < size; k++) {
-      const d = Math.abs((point[k] as number) - (clean[k] as number));
-      length = this.norm === 'Linf' ? Math.max(length, d) : length + d * d;
-    }
-    if (this.norm === 'L2') length = Math.sqrt(length);
+    const length = lengthOf(this.norm, point, clean);
     job.keep(i, found, b, -length);
     if (length <= this.eps) return true;
     const out = job.adversarial.subarray(i * size, (i + 1) * size);
-    const shrink = (this.eps / length) * (1 - 1e-6);
+    const shrink = ((this.norm === 'L1' ? l1Radius(this.eps, size) : this.eps) / length) * (1 - 1e-6);
     for (let k = 0; k < size; k++) {
       const moved = (clean[k] as number) + shrink * ((point[k] as number) - (clean[k] as number));
       const [low, high] = this.norm === 'Linf' ? [job.low[i * size + k], job.high[i * size + k]] : [0, 1];
@@ -192,7 +189,7 @@ class Search {
     this.#counter = device.keep(device.zeros([1], 'u32'));
     const { loss, gradient, hit } = query;
     const { targeted, alphaMax, eta, beta } = options;
-    const constants = { THREADS: threadsOf(device), LINF: norm === 'Linf' };
+    const constants = { THREADS: threadsOf(device), NORM: { Linf: 0, L1: 1, L2: 2 }[norm] };
     const grid = linearGrid(rows, 1);
     // Targeted: the boundary is the query's answer. Untargeted: the nearest of those of all classes.
     const [normal, gap] = targeted ? [gradient, loss] : [this.#normal, this.#gap];
@@ -305,10 +302,12 @@ function randomStart(slots: Slots, norm: Norm, eps: number, seed: number, run: n
         ? affine(randomUniform(device, x.shape, random), 2, -1)
         : randomNormal(device, x.shape, random);
     const flat = reshape(t, [batch, job.size]);
-    const length =
-      norm === 'Linf'
-        ? max(abs(flat), 1, { keepDims: true })
-        : sqrt(sum(square(flat), [1], { keepDims: true }));
+    const lengths = {
+      Linf: () => max(abs(flat), 1, { keepDims: true }),
+      L2: () => sqrt(sum(square(flat), [1], { keepDims: true })),
+      L1: () => sum(abs(flat), [1], { keepDims: true }),
+    };
+    const length = lengths[norm]();
     copy(clamp(add(clean, reshape(affine(div(flat, length), eps / 2), x.shape)), 0, 1), x);
   });
 }

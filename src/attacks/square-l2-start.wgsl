@@ -1,8 +1,10 @@
 // x = clamp(clean + eps·δ/‖δ‖, 0, 1): δ is a grid of bumps of side plans[0].x, each with a random sign a channel and at
-// random upright or lying. philox.wgsl and reduce.wgsl stand before. Constants: THREADS, CHANNELS.
+// random upright or lying. In L1 x = clean + the projection of δ. philox.wgsl, reduce.wgsl and l1-projection.wgsl stand
+// before. Constants: THREADS, CHANNELS, L1.
 // Grid: one workgroup an image [height, width, channels].
 struct Params {
   rows: u32, size: u32, height: u32, width: u32, channels: u32, purpose: u32, seed_low: u32, seed_high: u32, eps: f32,
+  radius: f32,
 }
 @group(0) @binding(0) var<storage, read_write> x: array<f32>;
 @group(0) @binding(1) var<storage, read> clean: array<f32>;
@@ -11,6 +13,8 @@ struct Params {
 @group(0) @binding(4) var<storage, read> plans: array<vec2<u32>>;
 @group(0) @binding(5) var<storage, read> bumps: array<f32>;
 @group(0) @binding(6) var<uniform> params: Params;
+
+fn raw(i: u32) -> f32 { return x[i]; }
 
 fn delta(within: u32, row: u32) -> f32 {
   let side = plans[0].x;
@@ -38,6 +42,15 @@ fn main(
   let row = group.x + group.y * groups.x;
   if (row >= params.rows) { return; }
   let first = row * params.size;
+  if (L1) {
+    for (var k = lane; k < params.size; k += u32(THREADS)) { x[first + k] = delta(k, row); }
+    storageBarrier();
+    let lambda = l1_level(first, first + params.size, lane, params.radius);
+    for (var i = first + lane; i < first + params.size; i += u32(THREADS)) {
+      x[i] = clamp(clean[i] + l1_part(i, lambda), 0.0, 1.0);
+    }
+    return;
+  }
   var sum = 0.0;
   for (var k = lane; k < params.size; k += u32(THREADS)) {
     let d = delta(k, row);

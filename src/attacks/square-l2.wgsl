@@ -2,11 +2,13 @@
 // For each channel c, with ‖·‖ over a window: in W1 the new perturbation is
 //   u = ±bump + δ/‖δ_c‖_W1,  u·sqrt(max(eps² − ‖δ‖², 0)/channels + ‖δ_c‖²_{W1∪W2}) / ‖u_c‖,
 // what was in W2 alone is given up for it, and the whole is scaled to eps: x = clamp(clean + eps·δ'/‖δ'‖, 0, 1).
-// philox.wgsl and reduce.wgsl stand before. Constants: THREADS, CHANNELS.
+// In L1 ‖·‖ is that norm, the new perturbation u·(max(eps − ‖δ‖, 0) + channels·‖δ_c‖_{W1∪W2}) / ‖u_c‖, and the whole is
+// projected (l1-projection.wgsl). philox.wgsl, reduce.wgsl and l1-projection.wgsl stand before.
+// Constants: THREADS, CHANNELS, L1.
 // Grid: one workgroup an image [height, width, channels].
 struct Params {
   rows: u32, size: u32, height: u32, width: u32, channels: u32, purpose: u32, seed_low: u32, seed_high: u32,
-  eps: f32, queries: u32,
+  eps: f32, radius: f32, queries: u32,
 }
 @group(0) @binding(0) var<storage, read_write> x: array<f32>;
 @group(0) @binding(1) var<storage, read> best: array<f32>;
@@ -19,6 +21,14 @@ struct Params {
 @group(0) @binding(8) var<uniform> params: Params;
 
 struct Windows { side: u32, bump: u32, first: vec2<u32>, second: vec2<u32>, signs: u32, turned: bool }
+
+// Σ of it is the norm to the power of 2 (or 1).
+fn part(d: f32) -> f32 { return select(d * d, abs(d), L1); }
+
+fn norm(sum: f32) -> f32 { return select(sqrt(sum), sum, L1); }
+
+// δ' lies in x.
+fn raw(i: u32) -> f32 { return x[i]; }
 
 fn place(word: u32, room: u32) -> u32 { return u32(uniform_of(word) * f32(room)); }
 
@@ -65,9 +75,9 @@ fn main(
   var sum = 0.0;
   for (var k = lane; k < params.size; k += u32(THREADS)) {
     let d = best[base + k] - clean[base + k];
-    sum += d * d;
+    sum += part(d);
   }
-  let spare = max(params.eps * params.eps - total(sum, lane), 0.0) / f32(CHANNELS);
+  let spare = max(part(params.eps) - total(sum, lane), 0.0) / f32(CHANNELS);
 
   var own: array<f32, CHANNELS>;   // 1/‖δ_c‖ in W1
   var scale: array<f32, CHANNELS>; // of u
@@ -77,20 +87,21 @@ fn main(
       let at = at_of(k);
       let d = best[base + k] - clean[base + k];
       let in_first = inside(at, w.first, side);
-      if (in_first) { s.x += d * d; }
-      if (in_first || inside(at, w.second, side)) { s.y += d * d; }
+      if (in_first) { s.x += part(d); }
+      if (in_first || inside(at, w.second, side)) { s.y += part(d); }
     }
     let norms = total2(s, lane);
-    own[c] = 1.0 / (1e-12 + sqrt(norms.x));
+    own[c] = 1.0 / (1e-12 + norm(norms.x));
     var t = 0.0;
     for (var k = c + lane * params.channels; k < params.size; k += u32(THREADS) * params.channels) {
       let at = at_of(k);
       if (inside(at, w.first, side)) {
         let u = bump(at, c, w) + (best[base + k] - clean[base + k]) * own[c];
-        t += u * u;
+        t += part(u);
       }
     }
-    scale[c] = sqrt(spare + norms.y) / (1e-12 + sqrt(total(t, lane)));
+    let wanted = norm(spare + norms.y) * select(1.0, f32(CHANNELS), L1);
+    scale[c] = wanted / (1e-12 + norm(total(t, lane)));
   }
 
   // δ' into x, then scaled.
@@ -104,8 +115,16 @@ fn main(
     } else if (inside(at, w.second, side)) {
       d = 0.0;
     }
-    sum += d * d;
+    sum += part(d);
     x[base + k] = d;
+  }
+  if (L1) {
+    storageBarrier();
+    let lambda = l1_level(base, base + params.size, lane, params.radius);
+    for (var i = base + lane; i < base + params.size; i += u32(THREADS)) {
+      x[i] = clamp(clean[i] + l1_part(i, lambda), 0.0, 1.0);
+    }
+    return;
   }
   let whole = params.eps / (sqrt(total(sum, lane)) + 1e-12);
   for (var k = lane; k < params.size; k += u32(THREADS)) {

@@ -25,13 +25,15 @@ import {
   checkCount,
   checkSeed,
   Job,
+  l1Radius,
   l2Safety,
+  lengthOf,
   type Norm,
   Slots,
   streams,
 } from './attack.ts';
 import { dropFooled, eachRemaining } from './clean.ts';
-import reduceSource from './reduce.wgsl';
+import { l1Source } from './l1.ts';
 import judgeSource from './square-judge.wgsl';
 import keepSource from './square-keep.wgsl';
 import l2Source from './square-l2.wgsl';
@@ -68,7 +70,7 @@ export function squareShare(
   return o.p / 2 ** halvings;
 }
 
-/** Side of query q's square in an image of h×w; odd and at least 3 for L2. */
+/** Side of query q's square in an image of h×w; odd and at least 3 for L2 and L1. */
 export function squareSide(
   q: number,
   [h, w]: readonly [number, number],
@@ -77,29 +79,34 @@ export function squareSide(
 ): number {
   const side = Math.round(Math.sqrt(squareShare(q, o) * h * w));
   const grown = norm === 'Linf' ? Math.max(side, 1) : Math.max(side, 3);
-  return Math.min(norm === 'L2' && grown % 2 === 0 ? grown + 1 : grown, h, w);
+  return Math.min(norm !== 'Linf' && grown % 2 === 0 ? grown + 1 : grown, h, w);
 }
 
-/** Two nested pyramids of opposite sign, one above the other, of unit L2 norm: [s, s] (Algorithm 3's η). */
-export function squareBump(s: number): Float32Array {
+/**
+ * Two nested pyramids of opposite sign, one above the other, of unit norm: [s, s] (Algorithm 3's η). Their steps are
+ * 1/k² high; for L1 1/k⁴, as in the published code.
+ */
+export function squareBump(s: number, norm: Norm = 'L2'): Float32Array {
+  const power = norm === 'L1' ? 4 : 2;
   const half = (rows: number): number[] => {
     const out = new Array<number>(rows * s).fill(0);
     const [a, b] = [Math.floor(rows / 2), Math.floor(s / 2)];
     for (let k = 0; k < Math.max(a, b) + 1; k++) {
       // The rectangle of all places within k of the middle.
       for (let r = Math.max(a - k, 0); r < Math.min(a + k + 1, rows); r++) {
-        for (let c = Math.max(b - k, 0); c < Math.min(b + k + 1, s); c++) out[r * s + c]! += 1 / (k + 1) ** 2;
+        for (let c = Math.max(b - k, 0); c < Math.min(b + k + 1, s); c++)
+          out[r * s + c]! += 1 / (k + 1) ** power;
       }
     }
-    return unit(out);
+    return unit(out, norm);
   };
   const top = Math.floor(s / 2);
-  return Float32Array.from(unit([...half(top), ...half(s - top).map((v) => -v)]));
+  return Float32Array.from(unit([...half(top), ...half(s - top).map((v) => -v)], norm));
 }
 
-function unit(v: number[]): number[] {
-  const norm = Math.sqrt(v.reduce((sum, x) => sum + x * x, 0));
-  return v.map((x) => x / norm);
+function unit(v: number[], norm: Norm): number[] {
+  const length = lengthOf(norm, v, new Float32Array(v.length));
+  return v.map((x) => x / length);
 }
 
 export class Square implements Attack {
@@ -139,7 +146,8 @@ export class Square implements Attack {
     const { queries, restarts, eot, seed } = options;
     const job = await Job.open(name, target, x, labels, this, hooks);
     const [h, , c] = job.imageShape as [number, number, number];
-    if (norm === 'L2' && h < 5) throw new InputError(`square: L2 needs images of at least 5 rows, got ${h}`);
+    if (norm !== 'Linf' && h < 5)
+      throw new InputError(`square: ${norm} needs images of at least 5 rows, got ${h}`);
     if (c > 32) throw new InputError(`square: images have ${c} channels, at most 32 are supported`);
     const slots = new Slots(job);
     const query = new Query(target, slots, { loss: null, goal: 'untargeted', eot, seed });
@@ -203,7 +211,7 @@ class RandomSearch {
       seed_high: high,
     };
     const start = { ...params, purpose: streams.squareStart };
-    const threads = { THREADS: threadsOf(device), CHANNELS: c };
+    const constants = { THREADS: threadsOf(device), CHANNELS: c, L1: norm === 'L1' };
     const best = this.#best;
     const step = { counter: this.#counter, run: this.#run };
     if (norm === 'Linf') {
@@ -227,21 +235,23 @@ class RandomSearch {
         );
       });
     } else {
-      const eps = options.eps * l2Safety;
+      const eps = options.eps * (norm === 'L2' ? l2Safety : 1);
+      const radius = l1Radius(eps, size);
+      const functions = philoxSource + l1Source;
       const grid = linearGrid(rows, 1);
       this.#start = device.record('square start', () => {
         device.run(
-          kernel('square-l2-start', philoxSource + reduceSource + l2StartSource, threads),
+          kernel('square-l2-start', functions + l2StartSource, constants),
           { x, clean, ids, run: this.#run, plans, bumps: shapes },
-          { ...start, eps },
+          { ...start, eps, radius },
           grid,
         );
       });
       this.#propose = device.record('square propose', () => {
         device.run(
-          kernel('square-l2', philoxSource + reduceSource + l2Source, threads),
+          kernel('square-l2', functions + l2Source, constants),
           { x, best, clean, ids, plans, bumps: shapes, ...step },
-          { ...params, eps, queries },
+          { ...params, eps, radius, queries },
           grid,
         );
       });
@@ -327,7 +337,7 @@ function plan([h, w]: readonly [number, number], options: Required<SquareOptions
     if (offset === undefined) {
       offset = bumps.length;
       offsets.set(side, offset);
-      bumps.push(...squareBump(side));
+      bumps.push(...squareBump(side, options.norm));
     }
     return [side, offset];
   };

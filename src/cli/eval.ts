@@ -85,6 +85,7 @@ interface EvalFlags extends CommonOptions, Partial<CmapFlags>, Omit<Subject, 'cm
   readonly restarts?: number;
   readonly queries?: number;
   readonly eot?: number;
+  readonly compat?: 'official';
   readonly count?: number;
   readonly offset?: number;
   readonly subset?: 'paper';
@@ -126,12 +127,17 @@ export function evalCommand(): Command {
       'comma list of attacks, each NAME or NAME@SURFACE; none measures accuracy alone',
     )
     .addOption(choice('--norm <name>', 'of the threat model; default Linf', norms))
-    .option('--eps <x>', 'radius; default 8/255 for Linf (16/255 for fashion-mnist), 0.5 for L2', parseNumber)
+    .option(
+      '--eps <x>',
+      'radius; default 8/255 for Linf (16/255 for fashion-mnist), 0.5 for L2, 12 for L1',
+      parseNumber,
+    )
     .option('--steps <n>', 'iterations of PGD, APGD, FAB', parseInteger)
     .option('--step-size <x>', 'of PGD; default 2.5 eps/steps', parseNumber)
     .option('--restarts <n>', 'of PGD, APGD, FAB', parseInteger)
     .option('--queries <n>', 'of Square', parseInteger)
     .option('--eot <n>', 'draws a gradient on randomised surfaces', parseInteger)
+    .addOption(choice('--compat <name>', 'of disruption: as the released code computes it', ['official']))
     .option('--count <n>', 'test images', parseInteger)
     .option('--offset <n>', 'the first of them', parseInteger)
     .addOption(choice('--subset <name>', 'the paper’s random images instead of the first', ['paper']))
@@ -287,7 +293,7 @@ async function evaluate(flags: EvalFlags): Promise<void> {
   const preset = evaluationPresets[flags.preset] as (typeof evaluationPresets)[string];
   const names = splitAttacks(flags.attack ?? preset.attacks);
   const norm = flags.norm ?? normOf(names) ?? 'Linf';
-  const eps = flags.eps ?? (norm === 'L2' ? 0.5 : flags.dataset === 'fashion-mnist' ? 16 / 255 : 8 / 255);
+  const eps = flags.eps ?? defaultEps(norm, flags.dataset);
   const steps = flags.steps ?? preset.steps;
   const stepSize = flags.stepSize ?? (preset.stepSize && flags.steps !== 0 ? eps / steps : undefined);
   const settings: AttackSettings = {
@@ -299,6 +305,7 @@ async function evaluate(flags: EvalFlags): Promise<void> {
     restarts: flags.restarts ?? preset.restarts,
     queries: flags.queries ?? preset.queries,
     eot: flags.eot ?? preset.eot,
+    compat: flags.compat,
   };
   const { seed = 0, runs = preset.runs, evalRuns = preset.evaluations } = flags;
   for (const [name, value] of Object.entries({ runs, 'eval-runs': evalRuns, batch: flags.batch ?? 1 }))
@@ -355,6 +362,10 @@ async function evaluate(flags: EvalFlags): Promise<void> {
     store.close();
   }
 }
+
+/** Radii in use for images of 32 x 32: Croce & Hein 2020 for L2, 2021 for L1. */
+const defaultEps = (norm: Norm, dataset: string) =>
+  ({ Linf: dataset === 'fashion-mnist' ? 16 / 255 : 8 / 255, L2: 0.5, L1: 12 })[norm];
 
 function costLine(plan: EvaluationPlan, cost: Awaited<ReturnType<typeof estimateCost>>, adapter: string) {
   const n = plan.data.ids.length;
@@ -437,10 +448,10 @@ export function configOf(
   };
 }
 
-/** "8/255 (0.0314)" */
+/** "8/255" for a whole number of levels up to 1, else three digits. */
 export function formatEps(eps: number): string {
   const levels = 255 * eps;
-  const whole = Math.abs(levels - Math.round(levels)) < 1e-6;
+  const whole = Math.abs(levels - Math.round(levels)) < 1e-6 && eps <= 1;
   return whole ? `${Math.round(levels)}/255` : eps.toPrecision(3);
 }
 

@@ -13,6 +13,7 @@ import { addCommonOptions, type CommonOptions, openDevice, parseInteger } from '
 interface VerifyFlags extends CommonOptions {
   readonly count: number;
   readonly batch?: number;
+  readonly noise: number;
 }
 
 export function verifyCommand(): Command {
@@ -22,12 +23,14 @@ export function verifyCommand(): Command {
     )
     .argument('<dir>', 'folder of cmap eval')
     .option('--count <n>', 'images of the experiments; 0 reads the records alone', parseInteger, 16)
+    .option('--noise <n>', 'random points an image of the noise item; 0 leaves it out', parseInteger, 10000)
     .option('--batch <n>', 'images together', parseInteger);
   return addCommonOptions(command).action(verify);
 }
 
 async function verify(folder: string, flags: VerifyFlags): Promise<void> {
   if (flags.count < 0) throw new InputError(`--count must be at least 0, got ${flags.count}`);
+  if (flags.noise < 0) throw new InputError(`--noise must be at least 0, got ${flags.noise}`);
   if (flags.batch !== undefined && flags.batch < 1)
     throw new InputError(`--batch must be at least 1, got ${flags.batch}`);
   const { config, records } = readEvaluation(folder);
@@ -52,6 +55,7 @@ async function verify(folder: string, flags: VerifyFlags): Promise<void> {
     defence: opened.defence,
     data,
     count: Math.min(flags.count, data.ids.length),
+    noise: flags.noise,
     batch: flags.batch ?? Math.min(defaultBatch(device, subject), Math.max(1, flags.count)),
     onProgress: (what) => {
       if (!flags.quiet) process.stderr.write(`verify: ${what}\n`);

@@ -6,10 +6,13 @@
 import { Apgd } from '../attacks/apgd.ts';
 import { type Attack, checkBall, checkCount, checkSeed, type Norm } from '../attacks/attack.ts';
 import { AutoAttack } from '../attacks/autoattack.ts';
-import { Disruption, publishedTau } from '../attacks/disruption.ts';
+import { Disruption, latentTau, publishedTau } from '../attacks/disruption.ts';
 import { Fab } from '../attacks/fab.ts';
 import { Fgsm } from '../attacks/fgsm.ts';
+import { LowFrequency } from '../attacks/low-frequency.ts';
+import { Noise } from '../attacks/noise.ts';
 import { Pgd } from '../attacks/pgd.ts';
+import { portfolio } from '../attacks/portfolio.ts';
 import { Square } from '../attacks/square.ts';
 import { type Eot, once } from '../attacks/target.ts';
 import type { AttackSurface, Defence, Knowledge } from '../defences/defence.ts';
@@ -28,6 +31,10 @@ export interface AttackSettings {
   readonly restarts: number;
   /** Of Square alone. */
   readonly queries: number;
+  /** Of noise; default 10,000. */
+  readonly points?: number;
+  /** The released code's form of consistency disruption, defects included. */
+  readonly compat?: 'official' | undefined;
   /** Draws a gradient where the surface is randomised; elsewhere one. */
   readonly eot: number;
 }
@@ -58,6 +65,8 @@ const draws = ({ surface, eot }: AttackContext): Eot => (surface.target.randomis
 const targetClasses = (classes: number) => Math.min(9, classes - 1);
 const stepSizeOf = ({ stepSize, eps, steps }: AttackSettings) =>
   stepSize ?? (eps > 0 ? (2.5 * eps) / steps : 1);
+
+const pointsOf = ({ points = 10000 }: AttackSettings) => points;
 
 const pgdEntry = (summary: string, norm?: Norm): AttackEntry => ({
   summary,
@@ -104,6 +113,23 @@ const apgdEntry = (loss: 'ce' | 'dlr' | 'targeted', summary: string): AttackEntr
     2 * (s.steps + 1) * s.restarts * (loss === 'targeted' ? targetClasses(classes) : 1) + 1,
 });
 
+/** An attack on the generator of CMAP. */
+function disruption(
+  { defence, norm, eps, steps, seed }: AttackContext,
+  form: 'equation' | 'released' | 'latent',
+  tau = 0,
+): Disruption {
+  const { generator, classifier } = defence;
+  const name = form === 'latent' ? 'target-latent' : 'disruption';
+  if (!generator)
+    throw new InputError(
+      `attack ${name} is on the generator of a defence, and ${defence.name} has none; give --defence cmap`,
+    );
+  const cmap = { ...generator.cmap, seed };
+  const all = cmap.iterations + steps;
+  return new Disruption(generator.model, classifier, { norm, eps, cmap, steps: all, tau, form });
+}
+
 const ensemble = (version: 'standard' | 'rand', summary: string): AttackEntry => ({
   summary,
   kind: 'ensemble',
@@ -127,6 +153,34 @@ const registry = new Map<string, AttackEntry>([
   ],
   ['pgd', pgdEntry('projected gradient ascent on the cross-entropy (Madry et al. 2018), best iterate kept')],
   ['pgd-l2', pgdEntry('the same with --norm L2', 'L2')],
+  [
+    'low-frequency',
+    {
+      summary: 'PGD whose perturbation is constant on blocks of 4 x 4 pixels',
+      kind: 'iterative',
+      make: (c) =>
+        new LowFrequency({
+          norm: c.norm,
+          eps: c.eps,
+          steps: c.steps,
+          stepSize: stepSizeOf(c),
+          eot: draws(c),
+          seed: c.seed,
+        }),
+      settings: (s) => ({ block: 4, steps: s.steps, stepSize: stepSizeOf(s), eot: s.eot }),
+      passes: (s) => 2 * (s.steps + 1),
+    },
+  ],
+  [
+    'noise',
+    {
+      summary: 'the best of 10,000 uniformly random points of the ball',
+      kind: 'black-box',
+      make: (c) => new Noise({ norm: c.norm, eps: c.eps, points: pointsOf(c), eot: draws(c), seed: c.seed }),
+      settings: (s) => ({ points: pointsOf(s), eot: s.eot }),
+      passes: (s) => pointsOf(s) + 2,
+    },
+  ],
   ['apgd-ce', apgdEntry('ce', 'AutoAttack’s step-size rule on the cross-entropy')],
   ['apgd-dlr', apgdEntry('dlr', 'on the difference-of-logits ratio')],
   ['apgd-t', apgdEntry('targeted', 'on the targeted ratio, for up to nine classes')],
@@ -165,24 +219,44 @@ const registry = new Map<string, AttackEntry>([
       summary:
         'consistency disruption, CMAP’s own adaptive attack (Eq. 15): --steps after the defence’s iterations',
       kind: 'iterative',
-      make({ defence, norm, eps, steps, seed }) {
-        const { generator, classifier } = defence;
-        if (!generator)
-          throw new InputError(
-            `attack disruption is on the generator of a defence, and ${defence.name} has none; give --defence cmap`,
-          );
-        const cmap = { ...generator.cmap, seed };
-        const all = cmap.iterations + steps;
-        return new Disruption(generator.model, classifier, {
-          norm,
-          eps,
-          cmap,
-          steps: all,
-          tau: publishedTau[norm],
-        });
-      },
-      settings: ({ steps, norm }) => ({ steps, tau: publishedTau[norm] }),
+      make: (c) => disruption(c, c.compat ? 'released' : 'equation', publishedTau[c.norm]),
+      settings: ({ steps, norm, compat }) => ({
+        steps,
+        tau: publishedTau[norm],
+        ...(compat ? { compat } : {}),
+      }),
       passes: (s) => 2 * s.steps,
+    },
+  ],
+  [
+    'target-latent',
+    {
+      summary:
+        'latents of CMAP whose own image is misclassified and near, then projected: --steps after the defence’s',
+      kind: 'iterative',
+      make: (c) => disruption(c, 'latent', latentTau),
+      settings: ({ steps }) => ({ steps, tau: latentTau }),
+      passes: (s) => 2 * s.steps,
+    },
+  ],
+  [
+    'portfolio',
+    {
+      summary: 'noise, FGSM, PGD, low frequencies, APGD-T, FAB-T, Square, each on what is left',
+      kind: 'ensemble',
+      make: (c) =>
+        portfolio({
+          norm: c.norm,
+          eps: c.eps,
+          steps: c.steps,
+          queries: c.queries,
+          eot: draws(c),
+          seed: c.seed,
+          targetClasses: targetClasses(c.defence.classes),
+        }),
+      settings: (s) => ({ steps: s.steps, queries: s.queries, points: 100, eot: s.eot }),
+      passes: (s, classes) =>
+        100 + 4 + 2 * (s.steps + 1) * (3 + 2 * targetClasses(classes)) + s.queries + 8 * 4,
     },
   ],
   ['autoattack', ensemble('standard', 'APGD-CE, APGD-T, FAB-T, Square with their published constants')],

@@ -41,6 +41,7 @@ export interface AttackSummary {
   /** Greatest perturbation. */
   readonly linf: number;
   readonly l2: number;
+  readonly l1: number;
   /** Network evaluations an image: of the attack, forward and backward, and of all judgements. */
   readonly forward: number;
   readonly backward: number;
@@ -165,6 +166,7 @@ export function summarise(
       knowledge: planned.knowledge,
       linf: Math.max(...flat.map((r) => r.linf)),
       l2: Math.max(...flat.map((r) => r.l2)),
+      l1: Math.max(...flat.map((r) => r.l1)),
       forward: average((r) => r.cost.forward),
       backward: average((r) => r.cost.backward),
       defence: average((r) => r.cost.defence),

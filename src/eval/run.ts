@@ -242,18 +242,19 @@ function finite(value: number | undefined): number | null {
   return value !== undefined && Number.isFinite(value) ? Number(value.toPrecision(6)) : null;
 }
 
-/** ‖δ‖ in both norms and the range, in double precision. */
+/** ‖δ‖ in all norms and the range, in double precision. */
 export function distances(clean: Float32Array, points: Float32Array, from: number, size: number) {
-  let [linf, square, min, max] = [0, 0, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY];
+  let [linf, l1, square, min, max] = [0, 0, 0, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY];
   for (let k = from; k < from + size; k++) {
     const v = points[k] as number;
     const d = Math.abs(v - (clean[k] as number));
     linf = Math.max(linf, d);
+    l1 += d;
     square += d * d;
     min = Math.min(min, v);
     max = Math.max(max, v);
   }
-  return { linf, l2: Math.sqrt(square), min, max };
+  return { linf, l2: Math.sqrt(square), l1, min, max };
 }
 
 export interface CostEstimate {

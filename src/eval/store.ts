@@ -77,6 +77,7 @@ export interface EvaluationRecord {
   /** Of the perturbation, in [0, 1] pixel units. */
   readonly linf: number;
   readonly l2: number;
+  readonly l1: number;
   /** Least and greatest pixel. */
   readonly min: number;
   readonly max: number;

@@ -50,10 +50,10 @@ export function robustnessTable(summaries: readonly EvaluationSummary[]): Robust
   };
 }
 
-/** "8/255" for a whole number of levels, else three digits. */
+/** "8/255" for a whole number of levels up to 1, else three digits. */
 export function fraction(eps: number): string {
   const levels = Math.round(255 * eps);
-  return Math.abs(255 * eps - levels) < 1e-6 && levels > 0
+  return Math.abs(255 * eps - levels) < 1e-6 && levels > 0 && eps <= 1
     ? `${levels}/255`
     : String(Number(eps.toPrecision(3)));
 }
@@ -63,7 +63,17 @@ export function longTable(summaries: readonly EvaluationSummary[]): { headings: 
   const headings = [
     ...['dataset', 'classifier', 'defence', 'norm', 'eps', 'n', 'seed', 'attack', 'surface', 'knowledge'],
     ...['runs', 'evaluations', 'clean', 'robust', 'low', 'high', 'std', 'worst_of_n', 'majority'],
-    ...['success_rate', 'surface_robust', 'bare', 'linf', 'l2', 'forward', 'backward', 'defence_passes'],
+    ...[
+      'success_rate',
+      'surface_robust',
+      'bare',
+      'linf',
+      'l2',
+      'l1',
+      'forward',
+      'backward',
+      'defence_passes',
+    ],
     'seconds_an_image',
   ];
   const rows = summaries.flatMap((s) =>
@@ -71,7 +81,7 @@ export function longTable(summaries: readonly EvaluationSummary[]): { headings: 
       [
         ...[s.dataset, s.classifier, s.defence, s.norm, s.eps, s.count, s.seed, name, a.surface, a.knowledge],
         ...[s.runs, s.evaluations, s.clean, a.robust, ...a.interval, a.std ?? '', a.worst.value],
-        ...[a.majority.value, a.success?.value ?? '', a.surfaceRobust, a.bare, a.linf, a.l2],
+        ...[a.majority.value, a.success?.value ?? '', a.surfaceRobust, a.bare, a.linf, a.l2, a.l1],
         ...[a.forward, a.backward, a.defence, a.secondsAnImage],
       ].map(String),
     ),

@@ -36,6 +36,8 @@ export interface VerifyInput {
   /** Images of the experiments, the first of them; 0 makes none. */
   readonly count: number;
   readonly batch: number;
+  /** Random points an image; 0 leaves them out. */
+  readonly noise: number;
   readonly onProgress?: (what: string) => void;
 }
 
@@ -62,6 +64,7 @@ export async function verifyEvaluation(device: Device, input: VerifyInput): Prom
   try {
     add('iterative', 'iterative attacks beat single steps', await bench.iterative());
     add('black-box', 'black-box attacks do not beat white-box attacks', await bench.blackBox());
+    add('noise', 'random noise breaks nothing that gradients left', await bench.noise());
     add('budget-sweep', 'success rises with eps, to 100 %', await bench.sweep());
     add('more-steps', 'twice the steps change nothing', await bench.more('steps'));
     add('more-restarts', 'more restarts change nothing', await bench.more('restarts'));
@@ -89,7 +92,7 @@ function recheck({ folder, config, records, data }: VerifyInput): { range: Findi
     const row = rows.get(record.image) as number;
     const clean = data.images.subarray(row * size, (row + 1) * size);
     const found = distances(clean, points, 0, size);
-    const length = config.norm === 'Linf' ? found.linf : found.l2;
+    const length = { Linf: found.linf, L2: found.l2, L1: found.l1 }[config.norm];
     low = Math.min(low, found.min);
     high = Math.max(high, found.max);
     longest = Math.max(longest, length);
@@ -171,7 +174,7 @@ class Bench {
   readonly #ids: readonly number[];
   /** The iterative gradient attack that experiments vary. */
   readonly #main: { name: string; settings: AttackSettings };
-  readonly #plain = new Map<string, number>();
+  readonly #plain = new Map<string, readonly boolean[]>();
 
   constructor(device: Device, input: VerifyInput) {
     const { config, data, count } = input;
@@ -205,27 +208,45 @@ class Bench {
     return planAttacks([name], this.#main.settings, this.#input.defence)[1] as PlannedAttack;
   }
 
+  #surface(): Defence['surfaces'][string] {
+    return this.#input.defence.surfaces[this.#plan(this.#main.name).surface] as Defence['surfaces'][string];
+  }
+
   /** How many of the images an attack fools on its surface. */
   async #fooled(name: string, other: Partial<AttackSettings> = {}): Promise<number> {
-    const { defence, batch, config, onProgress } = this.#input;
+    return (await this.#successes(name, other)).filter(Boolean).length;
+  }
+
+  async #successes(name: string, other: Partial<AttackSettings> = {}): Promise<readonly boolean[]> {
     const key = `${name} ${JSON.stringify(other)}`;
-    const known = this.#plain.get(key);
-    if (known !== undefined) return known;
-    onProgress?.(key.replace(/[{}"]/g, ''));
-    const result = await attackImages(
-      { defence, batch },
-      this.#plan(name),
-      config.seed,
-      this.#x as Tensor,
-      this.#labels,
-      this.#ids,
-      undefined,
-      other,
-    );
-    result?.adversarial.dispose();
-    const count = result?.success.filter(Boolean).length ?? 0;
-    this.#plain.set(key, count);
-    return count;
+    const known = this.#plain.get(key) ?? (await this.#attack(name, this.#labels.keys(), other));
+    this.#plain.set(key, known);
+    return known;
+  }
+
+  /** An attack on the images of some rows: which it fools. */
+  async #attack(name: string, rows: Iterable<number>, other: Partial<AttackSettings>): Promise<boolean[]> {
+    const { defence, batch, config, data, onProgress } = this.#input;
+    onProgress?.(`${name} ${JSON.stringify(other)}`.replace(/[{}"]/g, ''));
+    const chosen = [...rows];
+    const x = pickImages(this.#device, data, chosen);
+    const of = (list: readonly number[]) => chosen.map((row) => list[row] as number);
+    try {
+      const result = await attackImages(
+        { defence, batch },
+        this.#plan(name),
+        config.seed,
+        x,
+        of(this.#labels),
+        of(this.#ids),
+        undefined,
+        other,
+      );
+      result?.adversarial.dispose();
+      return result?.success ?? chosen.map(() => false);
+    } finally {
+      x.dispose();
+    }
   }
 
   #skipped(): Finding | null {
@@ -271,12 +292,36 @@ class Bench {
     );
   }
 
+  /** Random points of the ball (Sec. 4.11: 10,000 or more), for the images that the gradient left. */
+  async noise(): Promise<Finding> {
+    const skipped = this.#skipped();
+    if (skipped) return skipped;
+    const { noise } = this.#input;
+    const at = this.#main.name.includes('@') ? `@${this.#main.name.split('@')[1]}` : '';
+    const { cost = 1 } = this.#surface();
+    if (noise === 0) return untested('noise was switched off by --noise 0');
+    if (cost > 1)
+      return untested(
+        `a point costs ${cost} network evaluations; cmap eval --attack noise${at} tries 10,000`,
+      );
+    const broken = await this.#successes(this.#main.name);
+    const left = [...broken.keys()].filter((row) => !broken[row]);
+    if (left.length === 0) return verdict(true, `${this.#main.name} left none of ${this.#n} images to noise`);
+    const hits = await this.#attack(`noise${at}`, left, { points: noise });
+    const count = hits.filter(Boolean).length;
+    return verdict(
+      count <= slack(this.#n),
+      `${noise} random points broke ${count} of the ${left.length} images that ${this.#main.name} left`,
+    );
+  }
+
   async sweep(): Promise<Finding> {
     const skipped = this.#skipped();
     if (skipped) return skipped;
     const { config, data } = this.#input;
     // At half the range every image can become the same gray one: nothing can be right about all of them.
-    const most = config.norm === 'Linf' ? 0.5 : 0.5 * Math.sqrt(sizeOf(data.shape.slice(1)));
+    const size = sizeOf(data.shape.slice(1));
+    const most = { Linf: 0.5, L2: 0.5 * Math.sqrt(size), L1: 0.5 * size }[config.norm];
     const levels = [0.25, 0.5, 1, 2, 4].map((f) => f * config.eps).filter((eps) => eps < most && eps > 0);
     const fooled: number[] = [];
     for (const eps of [...levels, most]) fooled.push(await this.#fooled(this.#main.name, { eps }));
@@ -304,9 +349,8 @@ class Bench {
   async gradients(): Promise<{ zero: Finding; exact: Finding }> {
     const skipped = this.#skipped();
     if (skipped) return { zero: skipped, exact: skipped };
-    const { defence } = this.#input;
     const { surface } = this.#plan(this.#main.name);
-    const { target, exact, summary } = defence.surfaces[surface] as Defence['surfaces'][string];
+    const { target, exact, summary } = this.#surface();
     this.#input.onProgress?.('gradients');
     const found = await directionalErrors(
       this.#device,

@@ -8,7 +8,7 @@ import { ConsistencyModel } from '../../src/nets/consistency.ts';
 import { ncsnpp } from '../../src/nets/ncsnpp.ts';
 import { wideResNet } from '../../src/nets/wide-resnet.ts';
 import { syntheticCheckpoint } from '../nets/parity.ts';
-import { assertClose, fromNchw, loadFixture, testDevice, toNchw } from '../support.ts';
+import { assertClose, fromNchw, loadFixture, relativeError, testDevice, toNchw } from '../support.ts';
 
 async function setUp() {
   const device = await testDevice();
@@ -50,6 +50,38 @@ for (const norm of ['Linf', 'L2'] as const) {
     for (const t of [result.candidates, result.adversarial]) t.dispose();
   });
 }
+
+for (const norm of ['Linf', 'L2'] as const) {
+  test(`${norm}: the released form, PyTorch’s candidates`, async () => {
+    const { fixture, model, net, cmap, steps, settings, x, latents, labels } = await setUp();
+    const [eps, tau] = settings[norm] as [number, number];
+    const options = { norm, eps, cmap, steps, tau, latents, form: 'released' } as const;
+    const result = await new Disruption(model, net, options).run(net, x, labels);
+    const want = fixture.get(`released.${norm}`);
+    const got = toNchw(await result.candidates.floats(), want.shape);
+    assertClose(got, want.data, 2e-3, 'candidates');
+    const [own, other] = [got, fixture.get(`candidates.${norm}`).data].map((v) =>
+      relativeError(v, want.data),
+    );
+    assert.ok(
+      (other as number) > 2 * (own as number),
+      `the equation is at ${other}, the released form at ${own}`,
+    );
+    for (const t of [result.candidates, result.adversarial]) t.dispose();
+  });
+}
+
+test('target-latent: the generator’s own image is misclassified, which the plain defence’s is not', async () => {
+  const { model, net, cmap, x, latents, labels } = await setUp();
+  const hits = async (form: 'equation' | 'latent', tau: number) => {
+    const options = { norm: 'Linf', eps: 0.3, cmap, steps: 30, tau, latents, form } as const;
+    const result = await new Disruption(model, net, options).run(net, x, labels);
+    for (const t of [result.candidates, result.adversarial]) t.dispose();
+    return result.trace.flatMap((trace) => trace.hit).reduce((a, b) => a + b, 0);
+  };
+  const [plain, wanted] = [await hits('equation', 1e-9), await hits('latent', 1e4)];
+  assert.ok(wanted > plain, `${wanted} of 6 candidates fool the classifier, ${plain} without the class term`);
+});
 
 test('results do not depend on the batch', async () => {
   const { model, net, cmap, x, labels } = await setUp();

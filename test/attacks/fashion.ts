@@ -1,4 +1,5 @@
 /** The shipped classifier and its test images, for the tests of attacks. */
+import { lengthOf, type Norm } from '../../src/attacks/attack.ts';
 import { loadFashionMnist } from '../../src/data/fashion-mnist.ts';
 import { loadClassifier } from '../../src/models.ts';
 import { testDevice } from '../support.ts';
@@ -29,18 +30,16 @@ export function withinBall(
   adversarial: Float32Array,
   clean: Float32Array,
   size: number,
-  norm: 'Linf' | 'L2',
+  norm: Norm,
   eps: number,
 ): void {
   for (let i = 0; i < adversarial.length / size; i++) {
-    let length = 0;
     for (let k = i * size; k < (i + 1) * size; k++) {
       const v = adversarial[k] as number;
       if (!(v >= 0 && v <= 1)) throw new Error(`image ${i} holds ${v}`);
-      const d = Math.abs(v - (clean[k] as number));
-      length = norm === 'Linf' ? Math.max(length, d) : length + d * d;
     }
-    if (norm === 'L2') length = Math.sqrt(length);
+    const [from, to] = [i * size, (i + 1) * size];
+    const length = lengthOf(norm, adversarial.subarray(from, to), clean.subarray(from, to));
     if (length > eps) throw new Error(`image ${i} is ${length} from its original, more than ${eps}`);
   }
 }

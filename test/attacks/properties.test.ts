@@ -6,10 +6,13 @@ import type { Attack, Norm } from '../../src/attacks/attack.ts';
 import { AutoAttack } from '../../src/attacks/autoattack.ts';
 import { Fab } from '../../src/attacks/fab.ts';
 import { Fgsm } from '../../src/attacks/fgsm.ts';
+import { LowFrequency } from '../../src/attacks/low-frequency.ts';
+import { Noise } from '../../src/attacks/noise.ts';
 import { Pgd } from '../../src/attacks/pgd.ts';
+import { portfolio } from '../../src/attacks/portfolio.ts';
 import { Square } from '../../src/attacks/square.ts';
 import type { GraphTarget, ProcessTarget, Target } from '../../src/attacks/target.ts';
-import { vjp } from '../../src/engine/autograd.ts';
+import { differentiable, vjp } from '../../src/engine/autograd.ts';
 import type { Device } from '../../src/engine/device.ts';
 import { InputError } from '../../src/engine/errors.ts';
 import { randomNormal } from '../../src/engine/random.ts';
@@ -17,7 +20,7 @@ import type { Tensor } from '../../src/engine/tensor.ts';
 import { add } from '../../src/kernels/broadcast.ts';
 import { affine, square, tanh } from '../../src/kernels/elementwise.ts';
 import { linear } from '../../src/kernels/matmul.ts';
-import { reshape } from '../../src/kernels/shape.ts';
+import { reshape, slice } from '../../src/kernels/shape.ts';
 import { softmax } from '../../src/kernels/softmax.ts';
 import { lcg, testDevice } from '../support.ts';
 import { fashion, withinBall } from './fashion.ts';
@@ -53,7 +56,7 @@ async function toy() {
   return { device, x, images, weights, net, labels, labelOf, logits, size, n, classes, dispose };
 }
 
-const radius = { Linf: 0.02, L2: 0.2 };
+const radius = { Linf: 0.02, L2: 0.2, L1: 2 };
 const every = (norm: Norm, eps: number = radius[norm]): Attack[] => [
   new Fgsm({ norm, eps }),
   new Pgd({ norm, eps, steps: 5, stepSize: eps / 3, randomStart: true, restarts: 2, seed: 5 }),
@@ -73,6 +76,8 @@ const every = (norm: Norm, eps: number = radius[norm]): Attack[] => [
   new Fab({ norm, eps, targeted: false, steps: 6, restarts: 2, seed: 5 }),
   new Fab({ norm, eps, targeted: true, steps: 6, targetClasses: 3, seed: 5 }),
   new Square({ norm, eps, queries: 60, restarts: 2, seed: 5 }),
+  new Noise({ norm, eps: 3 * eps, points: 30, seed: 5 }),
+  ...(norm === 'L1' ? [] : [new LowFrequency({ norm, eps, steps: 5 })]),
   new AutoAttack({
     norm,
     eps,
@@ -85,7 +90,7 @@ const every = (norm: Norm, eps: number = radius[norm]): Attack[] => [
   }),
 ];
 
-for (const norm of ['Linf', 'L2'] as const) {
+for (const norm of ['Linf', 'L2', 'L1'] as const) {
   for (const attack of every(norm)) {
     test(`${attack.name} ${norm}: within eps and [0, 1], success is true, the batch does not matter`, async () => {
       const t = await toy();
@@ -168,6 +173,92 @@ test('pgd reaches the exact optimum of a linear margin', async () => {
 });
 
 for (const norm of ['Linf', 'L2'] as const) {
+  test(`low-frequency ${norm} reaches the exact optimum of a linear margin over blocks`, async () => {
+    const t = await toy();
+    // Two classes: the margin z_1 − z_0 is linear, and the optimum over blocks of 4 × 4 pixels and channels is known.
+    const two = { classes: 2, logits: (u: Tensor) => slice(t.net.logits(u), 1, 0, 2) };
+    const eps = radius[norm];
+    const labels = t.labels.map(() => 0);
+    const attack = new LowFrequency({ norm, eps, loss: 'margin', steps: 8, stepSize: eps });
+    const fgsm = new Fgsm({ norm, eps, loss: 'margin' });
+    const [result, single] = [await attack.run(two, t.x, labels), await fgsm.run(two, t.x, labels)];
+    const sums = new Map<number, number>();
+    for (let k = 0; k < t.size; k++) {
+      const [c, column, line] = [k % 3, Math.floor(k / 3) % 8, Math.floor(k / 24)];
+      const w = (t.weights[k * t.classes + 1] as number) - (t.weights[k * t.classes] as number);
+      const at = (Math.floor(line / 4) * 2 + Math.floor(column / 4)) * 3 + c;
+      sums.set(at, (sums.get(at) ?? 0) + w);
+    }
+    // Linf: Σ |s_b| eps; L2: blocks of 16 pixels, ‖δ‖ = 4 ‖w‖, so eps ‖s‖ / 4.
+    const gain =
+      norm === 'Linf'
+        ? eps * [...sums.values()].reduce((a, s) => a + Math.abs(s), 0)
+        : (eps * Math.hypot(...sums.values())) / 4;
+    labels.forEach((_, i) => {
+      const z = t.logits(t.images, i);
+      const best = (z[1] as number) - (z[0] as number) + gain;
+      assert.ok(Math.abs((result.loss[i] as number) - best) < 1e-3, `${result.loss[i]} is not ${best}`);
+      assert.ok((single.loss[i] as number) > best, 'all pixels move a linear margin further than blocks');
+    });
+    for (const r of [result, single]) r.adversarial.dispose();
+    t.dispose();
+  });
+}
+
+test('noise breaks what a masked gradient leaves, and more points are not worse', async () => {
+  const t = await toy();
+  // Logits in steps: their derivative is zero, so a gradient attack stays where it is.
+  const masked: GraphTarget = {
+    ...t.net,
+    logits: (u) => differentiable('step', [u], t.net.logits(u), () => [affine(u, 0)]),
+  };
+  const run = async (attack: Attack) => {
+    const result = await attack.run(masked, t.x, t.labels);
+    result.adversarial.dispose();
+    return { broken: result.success.filter(Boolean).length, loss: result.loss };
+  };
+  const ball = { norm: 'Linf', eps: 0.35 } as const;
+  const pgd = await run(
+    new Pgd({ ...ball, steps: 5, stepSize: 0.1, randomStart: false, keep: 'best', seed: 0 }),
+  );
+  const [few, many] = [
+    await run(new Noise({ ...ball, points: 2 })),
+    await run(new Noise({ ...ball, points: 400 })),
+  ];
+  assert.is(pgd.broken, 0);
+  assert.ok(many.broken > 0 && many.broken >= few.broken, `${few.broken}, then ${many.broken}`);
+  many.loss.forEach((loss, i) => {
+    assert.ok(loss >= (few.loss[i] as number) || loss >= 0, `image ${i}`);
+  });
+  t.dispose();
+});
+
+test('the portfolio breaks what any of its members does, each on what is left', async () => {
+  const t = await toy();
+  const ball = { norm: 'Linf', eps: 0.02, seed: 3 } as const;
+  const whole = portfolio({ ...ball, steps: 6, queries: 20, points: 10, targetClasses: 3 });
+  const result = await whole.run(t.net, t.x, t.labels, { batch: 6 });
+  assert.equal(
+    whole.attacks.map((a) => a.name),
+    ['noise', 'fgsm', 'pgd', 'pgd-margin', 'low-frequency', 'apgd-t', 'fab-t', 'square'],
+  );
+  for (const member of whole.attacks) {
+    const own = await member.run(t.net, t.x, t.labels, { batch: 6 });
+    own.success.forEach((hit, i) => {
+      assert.ok(!hit || result.success[i], `${member.name} breaks image ${i}, the portfolio does not`);
+    });
+    own.adversarial.dispose();
+  }
+  result.stages.slice(1).forEach((stage, s) => {
+    const before = result.stages[s] as (typeof result.stages)[0];
+    assert.is(stage.images.length, before.images.length - before.broken.length);
+  });
+  for (const { result: own } of result.stages) own.adversarial.dispose();
+  result.adversarial.dispose();
+  t.dispose();
+});
+
+for (const norm of ['Linf', 'L2', 'L1'] as const) {
   test(`fab ${norm} finds the nearest boundary of a linear classifier`, async () => {
     const t = await toy();
     const attack = new Fab({ norm, eps: 1, targeted: false, steps: 40 });
@@ -177,21 +268,39 @@ for (const norm of ['Linf', 'L2'] as const) {
       let nearest = Number.POSITIVE_INFINITY;
       for (let c = 0; c < t.classes; c++) {
         if (c === y) continue;
-        let length = 0;
-        for (let k = 0; k < t.size; k++) {
-          const w = (t.weights[k * t.classes + c] as number) - (t.weights[k * t.classes + y] as number);
-          length += norm === 'Linf' ? Math.abs(w) : w * w;
-        }
         const gap = (z[y] as number) - (z[c] as number);
-        nearest = Math.min(nearest, gap / (norm === 'Linf' ? length : Math.sqrt(length)));
+        const w = Array.from(
+          { length: t.size },
+          (_, k) => (t.weights[k * t.classes + c] as number) - (t.weights[k * t.classes + y] as number),
+        );
+        const total = (f: (v: number) => number) => w.reduce((sum, v) => sum + f(v), 0);
+        const distances = {
+          Linf: () => gap / total(Math.abs),
+          L2: () => gap / Math.sqrt(total((v) => v * v)),
+          L1: () => distance1(gap, w, t.images.subarray(i * t.size, (i + 1) * t.size)),
+        };
+        nearest = Math.min(nearest, distances[norm]());
       }
-      // Pixels lie 0.1 from the faces of the box, further than the boundaries: the box does not matter.
+      // Pixels lie 0.1 from the faces of the box, further than the boundaries in L∞ and L2: it does not matter there.
       const ratio = -(result.loss[i] as number) / nearest;
       assert.ok(ratio > 0.9999 && ratio < 1.06, `image ${i}: ${ratio} times the nearest boundary`);
     });
     result.adversarial.dispose();
     t.dispose();
   });
+}
+
+/** ‖·‖₁ of the shortest way to w·δ = gap within [0, 1]: pixels of largest |w| first, each as far as it can go. */
+function distance1(gap: number, w: readonly number[], image: ArrayLike<number>): number {
+  let [left, length] = [gap, 0];
+  for (const k of [...w.keys()].sort((a, b) => Math.abs(w[b] as number) - Math.abs(w[a] as number))) {
+    const v = image[k] as number;
+    const way = Math.min((w[k] as number) > 0 ? 1 - v : v, left / Math.abs(w[k] as number));
+    length += way;
+    left -= way * Math.abs(w[k] as number);
+    if (left <= 0) break;
+  }
+  return length;
 }
 
 /** A target whose gradient depends on its noise. */
@@ -337,6 +446,7 @@ test('on the shipped classifier every attack beats FGSM, larger eps and more ste
   for (const [norm, eps] of [
     ['Linf', 5 / 255],
     ['L2', 0.4],
+    ['L1', 8],
   ] as const) {
     const fgsm = await broken(new Fgsm({ norm, eps }));
     const pgd = (steps: number, radius = eps) =>
@@ -392,7 +502,7 @@ test('options that make no sense are refused in one line', async () => {
   refuses(() => new Pgd({ ...pgd, steps: 0 }), /steps must be a positive integer, got 0/);
   refuses(() => new Pgd({ ...pgd, stepSize: 2 }), /step size must be in \(0, 1\], got 2/);
   refuses(() => new Pgd({ ...pgd, restarts: 3 }), /3 restarts without a random start are all the same/);
-  refuses(() => new Pgd({ ...pgd, norm: 'L1' as Norm }), /norm "L1" is not known; there are Linf, L2/);
+  refuses(() => new Pgd({ ...pgd, norm: 'L0' as Norm }), /norm "L0" is not known; there are Linf, L2, L1/);
   refuses(() => new Pgd({ ...pgd, seed: -1 }), /seed must be an integer/);
   refuses(() => new Pgd({ ...pgd, eot: { draws: 2, reduction: { worst: 3 } } }), /worst 3 of 2 draws/);
   refuses(() => new Apgd({ norm: 'L2', eps: Number.NaN, loss: 'ce' }), /eps must be a finite number/);

@@ -1,6 +1,6 @@
 /** `cmap eval` and what reads its folder, as a user runs them: killed and resumed, and with wrong input. */
 import { spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite } from 'uvu';
@@ -144,6 +144,33 @@ test('a diffusion defence with the shipped networks: its record says what stands
     // Two judgements of three copies, each two denoising steps and the classifier.
     assert.is(cost.defence, 2 * 3 * 3);
   }
+});
+
+test('verify: a sound evaluation passes, and one whose images were moved fails', () => {
+  const at = join(folder, 'sound');
+  const sizes = ['--dataset', 'fashion-mnist', '--count', '8', '--steps', '8', '--eps', '12/255'];
+  const made = cmap(['eval', ...sizes, '--attack', 'fgsm,pgd', '--out', at, '-q']);
+  assert.is(made.status, 0, made.lines.join('\n'));
+  refused(['verify', at, '--noise', '-1'], /--noise must be at least 0, got -1/);
+  const checked = cmap(['verify', at, '--count', '4', '--noise', '200', '-q']);
+  assert.is(checked.status, 0, checked.stdout);
+  assert.match(checked.stdout, /\d+ pass, 0 fail, \d+ not tested\n.*verify\.json/);
+  const { items, fail } = JSON.parse(readFileSync(join(at, 'verify.json'), 'utf8')) as {
+    items: { id: string; result: string; detail: string }[];
+    fail: number;
+  };
+  assert.is(fail, 0);
+  const result = Object.fromEntries(items.map((item) => [item.id, item.result]));
+  for (const id of ['range', 'budget', 'complete', 'noise', 'budget-sweep', 'finite-differences'])
+    assert.is(result[id], 'pass', id);
+  assert.is(result['adaptive-transfer'], 'not-tested');
+  // The same records under a smaller eps are beyond their budget.
+  const path = join(at, 'config.json');
+  const config = JSON.parse(readFileSync(path, 'utf8')) as { eps: number };
+  writeFileSync(path, JSON.stringify({ ...config, eps: 3 / 255 }));
+  const failed = cmap(['verify', at, '--count', '0', '-q']);
+  assert.is(failed.status, 1);
+  assert.match(failed.stdout, /budget +fail/);
 });
 
 test.run();

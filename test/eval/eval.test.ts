@@ -86,6 +86,7 @@ function record(image: number, attack: string, labels: number[], more: object = 
     loss: 0,
     trace: { loss: [], hit: [] },
     linf: 0,
+    l1: 0,
     l2: 0,
     min: 0,
     max: 1,
@@ -277,6 +278,7 @@ test('an undefended net falls, and so does bit depth through BPDA, but not by it
       defence,
       data,
       count: 0,
+      noise: 0,
       batch: count,
     });
     const result = (id: string) => items.find((item) => item.id === id)?.result;
@@ -290,7 +292,7 @@ test('an undefended net falls, and so does bit depth through BPDA, but not by it
   const { config, records } = readEvaluation(join(folder, 'none'));
   const items = await verifyEvaluation(device, {
     ...{ folder: join(folder, 'none'), config: { ...config, eps: 0.2 }, records, defence: none, data },
-    ...{ count: 0, batch: count },
+    ...{ count: 0, noise: 0, batch: count },
   });
   assert.is(items.find((item) => item.id === 'budget')?.result, 'fail');
 
@@ -333,7 +335,7 @@ test('the same records whatever the batch, and again after a torn line', async (
   // Kernels may be chosen by the size of a batch: sums then differ in their last bits, and nothing else.
   const rounded = (records: typeof alone.records) =>
     records
-      .map(({ loss, trace, linf, l2, ...rest }) => ({ ...rest, hits: trace.hit, loss: loss?.toFixed(3) }))
+      .map(({ loss, trace, linf, l2, l1, ...rest }) => ({ ...rest, hits: trace.hit, loss: loss?.toFixed(3) }))
       .sort((a, b) => a.attack.localeCompare(b.attack) || a.image - b.image);
   assert.equal(rounded(alone.records), rounded(together.records));
   const [a, b] = [
