@@ -54,6 +54,8 @@ export interface AttackEntry {
   readonly norm?: Norm;
   /** Surface it needs, where it is not any. */
   readonly surface?: string;
+  /** What it knows, where it looks into the defence by itself; default what its surface does. */
+  readonly knowledge?: Knowledge;
   make(context: AttackContext): Attack;
   /** The settings it has, for the record. */
   settings(s: AttackSettings): Record<string, unknown>;
@@ -219,6 +221,7 @@ const registry = new Map<string, AttackEntry>([
       summary:
         'consistency disruption, CMAP’s own adaptive attack (Eq. 15): --steps after the defence’s iterations',
       kind: 'iterative',
+      knowledge: 'adaptive',
       make: (c) => disruption(c, c.compat ? 'released' : 'equation', publishedTau[c.norm]),
       settings: ({ steps, norm, compat }) => ({
         steps,
@@ -234,6 +237,7 @@ const registry = new Map<string, AttackEntry>([
       summary:
         'latents of CMAP whose own image is misclassified and near, then projected: --steps after the defence’s',
       kind: 'iterative',
+      knowledge: 'adaptive',
       make: (c) => disruption(c, 'latent', latentTau),
       settings: ({ steps }) => ({ steps, tau: latentTau }),
       passes: (s) => 2 * s.steps,
@@ -357,7 +361,7 @@ export function planAttacks(
         id,
         kind: entry.kind,
         surface,
-        knowledge: found.knowledge,
+        knowledge: entry.knowledge ?? found.knowledge,
         settings: entry.settings({ ...settings, eot: found.target.randomised ? eot : 1 }),
         passes: entry.passes(settings, defence.classes) * often * (found.cost ?? 1),
         make,
