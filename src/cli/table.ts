@@ -79,8 +79,8 @@ const percent = (value: number) => (100 * value).toFixed(1);
 
 function cellText(cell: Cell): string {
   if (typeof cell === 'string') return cell || '–';
-  const { value, interval, std } = cell;
-  return `${percent(value)}${typeof std === 'number' ? ` ± ${percent(std)}` : ''} [${interval.map(percent).join(', ')}]`;
+  const { value, interval, std, transfer } = cell;
+  return `${percent(value)}${typeof std === 'number' ? ` ± ${percent(std)}` : ''} [${interval.map(percent).join(', ')}]${transfer ? ' transfer' : ''}`;
 }
 
 /** LaTeX cells; of several rows the best of a column is bold. */
@@ -93,7 +93,7 @@ function bestRows(rows: readonly (readonly Cell[])[]): string[][] {
       if (typeof cell === 'string') return escapeLatex(cell || '–');
       const text = `${percent(cell.value)}${typeof cell.std === 'number' ? `\\,$\\pm$\\,${percent(cell.std)}` : ''}`;
       const value = rows.length > 1 && cell.value === best[i] ? `\\textbf{${text}}` : text;
-      return `${value} {\\scriptsize [${cell.interval.map(percent).join(', ')}]}`;
+      return `${value} {\\scriptsize [${cell.interval.map(percent).join(', ')}]${cell.transfer ? ' transfer' : ''}}`;
     }),
   );
 }

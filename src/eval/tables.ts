@@ -10,15 +10,20 @@ export interface RobustnessTable {
 /** Text, or a proportion with its interval and, over several runs, its standard deviation. */
 export type Cell =
   | string
-  | { readonly value: number; readonly interval: readonly [number, number]; readonly std?: number | null };
+  | {
+      readonly value: number;
+      readonly interval: readonly [number, number];
+      readonly std?: number | null;
+      /** Of an attack that does not know this defence, in a column where others do. */
+      readonly transfer?: boolean;
+    };
 
 /** A row an evaluation: accuracies in the order clean, standard, each attack, per-sample worst case, worst of N. */
 export function robustnessTable(summaries: readonly EvaluationSummary[]): RobustnessTable {
   const names = [...new Set(summaries.flatMap((s) => Object.keys(s.attacks)))].filter((a) => a !== 'none');
-  const tag = (name: string) => {
-    const kinds = new Set(summaries.flatMap((s) => s.attacks[name]?.knowledge ?? []));
-    return kinds.size === 1 && kinds.has('transfer') ? `${name} (transfer)` : name;
-  };
+  const kindsOf = (name: string) => new Set(summaries.flatMap((s) => s.attacks[name]?.knowledge ?? []));
+  const mixed = (name: string) => kindsOf(name).size > 1;
+  const tag = (name: string) => (kindsOf(name).has('transfer') && !mixed(name) ? `${name} (transfer)` : name);
   return {
     headings: [
       'data set',
@@ -42,7 +47,8 @@ export function robustnessTable(summaries: readonly EvaluationSummary[]): Robust
       { value: s.standard, interval: s.standardInterval },
       ...names.map((name): Cell => {
         const a = s.attacks[name];
-        return a ? { value: a.robust, interval: a.interval, std: a.std } : '';
+        const transfer = mixed(name) && a?.knowledge === 'transfer';
+        return a ? { value: a.robust, interval: a.interval, std: a.std, transfer } : '';
       }),
       { value: s.robust, interval: s.robustInterval, std: s.robustStd },
       { value: s.worst.value, interval: s.worst.interval },
