@@ -56,8 +56,5 @@ fn main(
     delta[i] = x[i] + select(0.0, step * sign(v), bitcast<u32>(abs(v)) >= threshold) - clean[i];
   }
   storageBarrier();
-  let lambda = l1_level(first, end, lane, params.radius);
-  for (var i = first + lane; i < end; i += u32(THREADS)) {
-    x[i] = clamp(clean[i] + l1_part(i, lambda), 0.0, 1.0);
-  }
+  l1_project(first, end, lane, params.radius);
 }

@@ -8,7 +8,6 @@
  * them, or neither the step size nor the best loss changed since, the step is halved and x goes back to the best point.
  * L1 has a rule of its own (ascent-sparsity.wgsl).
  */
-import type { Device } from '../engine/device.ts';
 import { kernel, linearGrid } from '../engine/kernel.ts';
 import type { Program } from '../engine/program.ts';
 import { advance } from '../engine/random.ts';
@@ -21,8 +20,8 @@ import l1MoveSource from './ascent-move-l1.wgsl';
 import l2Source from './ascent-move-l2.wgsl';
 import linfSource from './ascent-move-linf.wgsl';
 import sparsitySource from './ascent-sparsity.wgsl';
-import { type Job, l1Radius, l2Safety, type Norm, type Slots } from './attack.ts';
-import projectionSource from './l1-projection.wgsl';
+import { type Job, l1Radius, l2Safety, type Norm, type Slots, threadsOf } from './attack.ts';
+import { l1Source } from './l1.ts';
 import assignSource from './mix.wgsl';
 import reduceSource from './reduce.wgsl';
 import type { Query } from './target.ts';
@@ -33,11 +32,12 @@ export interface AscentOptions {
   readonly steps: number;
   /** The first step size. */
   readonly stepSize: number;
-  /** x_{t+1} = P(x_t + a (z − x_t) + (1 − a)(x_t − x_{t−1})), z the projected step; 1 is plain gradient ascent. */
-  readonly a: number;
-  /** Window of the checkpoint after evaluation t, or 0; [steps + 1]. */
-  readonly checkpoints: readonly number[];
-  readonly rho: number;
+  /** x_{t+1} = P(x_t + a (z − x_t) + (1 − a)(x_t − x_{t−1})), z the projected step; default 1, plain gradient ascent. */
+  readonly a?: number;
+  /** Window of the checkpoint after evaluation t, or 0; [steps + 1]. Default none. */
+  readonly checkpoints?: readonly number[];
+  /** Means nothing without checkpoints. */
+  readonly rho?: number;
   /**
    * L1 alone: the share of the pixels that every step moves, or APGD's rule, by which the checkpoints adapt that share,
    * beginning with 0.2 (`fresh`) or with what the start has moved (`start`). `a` and `rho` mean nothing for L1.
@@ -63,9 +63,6 @@ export interface AscentEnd {
   readonly stepSize: number[];
 }
 
-/** Threads of a kernel that reduces an image in one workgroup. */
-export const threadsOf = (device: Device) => (device.capabilities.cpu ? 64 : 256);
-
 export class Ascent {
   readonly #best: Tensor;
   readonly #bestGradient: Tensor;
@@ -85,7 +82,7 @@ export class Ascent {
   ) {
     const { job, batch: rows, x } = slots;
     const { device } = job;
-    const { steps, eps, norm, rho, a, sparsity = 0 } = options;
+    const { steps, eps, norm, rho = 0, a = 1, sparsity = 0 } = options;
     const make = (shape: readonly number[]) => device.keep(device.zeros(shape));
     [this.#best, this.#bestGradient, this.#hit, this.#old] = [x.shape, x.shape, x.shape, x.shape].map(
       make,
@@ -93,8 +90,10 @@ export class Ascent {
     this.#state = make([rows, fields]);
     this.#trace = make([steps + 1, rows, 2]);
     this.#counter = device.keep(device.zeros([1], 'u32'));
-    const windows = device.keep(device.tensor([...options.checkpoints], [steps + 1], 'u32'));
-    const never = device.keep(device.zeros([steps + 1], 'u32'));
+    const { checkpoints } = options;
+    const none = () => device.zeros([steps + 1], 'u32');
+    const windows = device.keep(checkpoints ? device.tensor([...checkpoints], [steps + 1], 'u32') : none());
+    const never = device.keep(none());
     const share = typeof sparsity === 'number' ? sparsity : 0;
     this.#sparsity = device.keep(device.tensor(new Float32Array(2 * rows).fill(share), [rows, 2]));
     const threads = { THREADS: threadsOf(device) };
@@ -162,7 +161,7 @@ export class Ascent {
       } else if (norm === 'L1') {
         const { counter, old: delta, ...most } = shared;
         device.run(
-          kernel('ascent-move-l1', reduceSource + projectionSource + l1MoveSource, threads),
+          kernel('ascent-move-l1', l1Source + l1MoveSource, threads),
           { ...most, delta, clean: slots.clean, sparsity: this.#sparsity },
           { rows, size: job.size, radius: l1Radius(eps, job.size) },
           linearGrid(rows, 1),

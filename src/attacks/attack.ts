@@ -340,3 +340,11 @@ export class Slots {
       t.dispose();
   }
 }
+
+/** 2.5 eps / steps (Madry et al. 2018): enough to reach the boundary from anywhere, and to move along it. */
+export function defaultStepSize(eps: number, steps: number): number {
+  return eps > 0 ? (2.5 * eps) / steps : 1;
+}
+
+/** Threads of a kernel that reduces an image in one workgroup. */
+export const threadsOf = (device: Device) => (device.capabilities.cpu ? 64 : 256);

@@ -20,7 +20,7 @@ import { add, div } from '../kernels/broadcast.ts';
 import { abs, affine, clamp, sqrt, square } from '../kernels/elementwise.ts';
 import { max, sum } from '../kernels/reduce.ts';
 import { reshape } from '../kernels/shape.ts';
-import { copy, threadsOf } from './ascent.ts';
+import { copy } from './ascent.ts';
 import {
   type Attack,
   type AttackHooks,
@@ -34,6 +34,7 @@ import {
   type Norm,
   Slots,
   streams,
+  threadsOf,
 } from './attack.ts';
 import { dropFooled, eachRemaining } from './clean.ts';
 import acceptSource from './fab-accept.wgsl';

@@ -2,7 +2,8 @@
 // box: l1-APGD for sparse adversarial attacks on image classifiers", Prop. 2.1):
 //   sign(δ_i)·min(max(|δ_i| − λ, 0), room_i),  room_i the way from clean_i to the face of the box,
 // λ = 0 where that is within the radius, else the root of Σ_i = radius. The sum falls piecewise linearly in λ: bisection
-// finds the piece, its line the root. reduce.wgsl stands before; the kernel has `clean` and fn raw(i: u32) -> f32.
+// finds the piece, its line the root. reduce.wgsl stands before; the kernel has
+// `x`, `clean` and fn raw(i: u32) -> f32.
 fn l1_part(i: u32, lambda: f32) -> f32 {
   let d = raw(i);
   return sign(d) * clamp(abs(d) - lambda, 0.0, select(clean[i], 1.0 - clean[i], d > 0.0));
@@ -36,4 +37,12 @@ fn l1_level(first: u32, end: u32, lane: u32, radius: f32) -> f32 {
   }
   s = total2(s, lane);
   return select(high, max((s.y - radius) / max(s.x, 1.0), 0.0), s.x > 0.0);
+}
+
+// x = clean + the perturbation for the elements [first, end) of an image. Uniform control flow alone, as above.
+fn l1_project(first: u32, end: u32, lane: u32, radius: f32) {
+  let lambda = l1_level(first, end, lane, radius);
+  for (var i = first + lane; i < end; i += u32(THREADS)) {
+    x[i] = clamp(clean[i] + l1_part(i, lambda), 0.0, 1.0);
+  }
 }

@@ -1,8 +1,7 @@
 /** What the attacks in the L1 norm share: its projection onto the ball within [0, 1] (l1-projection.wgsl). */
 import { kernel, linearGrid } from '../engine/kernel.ts';
 import type { Tensor } from '../engine/tensor.ts';
-import { threadsOf } from './ascent.ts';
-import { l1Radius, type Slots } from './attack.ts';
+import { l1Radius, type Slots, threadsOf } from './attack.ts';
 import projectionSource from './l1-projection.wgsl';
 import projectSource from './project-l1.wgsl';
 import reduceSource from './reduce.wgsl';

@@ -23,6 +23,7 @@ import {
   checkBall,
   checkCount,
   checkSeed,
+  defaultStepSize,
   Job,
   l2Safety,
   type Norm,
@@ -58,7 +59,7 @@ export class LowFrequency implements Attack {
     this.options = {
       block: 4,
       steps,
-      stepSize: eps > 0 ? (2.5 * eps) / steps : 1,
+      stepSize: defaultStepSize(eps, steps),
       loss: 'ce',
       eot: once,
       seed: 0,
@@ -110,8 +111,7 @@ export class LowFrequency implements Attack {
       copy(clamp(add(slots.clean, nearestUpsample(coarse, block)), 0, 1), slots.x);
       if (norm === 'Linf') slots.clampToBall();
     };
-    const checkpoints = new Array<number>(steps + 1).fill(0);
-    const ascent = new Ascent(slots, query, { norm, eps, steps, stepSize, a: 1, checkpoints, rho: 0, move });
+    const ascent = new Ascent(slots, query, { norm, eps, steps, stepSize, move });
     try {
       const groups = job.batches(job.ids.map((_, i) => i));
       for (const [at, images] of groups.entries()) {

@@ -110,17 +110,7 @@ export class Pgd implements Attack {
     const job = await Job.open(name, target, x, labels, this, hooks);
     const slots = new Slots(job);
     const query = new Query(target, slots, { loss, goal: targeted ? 'targeted' : 'untargeted', eot, seed });
-    const checkpoints = new Array<number>(steps + 1).fill(0);
-    const ascent = new Ascent(slots, query, {
-      norm,
-      eps,
-      steps,
-      stepSize,
-      a: 1,
-      checkpoints,
-      rho: 0,
-      sparsity: 0.01,
-    });
+    const ascent = new Ascent(slots, query, { norm, eps, steps, stepSize, sparsity: 0.01 });
     try {
       const batches = job.batches(job.ids.map((_, i) => i));
       let done = 0;

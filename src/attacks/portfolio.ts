@@ -6,7 +6,7 @@
  * A randomised target is shown each candidate four times, and at least half of them must be wrong.
  */
 import { Apgd } from './apgd.ts';
-import type { Attack, Norm } from './attack.ts';
+import { type Attack, defaultStepSize, type Norm } from './attack.ts';
 import { AutoAttack } from './autoattack.ts';
 import { Fab } from './fab.ts';
 import { Fgsm } from './fgsm.ts';
@@ -38,7 +38,7 @@ export function portfolio(options: PortfolioOptions): AutoAttack {
   const { norm, eps, steps = 40, queries = 1000, points = 100, eot = once, seed = 0 } = options;
   const { evaluations = eot.draws > 1 ? 4 : 1, targetClasses = 9 } = options;
   const ball = { norm, eps, seed };
-  const pgd = { ...ball, steps, stepSize: eps > 0 ? (2.5 * eps) / steps : 1, randomStart: true, eot };
+  const pgd = { ...ball, steps, stepSize: defaultStepSize(eps, steps), randomStart: true, eot };
   const attacks: Attack[] = [
     new Noise({ ...ball, points }),
     new Fgsm({ ...ball, eot }),

@@ -17,8 +17,5 @@ fn main(
   if (row >= params.rows) { return; }
   let first = row * params.size;
   let end = first + params.size;
-  let lambda = l1_level(first, end, lane, params.radius);
-  for (var i = first + lane; i < end; i += u32(THREADS)) {
-    x[i] = clamp(clean[i] + l1_part(i, lambda), 0.0, 1.0);
-  }
+  l1_project(first, end, lane, params.radius);
 }

@@ -45,10 +45,7 @@ fn main(
   if (L1) {
     for (var k = lane; k < params.size; k += u32(THREADS)) { x[first + k] = delta(k, row); }
     storageBarrier();
-    let lambda = l1_level(first, first + params.size, lane, params.radius);
-    for (var i = first + lane; i < first + params.size; i += u32(THREADS)) {
-      x[i] = clamp(clean[i] + l1_part(i, lambda), 0.0, 1.0);
-    }
+    l1_project(first, first + params.size, lane, params.radius);
     return;
   }
   var sum = 0.0;

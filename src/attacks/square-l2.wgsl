@@ -120,10 +120,7 @@ fn main(
   }
   if (L1) {
     storageBarrier();
-    let lambda = l1_level(base, base + params.size, lane, params.radius);
-    for (var i = base + lane; i < base + params.size; i += u32(THREADS)) {
-      x[i] = clamp(clean[i] + l1_part(i, lambda), 0.0, 1.0);
-    }
+    l1_project(base, base + params.size, lane, params.radius);
     return;
   }
   let whole = params.eps / (sqrt(total(sum, lane)) + 1e-12);

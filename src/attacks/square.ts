@@ -14,9 +14,7 @@ import { kernel, linearGrid } from '../engine/kernel.ts';
 import { keyOf } from '../engine/philox.ts';
 import philoxSource from '../engine/philox.wgsl';
 import type { Program } from '../engine/program.ts';
-import { advance } from '../engine/random.ts';
 import type { Tensor } from '../engine/tensor.ts';
-import { copy, threadsOf } from './ascent.ts';
 import {
   type Attack,
   type AttackHooks,
@@ -31,11 +29,11 @@ import {
   type Norm,
   Slots,
   streams,
+  threadsOf,
 } from './attack.ts';
+import { BestPoint } from './best-point.ts';
 import { dropFooled, eachRemaining } from './clean.ts';
 import { l1Source } from './l1.ts';
-import judgeSource from './square-judge.wgsl';
-import keepSource from './square-keep.wgsl';
 import l2Source from './square-l2.wgsl';
 import l2StartSource from './square-l2-start.wgsl';
 import linfSource from './square-linf.wgsl';
@@ -56,9 +54,6 @@ export interface SquareOptions {
   readonly eot?: Eot;
   readonly seed?: number;
 }
-
-/** Queries between two looks at what is left. */
-const interval = 50;
 
 /** The share p of query q. */
 export function squareShare(
@@ -173,13 +168,10 @@ export class Square implements Attack {
 }
 
 class RandomSearch {
-  readonly #best: Tensor;
-  readonly #state: Tensor;
-  readonly #counter: Tensor;
+  readonly #points: BestPoint;
   readonly #run: Tensor;
   readonly #start: Program<unknown>;
   readonly #propose: Program<unknown>;
-  readonly #judge: Program<unknown>;
 
   constructor(
     readonly slots: Slots,
@@ -191,10 +183,7 @@ class RandomSearch {
     const { norm, queries, seed } = options;
     const [h, w, c] = job.imageShape as [number, number, number];
     const keep = <T extends Tensor>(t: T) => device.keep(t);
-    this.#best = keep(device.zeros(x.shape));
-    // margin, hit of the proposal at hand
-    this.#state = keep(device.zeros([rows, 2]));
-    this.#counter = keep(device.zeros([1], 'u32'));
+    this.#points = new BestPoint(slots, query);
     this.#run = keep(device.zeros([1], 'u32'));
     const { bumps, squares } = plan([h, w], options);
     const plans = keep(device.tensor(squares, [queries + 1, 2], 'u32'));
@@ -212,8 +201,8 @@ class RandomSearch {
     };
     const start = { ...params, purpose: streams.squareStart };
     const constants = { THREADS: threadsOf(device), CHANNELS: c, L1: norm === 'L1' };
-    const best = this.#best;
-    const step = { counter: this.#counter, run: this.#run };
+    const { best, counter } = this.#points;
+    const step = { counter, run: this.#run };
     if (norm === 'Linf') {
       const { eps } = options;
       const grid = linearGrid(x.size);
@@ -256,74 +245,20 @@ class RandomSearch {
         );
       });
     }
-    this.#judge = device.record('square judge', () => {
-      device.run(
-        kernel('square-judge', judgeSource),
-        { logits: query.logits, labels: slots.labels, counter: this.#counter, state: this.#state },
-        { rows, classes: query.logits.shape[1] as number },
-        linearGrid(rows, 16),
-      );
-      device.run(
-        kernel('square-keep', keepSource),
-        { x, state: this.#state, best },
-        { count: x.size, size },
-        linearGrid(x.size),
-      );
-      advance(this.#counter);
-    });
     plans.dispose();
     shapes.dispose();
   }
 
+  /** The start is no query. */
   async run(run: number, onStep: (done: number) => void) {
-    const { slots, query, options } = this;
-    const { job } = slots;
-    const { device } = job;
-    this.#counter.write([0]);
     this.#run.write([run]);
-    this.#start.run();
-    await query.forwardPass();
-    this.#judge.run();
-    for (let q = 1; q <= options.queries; q++) {
-      this.#propose.run();
-      await query.forwardPass();
-      this.#judge.run();
-      if (q % interval === 0 || q === options.queries) {
-        const margins = await this.#margins();
-        onStep(q);
-        if (margins.every((m) => m <= 0)) break;
-      } else if (q % 10 === 0) {
-        await device.sync();
-      }
-    }
-    const margins = await this.#margins(false);
-    copy(this.#best, slots.x);
-    await query.forwardPass();
-    const [best, hits] = (await Promise.all([this.#best.floats(), query.hit.floats()])) as [
-      Float32Array,
-      Float32Array,
-    ];
-    return { best, margins, hits };
-  }
-
-  async #margins(note = true): Promise<number[]> {
-    const state = await this.#state.floats();
-    const margins = this.slots.images.map((_, b) => state[2 * b] as number);
-    if (note) {
-      this.slots.images.forEach((i, b) => {
-        const history = this.slots.job.trace[i] as { loss: number[]; hit: number[] };
-        const margin = margins[b] as number;
-        if ((history.hit.at(-1) ?? 0) > 0) return;
-        history.loss.push(-margin);
-        history.hit.push(margin <= 0 ? 1 : 0);
-      });
-    }
-    return margins;
+    const propose = (p: number) => (p === 0 ? this.#start : this.#propose).run();
+    const points = this.options.queries + 1;
+    return this.#points.search({ points, free: 1, interval: 50 }, propose, onStep);
   }
 
   dispose(): void {
-    for (const program of [this.#start, this.#propose, this.#judge]) program.dispose();
-    for (const t of [this.#best, this.#state, this.#counter, this.#run]) t.dispose();
+    for (const part of [this.#start, this.#propose, this.#run, this.#points]) part.dispose();
   }
 }
 

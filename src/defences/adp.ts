@@ -12,7 +12,7 @@
  * In u = 2p − 1: u' = u + α (D(u, 2 level) − u)/level², and the probe is u + δ (D − u)/level².
  */
 import type { Classifier } from '../cmap/vote.ts';
-import { chainDefence, checkSettings, type Step } from './chain.ts';
+import { chainDefence, checkSettings, type Step, whole } from './chain.ts';
 import type { Defence } from './defence.ts';
 import type { Denoiser } from './denoiser.ts';
 
@@ -68,7 +68,6 @@ export function adp(
   settings: AdpSettings = adpDefaults,
 ): Defence {
   const { sigma, level, steps, rate, probe, least, most, stop, copies } = settings;
-  const whole = (v: number, to: number) => Number.isInteger(v) && v >= 1 && v <= to;
   const positive = (v: number) => v > 0 && Number.isFinite(v);
   checkSettings('adp', [
     ['sigma', sigma, sigma > 0 && sigma <= 10, 'in (0, 10], in pixels of [0, 1]'],
@@ -78,13 +77,12 @@ export function adp(
       (level >= 0.005 && level <= 10) || (level === 0 && sigma >= 0.005),
       'in [0.005, 10], or 0 for sigma',
     ],
-    ['steps', steps, whole(steps, 1000), 'an integer of 1 to 1000'],
+    ['steps', steps, whole(steps, 1, 1000), 'an integer of 1 to 1000'],
     ['rate', rate, positive(rate), 'a positive number'],
     ['probe', probe, positive(probe), 'a positive number'],
     ['least', least, positive(least), 'a positive number'],
     ['most', most, positive(most) && most >= least, `a number of at least least = ${least}`],
     ['stop', stop, stop >= 0 && Number.isFinite(stop), 'a number of at least 0'],
-    ['copies', copies, whole(copies, 1000), 'an integer of 1 to 1000'],
   ]);
   return chainDefence({
     name: 'adp',

@@ -24,7 +24,7 @@ import { add, div, mul, sub } from '../kernels/broadcast.ts';
 import { affine, clamp, relu, sign } from '../kernels/elementwise.ts';
 import { broadcastTo, sum } from '../kernels/reduce.ts';
 import { reshape, slice } from '../kernels/shape.ts';
-import { type AttackSurface, bareSurface, type Defence } from './defence.ts';
+import { type AttackSurface, bareSurface, checkFit, type Defence } from './defence.ts';
 import { type Denoiser, denoise } from './denoiser.ts';
 
 export interface NoiseStep {
@@ -370,16 +370,13 @@ export interface ChainDefence {
  * A purifier as a defended classifier. Surfaces: `full`, exact reverse mode through every step; `bpda`, the whole chain
  * forward and the identity backward; `short`, a shorter chain, exactly; `classifier`, the bare one (transfer). Each
  * evaluation of a surface is one purification with noise of its own; the vote over copies is left to EOT.
- * @throws InputError when network and classifier do not take the same images
+ * @throws InputError when network and classifier do not take the same images, or copies are out of range
  */
 export function chainDefence(defence: ChainDefence): Defence {
   const { name, denoiser, classifier, steps, short, copies } = defence;
   const { device } = denoiser;
-  const { imageShape } = classifier;
-  if (imageShape && String(imageShape) !== String(denoiser.unet.imageShape))
-    throw new InputError(
-      `the generator makes images of [${denoiser.unet.imageShape}], the classifier takes [${imageShape}]; choose a pair that fits`,
-    );
+  checkSettings(name, [['copies', copies, whole(copies, 1, 1000), 'an integer of 1 to 1000']]);
+  checkFit(denoiser.unet.imageShape, classifier);
   const runners = new Runners(denoiser, classifier);
   const evaluations = evaluationsOf(steps);
   const surface = (
@@ -461,3 +458,7 @@ export function checkSettings(
   for (const [name, value, holds, rule] of rules)
     if (!holds) throw new InputError(`${defence}: ${name} must be ${rule}, got ${value}`);
 }
+
+/** Whether v is an integer of `least` to `most`. */
+export const whole = (v: number, least: number, most: number) =>
+  Number.isInteger(v) && v >= least && v <= most;

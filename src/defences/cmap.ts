@@ -11,9 +11,8 @@ import { ThroughCmap } from '../attacks/through-cmap.ts';
 import type { CmapOptions } from '../cmap/options.ts';
 import { purify } from '../cmap/purify.ts';
 import { type Classifier, classifyEach, countVotes } from '../cmap/vote.ts';
-import { InputError } from '../engine/errors.ts';
 import type { ConsistencyModel } from '../nets/consistency.ts';
-import { type AttackSurface, bareSurface, type Defence } from './defence.ts';
+import { type AttackSurface, bareSurface, checkFit, type Defence } from './defence.ts';
 
 /** Iterations of the short horizons. */
 const SHORT = 10;
@@ -54,11 +53,7 @@ export function cmapDefence(
   classifier: Classifier & { readonly imageShape?: readonly number[] },
   options: CmapOptions,
 ): Defence {
-  const { imageShape } = classifier;
-  if (imageShape && String(imageShape) !== String(model.imageShape))
-    throw new InputError(
-      `the generator makes images of [${model.imageShape}], the classifier takes [${imageShape}]; choose a pair that fits`,
-    );
+  checkFit(model.imageShape, classifier);
   const { seed: _, ...settings } = options;
   return {
     name: 'cmap',

@@ -7,6 +7,7 @@ import type { Target } from '../attacks/target.ts';
 import type { CmapOptions } from '../cmap/options.ts';
 import type { TraceEntry } from '../cmap/purify.ts';
 import type { Classifier, Vote } from '../cmap/vote.ts';
+import { InputError } from '../engine/errors.ts';
 import type { Tensor } from '../engine/tensor.ts';
 import type { ConsistencyModel } from '../nets/consistency.ts';
 
@@ -85,4 +86,15 @@ export function single(labels: readonly number[], classes: number): Vote[] {
     votes[label] = 1;
     return { label, votes };
   });
+}
+
+/** @throws InputError where generator and classifier do not take the same images */
+export function checkFit(
+  generated: readonly number[],
+  { imageShape }: { readonly imageShape?: readonly number[] },
+): void {
+  if (imageShape && String(imageShape) !== String(generated))
+    throw new InputError(
+      `the generator makes images of [${generated}], the classifier takes [${imageShape}]; choose a pair that fits`,
+    );
 }

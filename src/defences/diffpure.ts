@@ -10,7 +10,7 @@
  * Published: t* = 0.1 (CIFAR-10, L∞ 8/255), 0.075 (L2 0.5), 0.15 (ImageNet, 4/255); h = 0.001; one purification.
  */
 import type { Classifier } from '../cmap/vote.ts';
-import { chainDefence, checkSettings, type DenoiseStep, type Step } from './chain.ts';
+import { chainDefence, checkSettings, type DenoiseStep, type Step, whole } from './chain.ts';
 import type { Defence } from './defence.ts';
 import type { Denoiser } from './denoiser.ts';
 import { ddpmSigma, ladder, vpBeta, vpSigma } from './schedules.ts';
@@ -80,7 +80,6 @@ export function diffPure(
 ): Defence {
   const { t, steps, kind, short, copies } = settings;
   const most = Math.round(1000 * t);
-  const whole = (v: number, least: number, to: number) => Number.isInteger(v) && v >= least && v <= to;
   checkSettings('diffpure', [
     ['t', t, t >= 0.001 && t <= 1, 'in [0.001, 1]'],
     ['kind', kind, ['sde', 'ode', 'ddpm'].includes(kind), 'sde, ode or ddpm'],
@@ -93,7 +92,6 @@ export function diffPure(
         : 'an integer of 1 to 10000, or 0 for steps of 0.001',
     ],
     ['short', short, whole(short, 1, most), `an integer of 1 to 1000 t = ${most}`],
-    ['copies', copies, whole(copies, 1, 1000), 'an integer of 1 to 1000'],
   ]);
   return chainDefence({
     name: 'diffpure',

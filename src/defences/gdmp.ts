@@ -11,7 +11,7 @@
  * budget of 8 (of 255), 10 paths that vote. Guidance by SSIM, which they use under BPDA, is not built.
  */
 import type { Classifier } from '../cmap/vote.ts';
-import { chainDefence, checkSettings, type Step } from './chain.ts';
+import { chainDefence, checkSettings, type Step, whole } from './chain.ts';
 import type { Defence } from './defence.ts';
 import type { Denoiser } from './denoiser.ts';
 import { ddimStep } from './diffpure.ts';
@@ -68,7 +68,6 @@ export function gdmp(
   settings: GdmpSettings = gdmpDefaults,
 ): Defence {
   const { rounds, t, steps, scale, budget, short, copies } = settings;
-  const whole = (v: number, least: number, to: number) => Number.isInteger(v) && v >= least && v <= to;
   checkSettings('gdmp', [
     ['rounds', rounds, whole(rounds, 1, 100), 'an integer of 1 to 100'],
     ['t', t, whole(t, 1, 1000), 'an integer of 1 to 1000'],
@@ -76,7 +75,6 @@ export function gdmp(
     ['scale', scale, scale >= 0 && Number.isFinite(scale), 'a number of at least 0'],
     ['budget', budget, budget > 0 && budget <= 255, 'in (0, 255]'],
     ['short', short, whole(short, 1, t), `an integer of 1 to t = ${t}`],
-    ['copies', copies, whole(copies, 1, 1000), 'an integer of 1 to 1000'],
   ]);
   const pixels = denoiser.unet.imageShape.reduce((p, q) => p * q, 1);
   return chainDefence({

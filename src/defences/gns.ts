@@ -8,7 +8,7 @@
  * and 5 steps.
  */
 import type { Classifier } from '../cmap/vote.ts';
-import { chainDefence, checkSettings } from './chain.ts';
+import { chainDefence, checkSettings, whole } from './chain.ts';
 import type { Defence } from './defence.ts';
 import type { Denoiser } from './denoiser.ts';
 import { ddpmChain } from './diffpure.ts';
@@ -47,7 +47,6 @@ export function gns(
   settings: GnsSettings = gnsDefaults,
 ): Defence {
   const { rounds, steps, eta, shortRounds, shortSteps, copies } = settings;
-  const whole = (v: number, least: number, to: number) => Number.isInteger(v) && v >= least && v <= to;
   const times = (list: readonly number[]) => list.length > 0 && list.every((t) => whole(t, 1, 1000));
   checkSettings('gns', [
     ['rounds', rounds, times(rounds), 'integers of 1 to 1000, such as 30,30,125'],
@@ -66,7 +65,6 @@ export function gns(
         shortSteps.every((s, i) => whole(s, 1, shortRounds[i] as number)),
       `${shortRounds.length} integers, each at least 1 and at most its round of shortRounds`,
     ],
-    ['copies', copies, whole(copies, 1, 1000), 'an integer of 1 to 1000'],
   ]);
   return chainDefence({
     name: 'gns',

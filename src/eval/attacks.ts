@@ -4,7 +4,14 @@
  * `name` or `name@surface`, such as `pgd@classifier` for the transfer attack on a defence that has a better surface.
  */
 import { Apgd } from '../attacks/apgd.ts';
-import { type Attack, checkBall, checkCount, checkSeed, type Norm } from '../attacks/attack.ts';
+import {
+  type Attack,
+  checkBall,
+  checkCount,
+  checkSeed,
+  defaultStepSize,
+  type Norm,
+} from '../attacks/attack.ts';
 import { AutoAttack } from '../attacks/autoattack.ts';
 import { Disruption, latentTau, publishedTau } from '../attacks/disruption.ts';
 import { Fab } from '../attacks/fab.ts';
@@ -65,8 +72,7 @@ export interface AttackEntry {
 
 const draws = ({ surface, eot }: AttackContext): Eot => (surface.target.randomised ? { draws: eot } : once);
 const targetClasses = (classes: number) => Math.min(9, classes - 1);
-const stepSizeOf = ({ stepSize, eps, steps }: AttackSettings) =>
-  stepSize ?? (eps > 0 ? (2.5 * eps) / steps : 1);
+const stepSizeOf = ({ stepSize, eps, steps }: AttackSettings) => stepSize ?? defaultStepSize(eps, steps);
 
 const pointsOf = ({ points = 10000 }: AttackSettings) => points;
 

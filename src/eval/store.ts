@@ -108,12 +108,26 @@ export interface PurificationRecord {
 }
 
 /** Where runEvaluation puts what it finds. */
-export interface RecordStore {
-  readonly config: EvaluationConfig;
-  readonly records: ReadonlyMap<string, EvaluationRecord>;
-  has(image: number, attack: string, run: number): boolean;
+export abstract class RecordStore {
+  readonly records = new Map<string, EvaluationRecord>();
+
+  constructor(readonly config: EvaluationConfig) {}
+
+  has(image: number, attack: string, run: number): boolean {
+    return this.records.has(keyOf({ image, attack, run }));
+  }
+
   /** Takes a batch: its images, which its records name by file and row, then the records. */
   append(
+    file: string,
+    tensors: Readonly<Record<string, TensorToWrite>>,
+    records: readonly EvaluationRecord[],
+  ): void {
+    this.keep(file, tensors, records);
+    for (const record of records) this.records.set(keyOf(record), record);
+  }
+
+  protected abstract keep(
     file: string,
     tensors: Readonly<Record<string, TensorToWrite>>,
     records: readonly EvaluationRecord[],
@@ -125,23 +139,11 @@ export const keyOf = (r: Pick<EvaluationRecord, 'image' | 'attack' | 'run'>) =>
   `${r.attack} ${r.run} ${r.image}`;
 
 /** An evaluation that nobody goes on with: kept in memory, with the images of every batch by the name of their file. */
-export class MemoryStore implements RecordStore {
-  readonly records = new Map<string, EvaluationRecord>();
+export class MemoryStore extends RecordStore {
   readonly #tensors = new Map<string, Readonly<Record<string, TensorToWrite>>>();
 
-  constructor(readonly config: EvaluationConfig) {}
-
-  has(image: number, attack: string, run: number): boolean {
-    return this.records.has(keyOf({ image, attack, run }));
-  }
-
-  append(
-    file: string,
-    tensors: Readonly<Record<string, TensorToWrite>>,
-    records: readonly EvaluationRecord[],
-  ) {
+  protected keep(file: string, tensors: Readonly<Record<string, TensorToWrite>>): void {
     this.#tensors.set(file, tensors);
-    for (const record of records) this.records.set(keyOf(record), record);
   }
 
   /** A record's row of a tensor of its batch. @throws RangeError where it has none */
@@ -154,14 +156,15 @@ export class MemoryStore implements RecordStore {
 }
 
 /** An evaluation on disk. */
-export class Store implements RecordStore {
-  readonly records = new Map<string, EvaluationRecord>();
+export class Store extends RecordStore {
   #lines: number | null = null;
 
   private constructor(
     readonly folder: string,
-    readonly config: EvaluationConfig,
-  ) {}
+    config: EvaluationConfig,
+  ) {
+    super(config);
+  }
 
   /**
    * Begins an evaluation, or goes on with one. Going on may add attacks, and needs everything else to be as it was.
@@ -208,16 +211,12 @@ export class Store implements RecordStore {
     writeFileAtomic(path, `${JSON.stringify([...starts, environment], null, 1)}\n`);
   }
 
-  has(image: number, attack: string, run: number): boolean {
-    return this.records.has(keyOf({ image, attack, run }));
-  }
-
   /** Writes a batch's images, then its lines. */
-  append(
+  protected keep(
     file: string,
     tensors: Readonly<Record<string, TensorToWrite>>,
     records: readonly EvaluationRecord[],
-  ) {
+  ): void {
     if (Object.keys(tensors).length > 0) writeSafetensors(join(this.folder, file), tensors);
     const text = records.map((record) => `${JSON.stringify(record)}\n`).join('');
     try {
@@ -228,7 +227,6 @@ export class Store implements RecordStore {
     } catch (error) {
       throw cannotWrite(join(this.folder, 'records.jsonl'), error);
     }
-    for (const record of records) this.records.set(keyOf(record), record);
   }
 
   /** Writes a file of the folder whole or not at all. */

@@ -177,7 +177,7 @@ function convolve(
     const each = [0, 1, 2, 3].map(
       (k) => `select(0.0, x[at + min(ci + ${k}u, params.cin - 1u)], ci + ${k}u < params.cin)`,
     );
-    const quad = rowsText(lane, 'w', columns, turned, { k: 'params.cin', n: 'params.cout' }, wide);
+    const quad = rowsText(lane, 'w', turned, 'params.cin', wide);
     const text = `${lane.text}${quad.text}
 fn four(at: u32, ci: u32) -> vec4<f32> { return ${wide ? 'x[(at + ci) / 4u]' : `vec4(${each.join(', ')})`}; }`;
     device.run(
@@ -319,8 +319,7 @@ function kernelGradient(
     variant,
   );
   if (choice.variant === 'subgroup') {
-    const { lanes, columns } = choice;
-    const rows = choice.rows > cin ? 8 : choice.rows;
+    const { lanes, rows, columns } = choice;
     const lane = laneText(lanes, columns, cout, 'params.cout', false);
     const text = `${lane.text}
 fn columns(row: u32, c: u32) -> T { return ${lane.read('dy', 'row * params.cout + ')}; }`;

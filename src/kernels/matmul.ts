@@ -148,6 +148,7 @@ export function neighbours(lanes: number, columns: number, count: number): boole
 /**
  * WGSL of a lane's columns, appended to the subgroup kernels: T holds them, W is the element of the arrays they are
  * stored in, `owned` is the first. Columns past the last read the last, and are not stored.
+ * @param count columns of the matrix, which the kernel calls `limit`
  * @param bias whether there is a bias to read
  */
 export function laneText(lanes: number, columns: number, count: number, limit: string, bias = true) {
@@ -166,6 +167,8 @@ export function laneText(lanes: number, columns: number, count: number, limit: s
   return {
     T,
     W: together ? T : 'f32',
+    columns,
+    limit,
     /** Column j of the lane, or the last. */
     column: (j: number) => (together ? `min(c + ${j}u, ${limit} - 1u)` : safe(j)),
     /** Those of a row, which begins at the element `row`. */
@@ -224,23 +227,22 @@ export function tileOf(tile: Tile) {
 }
 
 /**
- * WGSL of `quad`, appended to the subgroup kernels: a lane's columns of four rows of a matrix [k,n] in `array`, or of
- * [n,k] where it is turned, which is then read in fours along k where k is a multiple of 4 (`wide`).
+ * WGSL of `quad`, appended to the subgroup kernels: a lane's columns of four rows of a matrix of `k` rows in `array`. A
+ * turned matrix is stored by columns, and read in fours along them where k is a multiple of 4 (`wide`).
  */
 export function rowsText(
   lane: ReturnType<typeof laneText>,
   array: string,
-  columns: number,
   turned: boolean,
-  { k, n }: { readonly k: string; readonly n: string },
+  k: string,
   wide: boolean,
 ) {
-  const js = Array.from({ length: columns }, (_, j) => j);
+  const js = Array.from({ length: lane.columns }, (_, j) => j);
   const step = (q: number) => `min(k + ${q}u, ${k} - 1u)`;
   const body = (): string[] => {
     if (!turned)
       return [
-        `return Quad(${[0, 1, 2, 3].map((q) => lane.read(array, `first + ${step(q)} * ${n} + `)).join(', ')});`,
+        `return Quad(${[0, 1, 2, 3].map((q) => lane.read(array, `first + ${step(q)} * ${lane.limit} + `)).join(', ')});`,
       ];
     const at = (j: number) => `first + ${lane.column(j)} * ${k}`;
     const loads = js.map((j) =>
@@ -457,7 +459,7 @@ export function gemm({
     const each = [0, 1, 2, 3].map(
       (j) => `select(0.0, a[at + min(k + ${j}u, params.k - 1u) * params.aColumn], k + ${j}u < params.k)`,
     );
-    const quad = rowsText(lane, 'b', columns, transposeB, { k: 'params.k', n: 'params.n' }, k % 4 === 0);
+    const quad = rowsText(lane, 'b', transposeB, 'params.k', k % 4 === 0);
     const text = `${lane.text}
 fn four(at: u32, k: u32) -> vec4<f32> { return ${wideA ? 'a[(at + k) / 4u]' : `vec4(${each.join(', ')})`}; }
 ${quad.text}`;
