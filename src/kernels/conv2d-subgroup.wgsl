@@ -7,7 +7,7 @@
 // Sizes are params, not constants: they cost no speed here, and one pipeline then serves all layers.
 // Constants: DILATION, TURNED (w is [KH,KW,COUT,CIN] and turned by 180 degrees: an input gradient reads the kernel as it
 // is), SG (4 or 8), ROWS (a multiple of SG), J, WG; T = f32 or vecJ<f32>, X = vec4<f32> or f32 (cin not a multiple of 4),
-// B = the type that w is read in, W = T or f32. Lines with $ are repeated, see unroll in matmul.ts. Appended:
+// B = the type that w is read in, W = T or f32. Lines with $ are repeated, see unroll in product-text.ts. Appended:
 // `fn four(at: u32, ci: u32) -> vec4<f32>`, four channels of x from ci, where at is the first element of the pixel;
 // `struct Quad { w0: T, w1: T, w2: T, w3: T }`; `fn quad(first: u32, ci: u32, c: u32) -> Quad`, the lane's elements of
 // four rows of the tap's matrix, the last one in place of those past it; `fn owned(lane: u32) -> u32`, the first of the

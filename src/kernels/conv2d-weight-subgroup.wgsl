@@ -4,7 +4,7 @@
 // only: a subgroup computes ROWS consecutive ci x SG*J channels co of one tap, four pixels at a time. Lane l loads the
 // channels l, l + SG, ... of the four, which subgroupBroadcast spreads; it owns J output channels.
 // Constants: SG (4 or 8), ROWS (a multiple of SG), J, WG; T = f32 or vecJ<f32>, W = T or f32. Lines with $ are repeated,
-// see unroll in matmul.ts. Appended: `fn owned(lane: u32) -> u32`, the first of the lane's output channels;
+// see unroll in product-text.ts. Appended: `fn owned(lane: u32) -> u32`, the first of the lane's output channels;
 // `fn columns(row: u32, c: u32) -> T`, the lane's elements of dy of pixel `row`; `fn store(at: u32, c: u32, value: T)`,
 // which leaves out channels past the last.
 // Grid: x: WG/SG blocks of ROWS rows (a tap has ceil(cin/ROWS)), y: SG*J channels, z: chunks.

@@ -18,20 +18,13 @@ import weightSubgroupSource from './conv2d-weight-subgroup.wgsl';
 import weightTiledSource from './conv2d-weight-tiled.wgsl';
 import {
   chooseMatmulKernel,
-  laneText,
   type MatmulKernel,
   type MatmulVariant,
-  putText,
-  quadText,
-  rowsText,
   SUBGROUP_WORKGROUP,
   sumRows,
-  type Tile,
-  tileOf,
   tunedVariant,
-  unroll,
-  vec,
 } from './matmul.ts';
+import { laneText, putText, quadText, rowsText, type Tile, tileOf, unroll, vec } from './product-text.ts';
 
 export type Conv2dVariant = MatmulVariant;
 

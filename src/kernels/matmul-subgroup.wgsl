@@ -2,7 +2,7 @@
 // For software drivers, where a load costs many times an addition. Registers only: a subgroup computes ROWS rows x SG*J
 // columns. Lane l loads four k of the rows l, l + SG, ..., which subgroupBroadcast spreads; it owns J columns.
 // Constants: SG (4 or 8), ROWS (a multiple of SG), J, WG; T = f32 or vecJ<f32>, X = vec4<f32> (A contiguous along k
-// in fours) or f32, B = the type that B is read in, W = T or f32. Lines with $ are repeated, see unroll in matmul.ts.
+// in fours) or f32, B = the type that B is read in, W = T or f32. Lines with $ are repeated, see unroll in product-text.ts.
 // Appended: `fn four(at: u32, k: u32) -> vec4<f32>`, A from k on, zeros past the last, where at is the row's first
 // element; `struct Quad { w0: T, w1: T, w2: T, w3: T }`; `fn quad(first: u32, k: u32, n: u32) -> Quad`, the lane's
 // elements of four rows of B, the last one in place of those past it; `fn owned(lane: u32) -> u32`, the first of the

@@ -5,7 +5,7 @@
 //   fn loadA(z: u32, m: u32, k: u32) -> vec4<f32>   A[m, k..k+3], zeros outside
 //   fn loadB(z: u32, k: u32, n: u32) -> vec4<f32>   B[k, n..n+3], zeros outside
 //   fn store(z: u32, m: u32, n: u32, value: vec4<f32>)       guards the edges
-// Constants: TILE (32, 64 or 128), DOWN, QUADS, KT (a multiple of 4). Lines with $ are repeated, see unroll in matmul.ts.
+// Constants: TILE (32, 64 or 128), DOWN, QUADS, KT (a multiple of 4). Lines with $ are repeated, see tileOf in product-text.ts.
 // Grid: x: TILE columns, y: TILE rows, z: whatever the appended text makes of it.
 const DEEP = KT / 4u;
 const FOURS = TILE / 4u;
