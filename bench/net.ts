@@ -320,8 +320,11 @@ else console.log(`peer missing: torch: ${torchProblem}`);
 
 const shipped = readManifest()['fashion-mnist-consistency'];
 if (!shipped) throw new CmapError('weights/manifest.json has no fashion-mnist-consistency');
-const torchConfig = (config: object) =>
-  Object.fromEntries(Object.entries({ dropout: 0, fourier_scale: 16, ...config }));
+/** The reference's arguments: ours, but for what only training uses. */
+const torchConfig = (config: object) => {
+  const { augment_dim: _, ...known } = { dropout: 0, fourier_scale: 16, augment_dim: 0, ...config };
+  return known;
+};
 const ask = (config: object, k: number, iteration: boolean) => ({
   request: { network: { config: torchConfig(config), k, iteration } },
 });
