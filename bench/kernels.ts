@@ -14,14 +14,12 @@ import {
   number,
   percent,
   type Runner,
+  roundingOf,
   type Timing,
   variantOf,
 } from './measure.ts';
 import { difference, openPeers, type Peer, type Prepared } from './peers.ts';
 import { bandwidth, measureRoofs, rooflineSvg, roofOf } from './roofline.ts';
-
-/** Outputs of peers may differ from ours by this share of the largest value: sums of up to 4,608 float32 products. */
-const tolerance = 2e-4;
 
 /** What became of a peer on a case: its time and its time over ours, or why there is none. */
 export type PeerResult =
@@ -53,6 +51,9 @@ export interface Row extends Timing {
   readonly compileMs: number;
   readonly peers: Readonly<Record<string, PeerResult>>;
   readonly driver: string;
+  readonly precision: string;
+  /** Of precision f16 against f32, in norm; null in f32. */
+  readonly error: number | null;
   readonly date: string;
   /** Of --note, such as what else the machine was doing. */
   readonly note: string;
@@ -83,7 +84,7 @@ if (chosen.length === 0) {
 const device = await Device.open();
 const { name: adapter, driver } = device.adapter;
 const date = new Date().toISOString().slice(0, 10);
-console.log(`${adapter}, ${driver || 'driver not stated'}, ${date}`);
+console.log(`${adapter}, ${driver || 'driver not stated'}, ${device.adapter.precision}, ${date}`);
 const { peers, missing } = withPeers ? await openPeers(device, named) : { peers: [], missing: [] };
 for (const { name, about } of peers) console.log(`peer ${name}: ${about}`);
 for (const line of missing) console.log(`peer missing: ${line}`);
@@ -95,6 +96,8 @@ console.log(
 );
 
 const software = device.capabilities.cpu;
+/** Outputs of peers may differ from ours by this share of the largest value: sums of up to 4,608 products. */
+const tolerance = device.adapter.precision === 'f16' ? 5e-3 : 2e-4;
 const firstLine = (error: unknown) => (error as Error).message?.split('\n')[0] || String(error);
 const cell = (result: PeerResult) =>
   'error' in result ? 'no' : `${number(result.ratio)}x${software ? ` (${number(result.cpuRatio)}x)` : ''}`;
@@ -109,6 +112,7 @@ for (const c of chosen) {
       ),
     ]),
   );
+  const error = await roundingOf(device, () => recordCase(device, c, data));
   const compiled = device.pipelines.compileMs;
   const { program, dispose } = recordCase(device, c, data);
   await program.prepare();
@@ -193,6 +197,8 @@ for (const c of chosen) {
     compileMs,
     peers: results,
     driver,
+    precision: device.adapter.precision,
+    error,
     date,
     note,
   });
@@ -215,6 +221,7 @@ const cells = (r: Row) => [
   number(r.gbps),
   percent(r.roofShare),
   number(r.compileMs),
+  ...(r.error === null ? [] : [r.error.toExponential(1)]),
 ];
 console.log(
   formatTable(
@@ -229,6 +236,7 @@ console.log(
       'GB/s',
       'of roof',
       'compile ms',
+      ...(device.adapter.precision === 'f16' ? ['f16 error'] : []),
     ],
     rows.map(cells),
   ),

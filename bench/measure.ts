@@ -1,6 +1,8 @@
 /** Repetitions, taken in turns so that what disturbs the machine disturbs all alike. */
 import { availableParallelism } from 'node:os';
 import type { Device } from '../src/engine/device.ts';
+import type { Program } from '../src/engine/program.ts';
+import type { Tensor } from '../src/engine/tensor.ts';
 import { median, quantile } from '../src/report/statistics.ts';
 
 export interface Runner {
@@ -22,6 +24,43 @@ export interface Timing {
 export interface Sample {
   readonly ms: number;
   readonly cpuMs: number;
+}
+
+/**
+ * Relative error in norm of results on a device of precision f16, against the same by f32 kernels; null on another.
+ * @param make what computes them; called twice
+ */
+export async function roundingOf(
+  device: Device,
+  make: () => { readonly program: Program<readonly Tensor[]>; dispose(): void },
+): Promise<number | null> {
+  const before = device.capabilities;
+  if (before.matrix === 0) return null;
+  const results = async () => {
+    const { program, dispose } = make();
+    await program.prepare();
+    program.run();
+    const values: Float32Array[] = [];
+    for (const t of program.outputs) values.push(await t.floats());
+    dispose();
+    return values;
+  };
+  const half = await results();
+  let full: Float32Array[];
+  try {
+    device.capabilities = { ...before, matrix: 0 };
+    full = await results();
+  } finally {
+    device.capabilities = before;
+  }
+  let [apart, norm] = [0, 0];
+  full.forEach((values, i) => {
+    values.forEach((v, j) => {
+      apart += (v - (half[i]?.[j] as number)) ** 2;
+      norm += v ** 2;
+    });
+  });
+  return Math.sqrt(apart / norm);
 }
 
 function summarise(samples: readonly Sample[]): Timing {

@@ -23,7 +23,7 @@ import { writeFileAtomic } from '../src/report/files.ts';
 import { median } from '../src/report/statistics.ts';
 import { formatTable } from '../src/report/table.ts';
 import { noise } from './cases.ts';
-import { busyMs, interleave, number, percent, type Runner, type Timing } from './measure.ts';
+import { busyMs, interleave, number, percent, type Runner, roundingOf, type Timing } from './measure.ts';
 import { openTorch } from './peers.ts';
 import type { Torch } from './torch.ts';
 
@@ -39,7 +39,7 @@ const { cpu } = device.capabilities;
 const repetitions = Number(argument('--repetitions') ?? (cpu ? 3 : 10));
 const { name: adapter, driver } = device.adapter;
 const date = new Date().toISOString().slice(0, 10);
-console.log(`${adapter}, ${driver || 'driver not stated'}, ${date}`);
+console.log(`${adapter}, ${driver || 'driver not stated'}, ${device.adapter.precision}, ${date}`);
 
 /** Random parameters whose activations neither vanish nor explode: uniform, of variance 1 over the fan-in. */
 function synthetic(shapes: ParameterShapes): Parameters {
@@ -73,7 +73,7 @@ interface Work {
   dispose(): void;
 }
 
-function forwardBackward(model: ConsistencyModel, k: number): Work {
+function forwardBackward(model: ConsistencyModel, k: number) {
   const size = k * sizeOf(model.imageShape);
   const z = device.tensor(
     noise(size, 2).map((v) => 80 * v),
@@ -183,7 +183,12 @@ type PeerTime =
   | { readonly medianMs: number; readonly ratio: number; readonly cpuRatio: number }
   | { readonly error: string };
 
-async function measure(name: string, make: () => Work, torch: { request: object } | null) {
+async function measure(
+  name: string,
+  make: () => Work,
+  torch: { request: object } | null,
+  gradientError: number | null,
+) {
   const { made: work, steps } = listening(make);
   const { program } = work;
   const began = performance.now();
@@ -290,6 +295,7 @@ async function measure(name: string, make: () => Work, torch: { request: object 
     name,
     adapter,
     driver,
+    precision: device.adapter.precision,
     date,
     ...own,
     gflops: cost.flops / own.medianMs / 1e6,
@@ -301,6 +307,8 @@ async function measure(name: string, make: () => Work, torch: { request: object 
     /** Share of a profiled replay that kernels run, by timestamps. */
     busyShare: gpuMs === null ? null : gpuMs / wallMs,
     plannedBytes: cost.plannedBytes,
+    /** Of precision f16 against f32, in norm. */
+    gradientError,
     madeByReplays: 0,
     convolutions,
     kernels: kernels.slice(0, 8),
@@ -349,12 +357,13 @@ for (const [name, config, ks] of networks) {
   const model = modelOf({ ...config });
   for (const k of ks) {
     const title = `${name}, forward + backward, K = ${k}`;
-    rows.push(await measure(title, () => forwardBackward(model, k), ask(config, k, false)));
+    const make = () => forwardBackward(model, k);
+    rows.push(await measure(title, make, ask(config, k, false), await roundingOf(device, make)));
     save();
   }
   const k = Math.max(2, ks.at(-1) as number);
   const title = `${name}, CMAP iteration, 1 image, K = ${k}`;
-  rows.push(await measure(title, () => cmapIteration(model, 1, k), ask(config, k, true)));
+  rows.push(await measure(title, () => cmapIteration(model, 1, k), ask(config, k, true), null));
   save();
   model.dispose();
   device.trim();
@@ -472,6 +481,10 @@ console.log(
 );
 console.log('replays made no buffer, bind group or pipeline');
 for (const r of rows) {
+  if (r.gradientError !== null)
+    console.log(
+      `\n${r.name}: the gradient by f16 factors is ${r.gradientError.toPrecision(2)} of its norm off`,
+    );
   const parts = r.kernels.map(
     (k) => `${k.name} ${percent(k.share)}${k.gflops > 0 ? ` at ${number(k.gflops)}` : ''}`,
   );

@@ -16,6 +16,7 @@ interface TuningFile {
   readonly adapter: string;
   readonly driver: string;
   readonly profile: string;
+  readonly precision: string;
   readonly kernels: string;
   readonly date: string;
   /** Variant by problem. */
@@ -26,7 +27,8 @@ interface TuningFile {
 
 /** Name of the file of this adapter and driver. */
 function fileName({ adapter }: Device): string {
-  const words = `${adapter.name} ${adapter.driver} ${adapter.profile}`.toLowerCase();
+  const words =
+    `${adapter.name} ${adapter.driver} ${adapter.profile}${adapter.precision === 'f16' ? ' f16' : ''}`.toLowerCase();
   return `${words.replace(/[^a-z0-9.]+/g, '-').replace(/^-|-$/g, '')}.json`;
 }
 
@@ -54,8 +56,8 @@ export function loadTuning(device: Device): { path: string; choices: number } | 
 
 /** Adds results to the file at `path`, or begins it anew where it is of another adapter or version. @throws InputError */
 export function saveTuning(device: Device, results: readonly Tuned[], path = tuningPath(device)): void {
-  const { name, driver, profile } = device.adapter;
-  const head = { adapter: name, driver, profile, kernels: kernelsVersion };
+  const { name, driver, profile, precision } = device.adapter;
+  const head = { adapter: name, driver, profile, precision, kernels: kernelsVersion };
   let known: Partial<TuningFile> = {};
   if (existsSync(path)) {
     const found = readJson(path) as Partial<TuningFile> | null;

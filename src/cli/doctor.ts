@@ -80,12 +80,12 @@ export function doctorCommand(): Command {
           `${JSON.stringify({ adapters, used: device.adapter, selfTest: test, advice }, null, 2)}\n`,
         );
       } else {
-        const { name, reason, driver, features, limits, profile } = device.adapter;
+        const { name, reason, driver, features, limits, profile, precision } = device.adapter;
         const out = (line: string) => process.stdout.write(`${line}\n`);
         out('adapters');
         for (const a of adapters) out(`  ${a.usable ? 'usable  ' : 'unusable'}  ${a.name}: ${a.why}`);
         out(`used      ${name}: ${reason}`);
-        out(`driver    ${driver || 'not stated'}; ${profile} profile; node ${process.version}`);
+        out(`driver    ${driver || 'not stated'}; ${profile} profile, ${precision}; node ${process.version}`);
         out(
           `features  ${features.filter((f) => /f16|subgroup|timestamp/.test(f)).join(', ') || 'none of those the kernels use'}`,
         );

@@ -24,6 +24,7 @@ import {
   mesaVersion,
   type OpenedAdapter,
   type OpenOptions,
+  type Precision,
   type Profile,
 } from './adapter.ts';
 import { AdapterError } from './errors.ts';
@@ -307,12 +308,23 @@ function setDrivers(env: NodeJS.ProcessEnv, manifests: string | undefined): () =
   };
 }
 
-/** @throws AdapterError for a profile that does not exist */
-function profileOf(options: OpenOptions): Profile {
-  const wanted = (options.profile ?? process.env.CMAP_PROFILE ?? '').trim() || 'fast';
-  if (wanted === 'fast' || wanted === 'safe') return wanted;
-  throw new AdapterError(`profile '${wanted}' is none of fast, safe (CMAP_PROFILE empty takes fast)`);
+/** The option, else the environment variable CMAP_NAME, else the first of `known`. @throws AdapterError for others */
+function settingOf<T extends string>(
+  name: 'profile' | 'precision',
+  options: OpenOptions,
+  known: readonly T[],
+): T {
+  const variable = `CMAP_${name.toUpperCase()}`;
+  const wanted = (options[name] ?? process.env[variable] ?? '').trim() || known[0];
+  const found = known.find((value) => value === wanted);
+  if (found) return found;
+  throw new AdapterError(
+    `${name} '${wanted}' is none of ${known.join(', ')} (${variable} empty takes ${known[0]})`,
+  );
 }
+
+const profileOf = (options: OpenOptions) => settingOf<Profile>('profile', options, ['fast', 'safe']);
+const precisionOf = (options: OpenOptions) => settingOf<Precision>('precision', options, ['f32', 'f16']);
 
 function togglesOf(options: OpenOptions) {
   const fast = ['disable_robustness', 'disable_workgroup_init', 'disable_polyfills_on_integer_div_and_mod'];
@@ -350,6 +362,7 @@ function recordOf(
     driver: mesaVersion(found.description) ? `Mesa ${mesaVersion(found.description)}` : found.description,
     reason,
     profile: profileOf(options),
+    precision: precisionOf(options),
     toggles: togglesOf(options),
   };
 }

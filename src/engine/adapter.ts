@@ -8,6 +8,8 @@ export type AdapterKind = 'hardware' | 'software' | 'null';
 /** Where the driver comes from: this system, our own dependencies, the browser, or Dawn's null backend. */
 export type AdapterSource = 'system' | 'bundled' | 'browser' | 'null';
 export type Profile = 'safe' | 'fast';
+/** Of the factors of products and convolutions; sums are f32. */
+export type Precision = 'f32' | 'f16';
 
 export interface OpenOptions {
   /**
@@ -20,6 +22,20 @@ export interface OpenOptions {
    * Node the environment variable CMAP_PROFILE, else 'fast'; a browser is always 'safe'.
    */
   readonly profile?: Profile;
+  /**
+   * 'f16' rounds the factors of products and convolutions to half precision and runs them on the GPU's units for
+   * matrices; results differ by some 1e-3. Default in Node the environment variable CMAP_PRECISION, else 'f32'.
+   */
+  readonly precision?: Precision;
+}
+
+/** A product of matrices that subgroups compute: [M,K]·[K,N] of `factor`, sums of `sum`. */
+export interface MatrixShape {
+  readonly factor: string;
+  readonly sum: string;
+  readonly m: number;
+  readonly n: number;
+  readonly k: number;
 }
 
 /** Plain JSON, written into every result. */
@@ -36,9 +52,11 @@ export interface AdapterRecord {
   readonly driver: string;
   readonly features: readonly string[];
   readonly limits: Readonly<Record<string, number>>;
+  readonly matrices: readonly MatrixShape[];
   /** One sentence: why this adapter. */
   readonly reason: string;
   readonly profile: Profile;
+  readonly precision: Precision;
   readonly toggles: { readonly enabled: readonly string[]; readonly disabled: readonly string[] };
 }
 
@@ -130,6 +148,10 @@ export function describe(adapter: GPUAdapter) {
     const value = (adapter.limits as unknown as Record<string, unknown>)[key];
     if (typeof value === 'number') limits[key] = value;
   }
+  // Not in the standard yet; Dawn's device has the list empty, its adapter not.
+  const matrices = [
+    ...((info as { subgroupMatrixConfigs?: Iterable<Record<string, unknown>> })?.subgroupMatrixConfigs ?? []),
+  ];
   return {
     vendor: info?.vendor ?? '',
     architecture: info?.architecture ?? '',
@@ -138,6 +160,13 @@ export function describe(adapter: GPUAdapter) {
     fallback: info?.isFallbackAdapter === true,
     features: [...adapter.features].sort() as string[],
     limits,
+    matrices: matrices.map((c) => ({
+      factor: String(c.componentType),
+      sum: String(c.resultComponentType),
+      m: Number(c.M),
+      n: Number(c.N),
+      k: Number(c.K),
+    })),
   };
 }
 
@@ -177,6 +206,7 @@ async function openBrowser(options: OpenOptions): Promise<OpenedAdapter> {
     driver: '',
     reason: 'The browser chose it.',
     profile: 'safe',
+    precision: options.precision ?? 'f32',
     toggles: { enabled: [], disabled: [] },
   };
   return { gpu, adapter, info };

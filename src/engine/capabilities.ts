@@ -2,6 +2,8 @@
  * What a device can do, as plain data. Kernel choice is a pure function of this record and of shapes, so every
  * choice can be tested without a GPU.
  */
+import type { AdapterRecord } from './adapter.ts';
+
 export interface Capabilities {
   /** True on software drivers: registers are cheap there, workgroup memory and barriers are slow. */
   readonly cpu: boolean;
@@ -9,7 +11,11 @@ export interface Capabilities {
   readonly subgroups: boolean;
   /** Exact subgroup size when the driver has only one, else 0. */
   readonly subgroupSize: number;
-  readonly subgroupMatrix: boolean;
+  /**
+   * Edge of the square matrices f16 · f16 -> f32 that products may use: 8 or 16; 0 where the device has none, where its
+   * subgroups have no one size, and unless precision f16 was asked for.
+   */
+  readonly matrix: 0 | 8 | 16;
   readonly timestamps: boolean;
   readonly maxInvocations: number;
   readonly maxWorkgroupStorage: number;
@@ -19,16 +25,16 @@ export interface Capabilities {
   readonly maxGrid: number;
 }
 
-export function capabilitiesOf(device: GPUDevice, cpu: boolean): Capabilities {
+export function capabilitiesOf(device: GPUDevice, adapter: AdapterRecord): Capabilities {
   const info = device.adapterInfo;
   const min = info?.subgroupMinSize ?? 0;
   const max = info?.subgroupMaxSize ?? 0;
   return {
-    cpu,
+    cpu: adapter.kind === 'software',
     f16: device.features.has('shader-f16'),
     subgroups: device.features.has('subgroups'),
     subgroupSize: min === max ? min : 0,
-    subgroupMatrix: device.features.has('chromium-experimental-subgroup-matrix' as GPUFeatureName),
+    matrix: adapter.precision === 'f16' && min === max ? matrixEdge(device, adapter) : 0,
     timestamps: device.features.has('timestamp-query'),
     maxInvocations: device.limits.maxComputeInvocationsPerWorkgroup,
     maxWorkgroupStorage: device.limits.maxComputeWorkgroupStorageSize,
@@ -36,4 +42,15 @@ export function capabilitiesOf(device: GPUDevice, cpu: boolean): Capabilities {
     maxStorageBuffers: device.limits.maxStorageBuffersPerShaderStage,
     maxGrid: device.limits.maxComputeWorkgroupsPerDimension,
   };
+}
+
+function matrixEdge(device: GPUDevice, { matrices }: AdapterRecord): 0 | 8 | 16 {
+  const wanted = ['chromium-experimental-subgroup-matrix', 'shader-f16', 'subgroups'];
+  if (!wanted.every((feature) => device.features.has(feature as GPUFeatureName))) return 0;
+  const has = (edge: number) =>
+    matrices.some(
+      ({ factor, sum, m, n, k }) =>
+        factor === 'f16' && sum === 'f32' && m === edge && n === edge && k === edge,
+    );
+  return has(16) ? 16 : has(8) ? 8 : 0;
 }

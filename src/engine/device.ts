@@ -10,7 +10,7 @@
 import accumulateSource from './accumulate.wgsl';
 import { type AdapterRecord, deviceDescriptor, type OpenOptions, openAdapter } from './adapter.ts';
 import { type Capabilities, capabilitiesOf } from './capabilities.ts';
-import { CmapError, check, DeviceLostError } from './errors.ts';
+import { AdapterError, CmapError, check, DeviceLostError } from './errors.ts';
 import fillSource from './fill.wgsl';
 import { type Kernel, kernel, linearGrid, type ParamValues, packParams } from './kernel.ts';
 import { Pipelines } from './pipelines.ts';
@@ -47,7 +47,8 @@ export interface MemoryReport {
 }
 
 export class Device {
-  readonly capabilities: Capabilities;
+  /** What kernels are chosen by; replaced, they are chosen as another device would. */
+  capabilities: Capabilities;
   readonly pipelines: Pipelines;
   /** Measured choices of kernels; empty until some are loaded. */
   tuning = new Tuning();
@@ -74,7 +75,7 @@ export class Device {
       // A lost device or a refused kernel explains the errors that follow from it.
       if (!this.#failure || weight(error) > weight(this.#failure)) this.#failure = error;
     };
-    this.capabilities = capabilitiesOf(handle, adapter.kind === 'software');
+    this.capabilities = capabilitiesOf(handle, adapter);
     this.pipelines = new Pipelines(handle, fail);
     this.#pool = new BufferPool(handle, this.capabilities.maxBinding, STORAGE, fail);
     this.#staging = new BufferPool(handle, handle.limits.maxBufferSize, STAGING, fail);
@@ -94,7 +95,14 @@ export class Device {
   static async open(options: OpenOptions = {}): Promise<Device> {
     const { gpu, adapter, info } = await openAdapter(options);
     const handle = await adapter.requestDevice(deviceDescriptor(adapter));
-    return new Device(gpu, handle, info);
+    const device = new Device(gpu, handle, info);
+    if (info.precision === 'f16' && device.capabilities.matrix === 0) {
+      device.close();
+      throw new AdapterError(
+        `precision f16: '${info.name}' has no subgroup matrices f16·f16 -> f32 of 16 or 8 (use precision f32, or CMAP_PRECISION=f32)`,
+      );
+    }
+    return device;
   }
 
   close(): void {

@@ -83,7 +83,7 @@ export function assemble(shortName: string, source: string, constants: Constants
 
   let reflection: WgslReflect;
   try {
-    reflection = new WgslReflect(code);
+    reflection = new WgslReflect(withoutMatrices(code));
   } catch (error) {
     throw new KernelError(
       `kernel ${name}: the source was not understood: ${(error as Error).message.split('\n')[0]}`,
@@ -103,6 +103,13 @@ export function assemble(shortName: string, source: string, constants: Constants
     paramsIndex: uniform ? uniform.binding : -1,
     paramsSize: struct ? Math.ceil(struct.size / 16) * 16 : 0,
   };
+}
+
+/** The reflection does not know subgroup matrices, and need not: they are no bindings. */
+function withoutMatrices(code: string): string {
+  return code
+    .replace(/^alias \w+ = subgroup_matrix_.*$/gm, '')
+    .replace(/\b(subgroupMatrix\w+)<[^<>]*>/g, '$1');
 }
 
 function field(member: MemberInfo): ParamField {

@@ -24,7 +24,8 @@ import {
   sumRows,
   tunedVariant,
 } from './matmul.ts';
-import { laneText, putText, quadText, rowsText, type Tile, tileOf, unroll, vec } from './product-text.ts';
+import { type Cotangent, matrixTileOf, peaksOf } from './matrix.ts';
+import { laneText, putText, quadText, rowsText, tileOf, unroll, vec } from './product-text.ts';
 
 export type Conv2dVariant = MatmulVariant;
 
@@ -110,16 +111,17 @@ export function conv2d(x: Tensor, w: Tensor, options: Conv2dOptions = {}): Tenso
   //     dx[iy] = Σ_k dy[(iy + top − k) / stride] w[k]; with k = KH−1−k' the index is (iy + k' − (KH−1−top)) / stride.
   // dw[ky,kx,ci,co] = Σ_pixels x[…] dy[…], dbias = Σ_pixels dy.
   return differentiable('conv2d', bias ? [x, w, bias] : [x, w], y, (dy, needs) => {
+    const peaks = peaksOf(dy);
     const back = { stride: 1, dilation: stride, top: kh - 1 - top, left: kw - 1 - left };
     return [
-      needs[0] ? convolve(dy, w, null, back, x.shape, variant, true) : null,
-      needs[1] ? kernelGradient(x, dy, w.shape, { stride, dilation: 1, top, left }, variant) : null,
+      needs[0] ? convolve(dy, w, null, back, x.shape, variant, peaks) : null,
+      needs[1] ? kernelGradient(x, dy, w.shape, { stride, dilation: 1, top, left }, variant, peaks) : null,
       needs[2] ? sumRows(dy.alias([dy.size / cout, cout])) : null,
     ];
   });
 }
 
-/** @param turned w is [KH,KW,Cout,Cin], and turned by 180 degrees */
+/** @param peaks given where x is a cotangent; w is then [KH,KW,Cout,Cin], and turned by 180 degrees */
 function convolve(
   x: Tensor,
   w: Tensor,
@@ -127,8 +129,9 @@ function convolve(
   geometry: Geometry,
   shape: readonly number[],
   variant: Conv2dVariant | undefined,
-  turned = false,
+  peaks?: Cotangent['peaks'],
 ): Tensor {
+  const turned = peaks !== undefined;
   const { device } = x;
   const [batch, h, wd, cin] = x.shape as [number, number, number, number];
   const [kh, kw] = w.shape as [number, number];
@@ -195,20 +198,21 @@ fn four(at: u32, ci: u32) -> vec4<f32> { return ${wide ? 'x[(at + ci) / 4u]' : `
       ],
       work,
     );
-  } else if (choice.variant === 'tiled') {
+  } else if (choice.variant === 'tiled' || choice.variant === 'matrix') {
     const wideX = cin % 4 === 0;
     const wideY = cout % 4 === 0;
-    const tile = tileOf(choice.tile);
+    const tile =
+      choice.variant === 'matrix' ? matrixTileOf(choice, turned ? 'a' : undefined, 5) : tileOf(choice.tile);
     const text = tile.source + quadText('A', 'x', wideX) + quadText('B', 'w', wideY) + putText('y', wideY);
     device.run(
-      kernel('conv2d-tiled', tiledSource + text, {
+      kernel(`conv2d-${choice.variant}`, tiledSource + text, {
         ...constants,
         ...tile.constants,
         A: vec(wideX),
         B: vec(wideY),
         Y: vec(wideY),
       }),
-      tensors,
+      choice.variant === 'matrix' && peaks ? { ...tensors, peaks: peaks() } : tensors,
       params,
       [Math.ceil(cout / choice.tile), Math.ceil(pixels / choice.tile), dilation ** 2],
       work,
@@ -247,6 +251,7 @@ function kernelGradient(
   shape: readonly number[],
   { stride, top, left }: Geometry,
   variant: Conv2dVariant | undefined,
+  peaks: Cotangent['peaks'],
 ): Tensor {
   const { device } = x;
   const [, h, wd, cin] = x.shape as [number, number, number, number];
@@ -275,18 +280,32 @@ function kernelGradient(
     top,
     left,
   });
-  const tiled = variant?.startsWith('tiled') ?? (!device.capabilities.cpu && cout >= 8);
-  if (tiled) {
-    const rows = kh * kw * cin;
-    const tile = Number(variant?.split('-')[1] ?? (cout > 32 && rows > 32 ? 64 : 32)) as Tile;
+  const rows = kh * kw * cin;
+  const { cpu, matrix } = device.capabilities;
+  // Chunks of pixels fill the device, so that the size of the tiles follows that of the kernel alone.
+  const size = cout > 32 && rows > 32 ? 64 : 32;
+  const usual =
+    matrix > 0 && Math.min(rows, cout, pixels) >= 16
+      ? (`matrix-${size}` as const)
+      : !cpu && cout >= 8
+        ? (`tiled-${size}` as const)
+        : undefined;
+  const named = variant === 'tiled' || variant === 'matrix' ? (`${variant}-${size}` as const) : variant;
+  const tiled = chooseMatmulKernel(
+    { batch: 1, m: rows, n: cout, k: pixels },
+    device.capabilities,
+    named ?? usual,
+  );
+  if (tiled.variant === 'tiled' || tiled.variant === 'matrix') {
+    const { tile } = tiled;
     const tiles = Math.ceil(rows / tile) * Math.ceil(cout / tile);
     const { chunk, parts } = chunked(256 / tiles);
     const partial = device.empty([parts, rows * cout]);
     const wide = cout % 4 === 0;
-    const part = tileOf(tile);
+    const part = tiled.variant === 'matrix' ? matrixTileOf(tiled, 'b', 4) : tileOf(tile);
     device.run(
       kernel(
-        'conv2d-weight-tiled',
+        `conv2d-weight-${tiled.variant}`,
         weightTiledSource + part.source + quadText('B', 'dy', wide) + putText('partial', wide),
         {
           KH: kh,
@@ -299,7 +318,7 @@ function kernelGradient(
           Y: vec(wide),
         },
       ),
-      { x, dy, partial },
+      tiled.variant === 'matrix' ? { x, dy, partial, peaks: peaks() } : { x, dy, partial },
       { h, wd, oh, ow, top, left, pixels, chunk },
       [Math.ceil(cout / tile), Math.ceil(rows / tile), parts],
       work,
@@ -338,12 +357,12 @@ fn columns(row: u32, c: u32) -> T { return ${lane.read('dy', 'row * params.cout 
     return sum(partial);
   }
   const v = cout % 4 === 0 ? 4 : 1;
-  const rows = cin % 4 === 0 ? 4 : 1;
-  const blocks = (kh * kw * cin * cout) / (v * rows);
+  const down = cin % 4 === 0 ? 4 : 1;
+  const blocks = (kh * kw * cin * cout) / (v * down);
   const { chunk, parts } = chunked(16384 / blocks);
   const partial = device.empty([parts, kh * kw * cin * cout]);
   device.run(
-    kernel('conv2d-weight', weightSource, { T: vec(v === 4), ROWS: rows }),
+    kernel('conv2d-weight', weightSource, { T: vec(v === 4), ROWS: down }),
     { x, dy, partial },
     { h, wd, cin, oh, ow, cout: cout / v, kh, kw, stride, top, left, pixels, chunk, count: parts * blocks },
     linearGrid(parts * blocks),
@@ -365,10 +384,11 @@ export function conv2dProblem(
   const x = random([batch, h, wd, cin]);
   if (problem.op === 'conv2d-weight') {
     const dy = random([batch, oh, ow, cout]);
-    return (variant) => kernelGradient(x, dy, [kh, kw, cin, cout], geometry, variant);
+    return (variant) => kernelGradient(x, dy, [kh, kw, cin, cout], geometry, variant, peaksOf(dy));
   }
   const turned = problem.turned === true;
   const w = random(turned ? [kh, kw, cout, cin] : [kh, kw, cin, cout]);
   const bias = problem.bias === true ? random([cout]) : null;
-  return (variant) => convolve(x, w, bias, geometry, [batch, oh, ow, cout], variant, turned);
+  return (variant) =>
+    convolve(x, w, bias, geometry, [batch, oh, ow, cout], variant, turned ? peaksOf(x) : undefined);
 }

@@ -13,6 +13,7 @@ import directSource from './matmul-direct.wgsl';
 import subgroupSource from './matmul-subgroup.wgsl';
 import sumSource from './matmul-sum.wgsl';
 import tiledSource from './matmul-tiled.wgsl';
+import { type Cotangent, matrixStorage, matrixTileOf, peaksOf } from './matrix.ts';
 import {
   laneText,
   neighbours,
@@ -25,13 +26,18 @@ import {
   vec,
 } from './product-text.ts';
 
-/** A kernel, or a kernel in one size: `subgroup-8x3` has 8 rows and three columns a lane, `tiled-64` tiles of 64. */
+/**
+ * A kernel, or a kernel in one size: `subgroup-8x3` has 8 rows and three columns a lane, `tiled-64` and `matrix-64` tiles
+ * of 64.
+ */
 export type MatmulVariant =
   | 'direct'
   | 'subgroup'
   | 'tiled'
+  | 'matrix'
   | `subgroup-${SubgroupRows}x${SubgroupColumns}`
-  | `tiled-${Tile}`;
+  | `tiled-${Tile}`
+  | `matrix-${Tile}`;
 
 /** Of a subgroup's part of a product. */
 export type SubgroupRows = 8 | 16;
@@ -40,9 +46,9 @@ export type SubgroupColumns = 1 | 2 | 3 | 4;
 
 /** What a tuner may choose from, the safe kernel first. */
 export function matmulCandidates(
-  capabilities: Pick<Capabilities, 'cpu' | 'subgroups' | 'subgroupSize'>,
+  capabilities: Pick<Capabilities, 'cpu' | 'subgroups' | 'subgroupSize' | 'matrix' | 'maxWorkgroupStorage'>,
 ): MatmulVariant[] {
-  const { cpu, subgroups, subgroupSize } = capabilities;
+  const { cpu, subgroups, subgroupSize, matrix, maxWorkgroupStorage } = capabilities;
   const lanes = subgroups && (subgroupSize === 4 || subgroupSize === 8);
   return [
     'direct',
@@ -50,6 +56,9 @@ export function matmulCandidates(
       ? (['subgroup-8x2', 'subgroup-8x4', 'subgroup-16x2', 'subgroup-16x3', 'subgroup-16x4'] as const)
       : []),
     ...(cpu ? [] : (['tiled-32', 'tiled-64', 'tiled-128'] as const)),
+    ...(matrix ? tiles.filter((tile) => matrixStorage(tile, matrix) <= maxWorkgroupStorage) : []).map(
+      (tile) => `matrix-${tile}` as const,
+    ),
   ];
 }
 
@@ -71,7 +80,15 @@ export type MatmulKernel =
       readonly why: string;
     }
   /** A workgroup computes tile x tile through workgroup memory. */
-  | { readonly variant: 'tiled'; readonly tile: Tile; readonly why: string };
+  | { readonly variant: 'tiled'; readonly tile: Tile; readonly why: string }
+  /** The same by matrices of edge x edge, on factors rounded to f16; `lanes` in a subgroup. */
+  | {
+      readonly variant: 'matrix';
+      readonly tile: Tile;
+      readonly edge: 8 | 16;
+      readonly lanes: number;
+      readonly why: string;
+    };
 
 /** The sizes of a product: batch x [m,k]·[k,n]. */
 export interface MatmulShape {
@@ -81,6 +98,7 @@ export interface MatmulShape {
   readonly k: number;
 }
 
+const tiles = [32, 64, 128] as const;
 /** Invocations of a workgroup of the subgroup kernels. */
 export const SUBGROUP_WORKGROUP = 32;
 /** Multiplications below which a software driver gains less than another pipeline costs. */
@@ -95,7 +113,7 @@ export function chooseMatmulKernel(
   forced?: MatmulVariant,
 ): MatmulKernel {
   const { batch, m, n, k } = shape;
-  const { cpu, subgroups, subgroupSize: lanes, maxGrid } = capabilities;
+  const { cpu, subgroups, subgroupSize: lanes, maxGrid, matrix: edge, maxWorkgroupStorage } = capabilities;
   const lanesFit = subgroups && (lanes === 4 || lanes === 8);
   const [kind, size] = (forced ?? '').split('-') as [string, string?];
   check(
@@ -121,10 +139,36 @@ export function chooseMatmulKernel(
       why: tile === 64 ? `${tiles} tiles of 64x64` : 'too few tiles of 64x64',
     };
   };
+  const matrix = (): MatmulKernel | null => {
+    if (edge === 0) return null;
+    const count = (tile: Tile) => batch * Math.ceil(m / tile) * Math.ceil(n / tile);
+    const tile =
+      size === undefined
+        ? n > 64 && count(128) >= 2 * FEW_TILES && matrixStorage(128, edge) <= maxWorkgroupStorage
+          ? 128
+          : n > 32 && count(64) >= FEW_TILES
+            ? 64
+            : 32
+        : (Number(size) as Tile);
+    if (!fits(tile)) return null;
+    return {
+      variant: 'matrix',
+      tile,
+      edge,
+      lanes,
+      why: `precision f16: ${count(tile)} tiles of ${tile}x${tile}`,
+    };
+  };
   const direct: MatmulKernel = { variant: 'direct', why: 'small, or nothing else fits' };
   if (kind === 'direct') return direct;
   if (kind === 'subgroup') return subgroup() ?? direct;
   if (kind === 'tiled') return tiled() ?? direct;
+  check(
+    kind !== 'matrix' || edge > 0,
+    () => 'matmul: variant matrix wants a device opened with precision f16 that has subgroup matrices',
+  );
+  if (kind === 'matrix') return matrix() ?? direct;
+  if (edge > 0 && Math.min(m, n, k) >= 16) return matrix() ?? direct;
   if (cpu) return batch * m * n * k < SMALL ? direct : (subgroup() ?? direct);
   return n < 8 || m < 8 ? direct : (tiled() ?? direct);
 }
@@ -168,15 +212,18 @@ export function matmul(a: Tensor, b: Tensor, options: MatmulOptions = {}): Tenso
   const y = gemm({ a, b, transposeA, transposeB, scale, variant });
   // da = s dy bᵀ, db = s aᵀ dy; for a transposed operand the transpose of that, with the factors exchanged.
   return differentiable('matmul', [a, b], y, (dy, needs) => {
+    const peaks = peaksOf(dy);
+    const first = { scale, variant, cotangent: { factor: 'a', peaks } } as const;
+    const second = { scale, variant, cotangent: { factor: 'b', peaks } } as const;
     const da = () =>
       transposeA
-        ? gemm({ a: b, b: dy, transposeA: transposeB, transposeB: true, scale, variant })
-        : gemm({ a: dy, b, transposeB: !transposeB, scale, variant });
+        ? gemm({ a: b, b: dy, transposeA: transposeB, transposeB: true, ...second })
+        : gemm({ a: dy, b, transposeB: !transposeB, ...first });
     const db = () => {
-      if (a.rank === 3 && b.rank === 2) return sharedGradient(a, dy, options);
+      if (a.rank === 3 && b.rank === 2) return sharedGradient(a, dy, options, peaks);
       return transposeB
-        ? gemm({ a: dy, b: a, transposeA: true, transposeB: transposeA, scale, variant })
-        : gemm({ a, b: dy, transposeA: !transposeA, scale, variant });
+        ? gemm({ a: dy, b: a, transposeA: true, transposeB: transposeA, ...first })
+        : gemm({ a, b: dy, transposeA: !transposeA, ...second });
     };
     return [needs[0] ? da() : null, needs[1] ? db() : null];
   });
@@ -187,16 +234,19 @@ function sharedGradient(
   a: Tensor,
   dy: Tensor,
   { transposeA, transposeB, scale, variant }: MatmulOptions,
+  peaks: Cotangent['peaks'],
 ): Tensor {
   const flat = (x: Tensor) => x.alias([x.size / (x.shape[2] as number), x.shape[2] as number]);
+  const first = { scale, variant, cotangent: { factor: 'a', peaks } } as const;
+  const second = { scale, variant, cotangent: { factor: 'b', peaks } } as const;
   if (!transposeA) {
     return transposeB
-      ? gemm({ a: flat(dy), b: flat(a), transposeA: true, scale, variant })
-      : gemm({ a: flat(a), b: flat(dy), transposeA: true, scale, variant });
+      ? gemm({ a: flat(dy), b: flat(a), transposeA: true, ...first })
+      : gemm({ a: flat(a), b: flat(dy), transposeA: true, ...second });
   }
   const each = transposeB
-    ? gemm({ a: dy, b: a, transposeA: true, transposeB: true, scale, variant })
-    : gemm({ a, b: dy, scale, variant });
+    ? gemm({ a: dy, b: a, transposeA: true, transposeB: true, ...first })
+    : gemm({ a, b: dy, ...second });
   const [batch, rows, columns] = each.shape as [number, number, number];
   return sumRows(each.alias([batch, rows * columns])).alias([rows, columns]);
 }
@@ -233,9 +283,12 @@ export function linear(
   // dx = dy wᵀ, dw = xᵀ dy, dbias = the column sums of dy.
   return differentiable('linear', bias ? [x, w, bias] : [x, w], y, (dy, needs) => {
     const flat = dy.alias([rows.size / k, n]);
+    const peaks = peaksOf(dy);
+    const first = { variant, cotangent: { factor: 'a', peaks } } as const;
+    const second = { variant, cotangent: { factor: 'b', peaks } } as const;
     return [
-      needs[0] ? gemm({ a: flat, b: w, transposeB: true, variant }).alias(x.shape) : null,
-      needs[1] ? gemm({ a: x.alias([x.size / k, k]), b: flat, transposeA: true, variant }) : null,
+      needs[0] ? gemm({ a: flat, b: w, transposeB: true, ...first }).alias(x.shape) : null,
+      needs[1] ? gemm({ a: x.alias([x.size / k, k]), b: flat, transposeA: true, ...second }) : null,
       needs[2] ? sumRows(flat) : null,
     ];
   });
@@ -249,6 +302,7 @@ interface Gemm {
   readonly transposeB?: boolean;
   readonly scale?: number;
   readonly variant?: MatmulVariant;
+  readonly cotangent?: Cotangent;
 }
 
 /** scale · op(a)·op(b) + bias without a gradient; shapes as in `matmul`, and a may be shared by the batch of b. */
@@ -260,6 +314,7 @@ export function gemm({
   transposeB = false,
   scale = 1,
   variant,
+  cotangent,
 }: Gemm): Tensor {
   const { device } = a;
   const ranks = (x: Tensor) => x.rank === 2 || x.rank === 3;
@@ -288,7 +343,13 @@ export function gemm({
     variant ?? tunedVariant(device, problem),
   );
   const parts =
-    choice.variant === 'tiled' && batch === 1 && transposeA && !transposeB && !bias ? splits(m, n, k) : 1;
+    (choice.variant === 'tiled' || choice.variant === 'matrix') &&
+    batch === 1 &&
+    transposeA &&
+    !transposeB &&
+    !bias
+      ? splits(m, n, k)
+      : 1;
   if (parts > 1) {
     // A long inner dimension and a small product: chunks of k as a batch, then their sum in order.
     const partial = gemm({
@@ -297,6 +358,7 @@ export function gemm({
       transposeA,
       scale,
       variant,
+      cotangent,
     });
     return sumRows(partial.alias([parts, m * n])).alias(a.rank === 3 || b.rank === 3 ? [1, m, n] : [m, n]);
   }
@@ -344,14 +406,15 @@ ${quad.text}`;
       [Math.ceil(m / ((rows * SUBGROUP_WORKGROUP) / lanes)), Math.ceil(n / (lanes * columns)), batch],
       work,
     );
-  } else if (choice.variant === 'tiled') {
+  } else if (choice.variant === 'tiled' || choice.variant === 'matrix') {
     const wideA = !transposeA && k % 4 === 0;
     const wideB = !transposeB && n % 4 === 0;
     const wideY = n % 4 === 0;
-    const tile = tileOf(choice.tile);
+    const tile =
+      choice.variant === 'matrix' ? matrixTileOf(choice, cotangent?.factor, 5) : tileOf(choice.tile);
     const text = tile.source + quadText('A', 'a', wideA) + quadText('B', 'b', wideB) + putText('y', wideY);
     device.run(
-      kernel('matmul-tiled', tiledSource + text, {
+      kernel(`matmul-${choice.variant}`, tiledSource + text, {
         ...tile.constants,
         TA: transposeA,
         TB: transposeB,
@@ -360,7 +423,7 @@ ${quad.text}`;
         B: vec(wideB),
         Y: vec(wideY),
       }),
-      tensors,
+      choice.variant === 'matrix' && cotangent ? { ...tensors, peaks: cotangent.peaks() } : tensors,
       { m, n, k, aBatch, bBatch, scale },
       [Math.ceil(n / choice.tile), Math.ceil(m / choice.tile), batch],
       work,

@@ -56,7 +56,7 @@ fn store(at: u32, c: u32, value: T) {
  * Repeats lines of a kernel for each value of the loops that they name: `$r` a row, `$v` a register, and so on. `also`
  * gives what else a value stands for. Neighbouring lines that name the same are repeated together, outer loops first.
  */
-function repeat(source: string, loops: readonly Loop[]): string {
+export function repeat(source: string, loops: readonly Loop[]): string {
   return loops.reduce(
     (text, { name, count, also }) =>
       text.replace(new RegExp(`(?:^.*\\$${name}.*\n)+`, 'gm'), (lines) =>

@@ -18,6 +18,7 @@ import { type MatmulVariant, matmulCandidates, matmulProblem } from './matmul.ts
 import directProduct from './matmul-direct.wgsl';
 import subgroupProduct from './matmul-subgroup.wgsl';
 import tile from './matmul-tile.wgsl';
+import matrixTile from './matmul-tile-matrix.wgsl';
 import tiledProduct from './matmul-tiled.wgsl';
 
 /** Changes with the sources of the kernels that are tuned: choices for others are void. FNV-1a, hexadecimal. */
@@ -31,6 +32,7 @@ export const kernelsVersion = [
   directProduct,
   subgroupProduct,
   tile,
+  matrixTile,
   tiledProduct,
 ]
   .join('\n')
@@ -55,6 +57,8 @@ export interface TuneOptions {
 
 /** Relative error in norm beyond which a variant is wrong: sums of thousands of terms in f32, in another order. */
 const TOLERANCE = 2e-5;
+/** The same where factors are rounded to f16. */
+const HALF_TOLERANCE = 1e-3;
 /** What a variant must gain to be preferred to the static choice. */
 const GAIN = 0.95;
 
@@ -110,6 +114,9 @@ async function tuneOne(device: Device, problem: Problem, seconds: number): Promi
   );
   const times = new Map<string, number[]>();
   const wrong = new Set<string>();
+  const half = device.capabilities.matrix > 0;
+  const toleranceOf = (name: string) =>
+    half && (name === 'static' || name.startsWith('matrix')) ? HALF_TOLERANCE : TOLERANCE;
   const programOf = (name: string) =>
     programs.get(name as MatmulVariant) as NonNullable<ReturnType<(typeof programs)['get']>>;
   // The candidate that the static choice is, if it is one: not timed twice.
@@ -131,7 +138,7 @@ async function tuneOne(device: Device, problem: Problem, seconds: number): Promi
       await programOf(name).prepare();
       const result = await programOf(name).run().floats();
       if (!safe) safe = result;
-      else if (difference(result, safe) > TOLERANCE) wrong.add(name);
+      else if (difference(result, safe) > toleranceOf(name)) wrong.add(name);
       times.set(name, []);
     }
     // In turns, so that what else the machine does falls on all alike.

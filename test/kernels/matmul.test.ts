@@ -17,7 +17,7 @@ const gpu: Capabilities = {
   f16: false,
   subgroups: true,
   subgroupSize: 32,
-  subgroupMatrix: false,
+  matrix: 0,
   timestamps: true,
   maxInvocations: 256,
   maxWorkgroupStorage: 16384,

@@ -1,0 +1,74 @@
+/**
+ * Products on a GPU's units for matrices, opt-in by precision f16: the text that takes the place of matmul-tile.wgsl, and
+ * the scale of cotangents.
+ */
+import { kernel } from '../engine/kernel.ts';
+import type { Tensor } from '../engine/tensor.ts';
+import matrixSource from './matmul-tile-matrix.wgsl';
+import peaksSource from './peaks.wgsl';
+import { repeat, type Tile, vec } from './product-text.ts';
+
+/** Depth of a tile. */
+const DEPTH = 32;
+/** Parts whose maxima `peaksOf` leaves. */
+const PARTS = 256;
+
+/** Bytes of workgroup memory that a tile takes. */
+export function matrixStorage(tile: Tile, edge: number): number {
+  return 2 * (tile * (DEPTH + 8) + DEPTH * (tile + 8)) + 16 * edge ** 2;
+}
+
+/** A factor that is a gradient: which one it is, and its largest elements. */
+export interface Cotangent {
+  readonly factor: 'a' | 'b';
+  readonly peaks: () => Tensor;
+}
+
+/**
+ * matmul-tile-matrix.wgsl and its constants.
+ * @param cotangent the factor that is one, if any; its peaks are bound at `binding`
+ */
+export function matrixTileOf(
+  { tile, edge, lanes }: { readonly tile: Tile; readonly edge: 8 | 16; readonly lanes: number },
+  cotangent: 'a' | 'b' | undefined,
+  binding: number,
+) {
+  const each = tile / (2 * edge);
+  const loops = [
+    { name: 'r', count: each },
+    { name: 'q', count: each },
+  ];
+  const scaled = `
+@group(0) @binding(${binding}) var<storage, read> peaks: array<f32>;
+fn scaleOf(lane: u32) -> vec2<f32> {
+  var peak = 0.0;
+  for (var i = lane; i < ${PARTS}u; i += LANES) { peak = max(peak, peaks[i]); }
+  peak = subgroupMax(peak);
+  let s = select(1.0, exp2(clamp(14.0 - floor(log2(peak)), -60.0, 60.0)), peak > 0.0);
+  return select(vec2(s, 1.0), vec2(1.0, s), SCALED == 2u);
+}`;
+  const plain = '\nfn scaleOf(lane: u32) -> vec2<f32> { return vec2(1.0); }';
+  const SCALED = cotangent === undefined ? 0 : cotangent === 'a' ? 1 : 2;
+  return {
+    source: repeat(matrixSource, loops) + (cotangent ? scaled : plain),
+    constants: { TILE: tile, DOWN: each, ACROSS: each, KT: DEPTH, EDGE: edge, LANES: lanes, SCALED },
+  };
+}
+
+/** max |x| of parts of x, measured once, when it is first asked for. */
+export function peaksOf(x: Tensor): () => Tensor {
+  let found: Tensor | null = null;
+  return () => {
+    if (found) return found;
+    const wide = x.size % 4 === 0;
+    const text = `\nfn widest(v: T) -> f32 { return ${wide ? 'max(max(v.x, v.y), max(v.z, v.w))' : 'v'}; }`;
+    found = x.device.empty([PARTS]);
+    x.device.run(
+      kernel('peaks', peaksSource + text, { PARTS, T: vec(wide) }),
+      { x, y: found },
+      { count: wide ? x.size / 4 : x.size },
+      [PARTS, 1, 1],
+    );
+    return found;
+  };
+}
