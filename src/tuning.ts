@@ -1,13 +1,14 @@
 /**
  * Where tuned choices are kept: a JSON file an adapter, driver and version of the kernels, in $CMAP_TUNING, else
- * $XDG_CACHE_HOME/cmap/tuning, else ~/.cache/cmap/tuning.
+ * $XDG_CACHE_HOME/cmap/tuning, else ~/.cache/cmap/tuning. For the adapters that the project has met, tables come with it, in
+ * weights/tuning.
  */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Device } from './engine/device.ts';
 import { InputError } from './engine/errors.ts';
 import { Tuning } from './engine/tuning.ts';
-import { userCache } from './formats/package-root.ts';
+import { packageRoot, userCache } from './formats/package-root.ts';
 import { readJson } from './formats/read.ts';
 import { kernelsVersion, type Tuned } from './kernels/tune.ts';
 import { writeFileAtomic } from './report/files.ts';
@@ -36,13 +37,21 @@ export function tuningPath(device: Device): string {
   return join(process.env.CMAP_TUNING || join(userCache(), 'tuning'), fileName(device));
 }
 
+/** The table of this adapter that comes with the project, if there is one. */
+export function shippedTuningPath(device: Device): string {
+  return join(packageRoot(), 'weights', 'tuning', fileName(device));
+}
+
 /**
- * Loads the choices measured on this machine for this adapter into `device.tuning`. A file for another version of the
- * kernels is passed over.
+ * Loads the choices measured on this machine for this adapter into `device.tuning`, else those that come with the project.
+ * A file for another version of the kernels is passed over.
  * @returns where they came from and how many there are, or null
  */
 export function loadTuning(device: Device): { path: string; choices: number } | null {
-  const path = tuningPath(device);
+  return loadTable(device, tuningPath(device)) ?? loadTable(device, shippedTuningPath(device));
+}
+
+function loadTable(device: Device, path: string): { path: string; choices: number } | null {
   if (!existsSync(path)) return null;
   const file = readJson(path) as Partial<TuningFile> | null;
   if (file?.kernels !== kernelsVersion || typeof file.choices !== 'object' || file.choices === null)

@@ -5,7 +5,7 @@ import type { Device } from '../engine/device.ts';
 import { InputError } from '../engine/errors.ts';
 import type { Tensor } from '../engine/tensor.ts';
 import { problemsOf, type Tuned, tune } from '../kernels/tune.ts';
-import { loadClassifier, loadConsistencyModel, loadPreset } from '../models.ts';
+import { loadClassifier, loadConsistencyModel, loadPreset, shippedNetwork } from '../models.ts';
 import { progress } from '../report/progress.ts';
 import { formatTable } from '../report/table.ts';
 import { saveTuning, tuningPath } from '../tuning.ts';
@@ -65,15 +65,17 @@ async function functions(device: Device, options: TuneOptions): Promise<(() => u
     return [output, ...pullback()];
   };
   if (options.weights === undefined && options.net === undefined) {
-    const { cmap } = loadPreset('fashion-mnist');
-    const { net: model } = loadConsistencyModel(device);
-    const { net: classifier } = loadClassifier(device);
-    const batch = options.batch ?? 16 * cmap.k;
-    model.prepare(model.sigmas.max);
-    return [
-      gradient((z) => model.generate(z), [batch, ...model.imageShape]),
-      gradient((x) => classifier.logits(x), [batch, ...classifier.imageShape]),
-    ];
+    return ['fashion-mnist', 'cifar10'].flatMap((dataset) => {
+      const { cmap } = loadPreset(dataset);
+      const { net: model } = loadConsistencyModel(device, shippedNetwork(dataset, 'generator'));
+      const { net: classifier } = loadClassifier(device, shippedNetwork(dataset, 'classifier'));
+      const batch = options.batch ?? 16 * cmap.k;
+      model.prepare(model.sigmas.max);
+      return [
+        gradient((z) => model.generate(z), [batch, ...model.imageShape]),
+        gradient((x) => classifier.logits(x), [batch, ...classifier.imageShape]),
+      ];
+    });
   }
   const loaded: LoadedNetwork = await loadNetwork(device, options);
   const { net } = loaded;
