@@ -27,6 +27,8 @@ export interface LoadedClassifier {
 /** @param name of an entry of weights/manifest.json @throws InputError when it is missing, damaged or another kind */
 export function loadConsistencyModel(device: Device, name = 'fashion-mnist-consistency'): LoadedModel {
   const { entry, source } = open(name, 'ncsnpp');
+  if (isDenoiser(name))
+    throw new InputError(`${name} is an EDM denoiser, a consistency model is wanted here`);
   const sigmas = (entry.sigma as Sigmas | undefined) ?? publishedSigmas;
   return { name, net: ConsistencyModel.load(device, ncsnpp(entry.config), source, { sigmas }) };
 }
@@ -38,6 +40,12 @@ export function loadClassifier(device: Device, name = 'fashion-mnist-wrn'): Load
   const classes =
     (entry.classes as string[] | undefined) ?? Array.from({ length: net.classes }, (_, i) => `class ${i}`);
   return { name, net, classes };
+}
+
+/** Whether the manifest has the name as an EDM denoiser: of a consistency model's architecture, but not one. */
+export function isDenoiser(name: string): boolean {
+  const manifest = readManifest();
+  return Object.hasOwn(manifest, name) && manifest[name]?.objective === 'edm';
 }
 
 function open(name: string, kind: string) {
@@ -59,7 +67,7 @@ const recipes: Readonly<Record<string, string>> = {
  */
 export function shippedNetwork(
   dataset: string,
-  role: 'classifier' | 'generator',
+  role: 'classifier' | 'generator' | 'denoiser',
   otherwise?: string,
 ): string {
   const name = presetOf(dataset)?.[role];

@@ -26,6 +26,23 @@ for (const file of files) {
   globals.UVU_QUEUE.push([relative(here, join(here, file))]);
   await import(pathToFileURL(join(here, file)).href);
 }
+// Each file's first word is its name, the rest run its suites.
+const seconds = new Map<string, number>();
+for (const [file, ...suites] of globals.UVU_QUEUE.splice(0)) {
+  const timed = (suites as ((...args: unknown[]) => Promise<unknown>)[]).map(
+    (suite) =>
+      async (...args: unknown[]) => {
+        const start = performance.now();
+        try {
+          return await suite(...args);
+        } finally {
+          const before = seconds.get(String(file)) ?? 0;
+          seconds.set(String(file), before + (performance.now() - start) / 1000);
+        }
+      },
+  );
+  globals.UVU_QUEUE.push([file, ...timed]);
+}
 let output = '';
 const write = process.stdout.write.bind(process.stdout);
 process.stdout.write = ((chunk: string, ...rest: []) => {
@@ -39,5 +56,9 @@ const plain = output.replace(/\u001b\[\d+m/g, '');
 const total = Number(/Total:\s+(\d+)/.exec(plain)?.[1] ?? 0);
 const passed = Number(/Passed:\s+(\d+)/.exec(plain)?.[1] ?? 0);
 const failed = total - passed;
+const slowest = [...seconds].sort((a, b) => b[1] - a[1]).slice(0, 8);
+console.log(
+  `slowest: ${slowest.map(([file, s]) => `${file.replace('.test.js', '')} ${s.toFixed(0)} s`).join(', ')}`,
+);
 console.log(`${passed} passed, ${failed} failed`);
 process.exit(failed > 0 || total === 0 ? 1 : 0);

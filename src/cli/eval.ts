@@ -29,7 +29,7 @@ import { type EvaluationConfig, Store } from '../eval/store.ts';
 import { readManifest, resolveWeights, weightsFolder } from '../formats/manifest.ts';
 import { packageRoot } from '../formats/package-root.ts';
 import { cannotRead, readJson } from '../formats/read.ts';
-import { loadPreset, shippedNetwork } from '../models.ts';
+import { isDenoiser, loadPreset, shippedNetwork } from '../models.ts';
 import { formatDuration, progress } from '../report/progress.ts';
 import { formatTable } from '../report/table.ts';
 import { type DatasetName, dataOption, datasetOption, loadImages } from './datasets.ts';
@@ -210,7 +210,7 @@ export async function openSubject(
 ): Promise<OpenedSubject> {
   const { dataset, netConfig, prefix, generatorConfig } = subject;
   const load = async (
-    role: 'classifier' | 'generator',
+    role: 'classifier' | 'generator' | 'denoiser',
     names: { name: string; weights: string },
     given: string | undefined,
     weights: string | undefined,
@@ -240,11 +240,16 @@ export async function openSubject(
   if (subject.defence === 'none') return opened(undefended(classifier));
   if (subject.defence === 'bits') return opened(bitDepthDefence(classifier, subject.bits));
   const names = { name: '--model', weights: '--generator-weights' };
-  const second = await load('generator', names, subject.model, subject.generatorWeights, {
+  const role = isPurifier(subject.defence) ? 'denoiser' : 'generator';
+  const second = await load(role, names, subject.model, subject.generatorWeights, {
     ...(generatorConfig === undefined ? {} : { netConfig: generatorConfig }),
   });
   if (isPurifier(subject.defence)) {
-    const denoiser = denoiserOf(second.loaded, second.identity.name, subject.edm ?? false);
+    const denoiser = denoiserOf(
+      second.loaded,
+      second.identity.name,
+      subject.edm ?? isDenoiser(second.identity.name),
+    );
     const settings = subject.purifier ?? purifierSettings(subject.defence, []);
     return opened(makePurifier(subject.defence, denoiser, classifier, settings), second.identity);
   }
@@ -253,7 +258,7 @@ export async function openSubject(
 }
 
 function consistency(loaded: LoadedNetwork, name: string) {
-  if (loaded.kind !== 'consistency' || loaded.net.unet.classes > 0)
+  if (loaded.kind !== 'consistency' || loaded.net.unet.classes > 0 || isDenoiser(name))
     throw new InputError(`--model ${name}: an unconditional consistency model is wanted`);
   return loaded.net;
 }

@@ -2,6 +2,7 @@
 """Trains, exports and evaluates the shipped CIFAR-10 networks. See ../README.md for the commands.
 
   classifier    WideResNet-16-4
+  robust        the same, trained adversarially from there on
   edm           NCSN++ as a denoiser (EDM)
   trajectories  the denoiser's probability-flow trajectories, a growing pool of shards
   consistency   consistency distillation on those trajectories, starting from the denoiser
@@ -56,9 +57,20 @@ def augment(x, flip, shift, cutout, size, g):
     return x if size == h else F.interpolate(x, size=(size, size), mode='bilinear', antialias=True)
 
 
+def fast_attack(net, x, y, eps, args, g):
+    """One signed step of 1.25 eps from a random start (Wong et al. 2020)."""
+    point = (x + (2 * torch.rand(x.shape, generator=g) - 1) * eps).clamp(0, 1).requires_grad_(True)
+    with low_precision(args):
+        loss = F.cross_entropy(net(point.contiguous(memory_format=torch.channels_last)).float(), y)
+    (gradient,) = torch.autograd.grad(loss, point)
+    point = point.detach() + 1.25 * eps * gradient.sign()
+    return torch.min(torch.max(point, x - eps), x + eps).clamp(0, 1)
+
+
 def train_classifier(task, args):
     """One cycle of linear warm-up and decay to zero, on images that grow (--sizes, spread over the cycle's epochs).
-    A larger --epochs on a checkpoint begins another cycle with the options given."""
+    A larger --epochs on a checkpoint begins another cycle with the options given. With --eps the images are attacked on the
+    way, and the network, `robust`, starts from the plain one."""
     x, y = task.load(args.data, 'train')
     test = task.load(args.data, 'test')
     torch.manual_seed(args.seed)
@@ -69,7 +81,12 @@ def train_classifier(task, args):
                            dict(params=[p for p in net.parameters() if p.dim() == 1])], args.lr, momentum=0.9, nesterov=True)
     # Flips alternate between epochs, so that two epochs show both sides of each image (Jordan 2024).
     side = torch.rand(len(x), generator=torch.Generator().manual_seed(args.seed)) < 0.5
-    check, cycles, epoch, seconds = Checkpoint(args, 'classifier'), [], 0, 0.0
+    name = 'robust' if args.eps else 'classifier'
+    check, cycles, epoch, seconds = Checkpoint(args, name), [], 0, 0.0
+    if args.eps:
+        start = Checkpoint(args, 'classifier').need()['average']
+        net.load_state_dict(start)
+        average.load_state_dict(start)
     if (state := check.load()):
         net.load_state_dict(state['net'])
         average.load_state_dict(state['average'])
@@ -81,7 +98,7 @@ def train_classifier(task, args):
     first, last, sizes = cycle['first'], cycle['epochs'], [int(s) for s in cycle['sizes'].split(',')]
     per_epoch = len(x) // cycle['batch']
     total = per_epoch * last
-    progress = Progress('classifier', epoch * per_epoch, total)
+    progress = Progress(name, epoch * per_epoch, total)
     print(f'{sum(p.numel() for p in net.parameters()):,} parameters; epochs {epoch} to {last}', flush=True)
     for epoch in range(epoch, last):
         begin = time.time()
@@ -97,6 +114,8 @@ def train_classifier(task, args):
                 group['lr'] = cycle['lr'] * min((done + 1e-3) / 0.15, (1 - done) / 0.85)
             pick = order[i * cycle['batch']:(i + 1) * cycle['batch']]
             batch = augment(x[pick], side[pick] ^ (epoch % 2 == 1), 4, cycle['cutout'], size, g)
+            if cycle.get('eps'):
+                batch = fast_attack(net, batch, y[pick], cycle['eps'] / 255, args, g)
             with low_precision(args):
                 logits = net(batch.contiguous(memory_format=torch.channels_last))
             loss = F.cross_entropy(logits.float(), y[pick], label_smoothing=cycle['smoothing'])
@@ -114,7 +133,13 @@ def train_classifier(task, args):
         some = len(test[1]) if epoch + 1 == last else 2000
         with low_precision(args):
             a = accuracy(average, test[0][:some], test[1][:some])
-        progress((epoch + 1) * per_epoch, loss=loss_sum / per_epoch, test=a, images=some, seconds=seconds)
+        told = dict(loss=loss_sum / per_epoch, test=a, images=some, seconds=seconds)
+        if cycle.get('eps'):
+            # Fast training can forget all but its own attack, within an epoch: a stronger one tells.
+            few, eps = (test[0][:250], test[1][:250]), cycle['eps'] / 255
+            with low_precision(args):
+                told['pgd10'] = (average(common.cmap.pgd(average, *few, eps, 10, eps / 4)).argmax(1) == few[1]).float().mean().item()
+        progress((epoch + 1) * per_epoch, **told)
 
 
 TASK = Task(
@@ -132,7 +157,9 @@ def main():
     commands = common.Commands(__doc__, 'out/train-cifar10', dict(required=True, help='the six official binary batches'))
     command = commands.add
     command('classifier', train_classifier, epochs=8, batch=128, lr=0.15, decay=5e-4, smoothing=0.1, cutout=0, ema=0.998,
-            sizes='20,20,20,24,24,28,28,32')
+            sizes='20,20,20,24,24,28,28,32', eps=0.0)
+    command('robust', train_classifier, epochs=4, batch=128, lr=0.05, decay=5e-4, smoothing=0.0, cutout=0, ema=0.998,
+            sizes='24,24,32,32', eps=8.0)
     command('edm', train_edm, steps=16000, batch=64, lr=1e-3, ema=0.999, sigma_mean=-0.8, sigma_std=1.4)
     command('trajectories', make_trajectories, shards=400, first=0, stride=1, batch=128, noisy=5)
     command('consistency', train_consistency, steps=12000, minutes=100.0, batch=64, lr=1e-3, ema=0.999, top=0.4, huber=0.03, ssim=0.2)
@@ -141,7 +168,7 @@ def main():
     p.add_argument('--lambda', default='5e-4')
     p.add_argument('--half', action='store_true', help='round weights to float16 first')
     command('export', export, model='consistency', dtype='f16')
-    command('quality', quality, n=200, skip=0, restore=16)
+    command('quality', quality, model='consistency', n=200, skip=0, restore=16)
     command('samples', samples, model='', out='')
     commands.run(TASK)
 

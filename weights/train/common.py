@@ -53,6 +53,14 @@ class Task:
     def classifier_file(self):
         return self.name + '-wrn'
 
+    @property
+    def denoiser_file(self):
+        return self.name + '-edm'
+
+    @property
+    def robust_file(self):
+        return self.name + '-wrn-robust'
+
     def generator(self):
         return Preconditioned(NCSNpp(**self.ncsnpp))
 
@@ -310,12 +318,17 @@ def share(hits):
     return dict(correct=k, n=n, accuracy=round(k / n, 4), wilson95=[round(low, 4), round(high, 4)])
 
 
+def classifier(task, args, name):
+    net = WideResNet(**task.wrn)
+    saved = Checkpoint(args, name).need()
+    net.load_state_dict(saved.get('average', saved['net']))
+    return net.eval().requires_grad_(False), saved
+
+
 def shipped(task, args, half=False):
     """The two networks of the latest checkpoints, optionally rounded to float16."""
     f, state = load_generator(task, args, args.model)
-    net = WideResNet(**task.wrn)
-    saved = Checkpoint(args, 'classifier').need()
-    net.load_state_dict(saved.get('average', saved['net']))
+    net, saved = classifier(task, args, 'classifier')
     nets = [f.eval().requires_grad_(False), net.eval().requires_grad_(False)]
     if half:
         for m in nets:
@@ -414,90 +427,159 @@ def write_grid(path, x, columns=16, scale=2):
     write_png(path, pixels.repeat_interleave(scale, 0).repeat_interleave(scale, 1).numpy())
 
 
-def export(task, args):
-    """Writes both networks and their entries in the manifest. Measured quality belongs to other bytes and is dropped."""
-    (f, net), state, saved = shipped(task, args)
-    dtype = np.float16 if args.dtype == 'f16' else np.float32
-    manifest = read_manifest()
+def written(task, args, name, tensors):
+    """Writes a shipped file. -> what the manifest says of its bytes"""
+    file, dtype = name + '.safetensors', np.float16 if args.dtype == 'f16' else np.float32
+    path = os.path.join(WEIGHTS, file)
+    safetensors_io.save(path, {k: v.astype(dtype) for k, v in tensors.items()}, {'format': 'flax' if name in (task.consistency_file, task.denoiser_file) else 'pt'})
+    with open(path, 'rb') as fh:
+        data = fh.read()
+    print(name, len(data), digest := hashlib.sha256(data).hexdigest())
+    return dict(file=file, bytes=len(data), sha256=digest)
 
-    def write(name, tensors):
-        file = name + '.safetensors'
-        path = os.path.join(WEIGHTS, file)
-        safetensors_io.save(path, {k: v.astype(dtype) for k, v in tensors.items()}, {'format': 'pt' if name == task.classifier_file else 'flax'})
-        with open(path, 'rb') as fh:
-            data = fh.read()
-        return dict(file=file, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
 
-    edm, when, script = Checkpoint(args, 'edm').need(), time.strftime('%Y-%m-%d'), task.script
+def command_line(task, command, values, names):
+    options = (f'--{n.replace("_", "-")} ' + (values[n] if isinstance(values[n], str) else f'{values[n]:g}') for n in names)
+    return ' '.join([task.script, command, *options])
+
+
+def training_data(task, args):
     images = len(task.load(args.data, 'train')[1])
-    data = f'{task.title}, the {images:,} training images'
+    return images, f'{task.title}, the {images:,} training images'
 
-    def options(values, *names):
-        return ' '.join(f'--{n.replace("_", "-")} ' + (values[n] if isinstance(values[n], str) else f'{values[n]:g}') for n in names)
 
-    stages = [
-        dict(stage='edm', command=f'{script} edm {options(edm["args"], "steps", "batch", "lr", "ema", "sigma_mean", "sigma_std", "seed")}',
-             steps=edm['step'], images=edm['step'] * edm['args']['batch'], seconds=round(edm['seconds'])),
-    ]
-    if args.model == 'consistency':
-        stages += [
-            dict(stage='trajectories', command=f'{script} trajectories --seed 1', images=state['pool']),
-            dict(stage='consistency', command=f'{script} consistency {options(state["args"], "steps", "minutes", "batch", "lr", "ema", "top", "huber", "ssim", "seed")}',
-                 steps=state['step'], images=state['step'] * state['args']['batch'], seconds=round(state['seconds'])),
-        ]
-    manifest[task.consistency_file] = dict(
-        **write(task.consistency_file, export_flax(f.net)), kind='ncsnpp', config=f.net.config, sigma=dict(min=0.002, max=80, data=0.5),
-        dtype=args.dtype, range='[-1,1]', preprocessing='pixels / 127.5 - 1, NHWC', parameters=count_parameters(f.net),
-        multiply_adds=count_macs(f.net),
-        training=dict(method='consistency distillation along the probability-flow trajectories of an EDM denoiser',
-                      stages=stages, data=data + (', half of them mirrored' if task.mirror else ''), seed=edm['args']['seed'],
-                      precision='bfloat16 convolutions, float32 weights', hardware=HARDWARE, date=when),
-        quality={}, licence=task.licence)
+def classifier_entry(task, args, command, net, saved):
+    images, data = training_data(task, args)
     cycles = saved.get('cycles', [saved['args']])  # a run continued with a larger --epochs has several
     seen = saved['epoch'] * (images // cycles[0]['batch']) * cycles[0]['batch']
-    manifest[task.classifier_file] = dict(
-        **write(task.classifier_file, {k: v.numpy() for k, v in net.state_dict().items() if v.is_floating_point()}),
+    name, names = (task.robust_file, [*task.classifier_options, 'eps']) if command == 'robust' else (task.classifier_file, task.classifier_options)
+    return name, dict(
+        **written(task, args, name, {k: v.numpy() for k, v in net.state_dict().items() if v.is_floating_point()}),
         kind='wide_resnet', config=task.wrn, dtype=args.dtype, range='[0,1]', preprocessing='pixels / 255, no normalisation',
         classes=task.classes, parameters=count_parameters(net),
-        training=dict(command=', then '.join(f'{script} classifier {options(c, *task.classifier_options)}' for c in cycles),
+        training=dict(command=', then '.join(command_line(task, command, c, names) for c in cycles),
                       data=f'{data}; {task.augmentation}', seed=saved['args']['seed'],
                       steps=seen // cycles[0]['batch'], images=seen, seconds=round(saved['seconds']),
-                      precision='bfloat16 convolutions, float32 weights', hardware=HARDWARE, date=when),
+                      precision='bfloat16 convolutions, float32 weights', hardware=HARDWARE, date=time.strftime('%Y-%m-%d')),
         quality={}, licence=task.licence)
+
+
+def edm_stage(task, state):
+    names = ['steps', 'batch', 'lr', 'ema', 'sigma_mean', 'sigma_std', 'seed']
+    return dict(stage='edm', command=command_line(task, 'edm', state['args'], names), steps=state['step'],
+                images=state['step'] * state['args']['batch'], seconds=round(state['seconds']))
+
+
+def generator_entry(task, args, name, f, method, stages, edm):
+    _, data = training_data(task, args)
+    denoiser = dict(objective='edm') if name == task.denoiser_file else {}
+    return dict(
+        **written(task, args, name, export_flax(f.net)), kind='ncsnpp', config=f.net.config, **denoiser, sigma=dict(min=0.002, max=80, data=0.5),
+        dtype=args.dtype, range='[-1,1]', preprocessing='pixels / 127.5 - 1, NHWC', parameters=count_parameters(f.net),
+        multiply_adds=count_macs(f.net),
+        training=dict(method=method, stages=stages, data=data + (', half of them mirrored' if task.mirror else ''), seed=edm['args']['seed'],
+                      precision='bfloat16 convolutions, float32 weights', hardware=HARDWARE, date=time.strftime('%Y-%m-%d')),
+        quality={}, licence=task.licence)
+
+
+def export(task, args):
+    """Writes the consistency model and the classifier, or the one that --model names (edm, robust), and the entries in the
+    manifest. Measured quality belongs to other bytes and is dropped."""
+    manifest = read_manifest()
+    if args.model == 'edm':
+        f, state = load_generator(task, args, 'edm')
+        manifest[task.denoiser_file] = generator_entry(task, args, task.denoiser_file, f, 'EDM, a denoiser', [edm_stage(task, state)], state)
+        return write_manifest(manifest)
+    if args.model == 'robust':
+        net, saved = classifier(task, args, 'robust')
+        name, manifest[name] = classifier_entry(task, args, 'robust', net, saved)
+        manifest[name]['training']['start'] = manifest[task.classifier_file]['training']['command']
+        return write_manifest(manifest)
+    (f, net), state, saved = shipped(task, args)
+    edm = Checkpoint(args, 'edm').need()
+    stages = [
+        edm_stage(task, edm),
+        dict(stage='trajectories', command=f'{task.script} trajectories --seed 1', images=state['pool']),
+        dict(stage='consistency', command=command_line(task, 'consistency', state['args'], ['steps', 'minutes', 'batch', 'lr', 'ema', 'top', 'huber', 'ssim', 'seed']),
+             steps=state['step'], images=state['step'] * state['args']['batch'], seconds=round(state['seconds'])),
+    ]
+    manifest[task.consistency_file] = generator_entry(
+        task, args, task.consistency_file, f, 'consistency distillation along the probability-flow trajectories of an EDM denoiser', stages, edm)
+    name, manifest[name] = classifier_entry(task, args, 'classifier', net, saved)
     write_manifest(manifest)
-    for name in (task.consistency_file, task.classifier_file):
-        print(name, manifest[name]['bytes'], manifest[name]['sha256'])
+
+
+def classifier_from_file(task, name):
+    net = WideResNet(**task.wrn)
+    tensors = safetensors_io.load(os.path.join(WEIGHTS, name + '.safetensors'))[0]
+    missing = net.load_state_dict({k: torch.from_numpy(v.astype(np.float32)) for k, v in tensors.items()}, strict=False)
+    assert all('num_batches' in k for k in missing.missing_keys) and not missing.unexpected_keys, missing
+    return net.eval().requires_grad_(False)
+
+
+def generator_from_file(task, name):
+    f = task.generator()
+    import_flax(f.net, {k: v.astype(np.float32) for k, v in safetensors_io.load(os.path.join(WEIGHTS, name + '.safetensors'))[0].items()})
+    return f.eval().requires_grad_(False)
 
 
 def from_files(task):
     """The networks as shipped."""
-    f, net = task.generator(), WideResNet(**task.wrn)
-    import_flax(f.net, {k: v.astype(np.float32) for k, v in safetensors_io.load(os.path.join(WEIGHTS, task.consistency_file + '.safetensors'))[0].items()})
-    tensors = safetensors_io.load(os.path.join(WEIGHTS, task.classifier_file + '.safetensors'))[0]
-    missing = net.load_state_dict({k: torch.from_numpy(v.astype(np.float32)) for k, v in tensors.items()}, strict=False)
-    assert all('num_batches' in k for k in missing.missing_keys) and not missing.unexpected_keys, missing
-    return f.eval().requires_grad_(False), net.eval().requires_grad_(False)
+    f = generator_from_file(task, task.consistency_file)
+    return f, classifier_from_file(task, task.classifier_file)
+
+
+@torch.no_grad()
+def denoiser_quality(task, args):
+    """Mean squared error of denoised test images in [-1, 1], by noise level."""
+    f, (x, _), g = generator_from_file(task, task.denoiser_file), select(task, args), torch.Generator().manual_seed(args.seed)
+    errors = {}
+    for sigma in (0.05, 0.1, 0.2, 0.4, 1.0, 3.0, 10.0, 80.0):
+        clean = 2 * x - 1
+        out = torch.cat([f(part + sigma * torch.randn(part.shape, generator=g), torch.full((len(part),), sigma), t_min=0.0)
+                         for part in clean.split(250)])
+        errors[f'{sigma:g}'] = float(f'{((out - clean) ** 2).mean():.3g}')
+    print(errors)
+    return dict(measuredOn=f'test images {args.skip} to {args.skip + len(x) - 1}', denoisedMse=errors)
+
+
+def attack_quality(net, x, y, eps, preset, args):
+    """-> what the preset's PGD leaves, for the manifest; the adversarial images"""
+    step, g = preset['pgdStep'] * eps / preset['eps'], torch.Generator().manual_seed(args.seed)
+    adv = torch.cat([cmap.pgd(net, a, b, eps, preset['pgdSteps'], step, g) for a, b in zip(x.split(250), y.split(250))])
+    attack = f'PGD-{preset["pgdSteps"]}, L-infinity {eps * 255:g}/255, random start, white box on the bare classifier'
+    right = torch.cat([net(a).argmax(1) for a in adv.split(250)]) == y
+    return dict(attack=attack, **share(right)), adv
 
 
 def quality(task, args):
     """Measures the shipped files with the manifest's preset and notes the results in the manifest."""
-    f, net = from_files(task)
     manifest = read_manifest()
     preset = manifest['presets'].get(task.name)
     if not preset:
         raise SystemExit(f'weights/manifest.json has no preset {task.name}: choose one with `evaluate`')
+    if args.model == 'edm':
+        manifest[task.denoiser_file]['quality'] = dict(denoiser_quality(task, args), command=f'{task.script} quality --model edm --n {args.n}')
+        return write_manifest(manifest)
+    robust = args.model == 'robust'
+    f, net = (None, classifier_from_file(task, task.robust_file)) if robust else from_files(task)
     x, y = task.load(args.data, 'test')
     q = dict(testAccuracy=share(torch.cat([net(a).argmax(1) for a in x.split(500)]) == y))
     x, y = select(task, args)
+    if robust:
+        q['attacks'] = [attack_quality(net, x, y, preset['eps'], preset, args)[0]]
+        manifest[task.robust_file]['quality'] = dict(q, measuredOn=f'test images {args.skip} to {args.skip + len(x) - 1}',
+                                                     command=f'{task.script} quality --model robust --n {args.n}')
+        print(json.dumps(q, indent=1))
+        return write_manifest(manifest)
     options = {k: preset[k] for k in ('k', 'iterations', 'lr', 'alpha', 'lambda')}
     q['attacks'] = []
     r = dict(measuredOn=f'test images {args.skip} to {args.skip + len(x) - 1}', command=f'{task.script} quality --n {args.n} --restore {args.restore}',
              purification=dict(options=options))
     for eps in (preset['eps'], preset['eps'] / 2):
-        adv = cmap.pgd(net, x, y, eps, preset['pgdSteps'], preset['pgdStep'] * eps / preset['eps'], torch.Generator().manual_seed(args.seed))
         label = f'{eps * 255:g}/255'
-        q['attacks'].append(dict(attack=f'PGD-{preset["pgdSteps"]}, L-infinity {label}, random start, white box on the bare classifier',
-                                 **share(net(adv).argmax(1) == y)))
+        told, adv = attack_quality(net, x, y, eps, preset, args)
+        q['attacks'].append(told)
         out, _ = purify(f, adv, options, args.seed)
         r['purification'][f'attacked {label}'] = share(judge(net, out, y))
         print(label, q['attacks'][-1], r['purification'][f'attacked {label}'], flush=True)

@@ -116,7 +116,7 @@ def main():
     p.add_argument('--lambda', default='5e-4')
     p.add_argument('--half', action='store_true', help='round weights to float16 first')
     command('export', export, model='consistency', dtype='f16')
-    command('quality', quality, n=200, skip=0, restore=16)
+    command('quality', quality, model='consistency', n=200, skip=0, restore=16)
     command('samples', samples, model='', out='')
     commands.run(TASK)
 
