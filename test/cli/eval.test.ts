@@ -117,7 +117,7 @@ test('killed by SIGKILL and resumed, equal to an uninterrupted run; table and pl
   refused([...args('whole'), '--eps', '8/255', '--resume', '-q'], /eps was .*, now it is/);
 });
 
-test('a diffusion defence with the shipped networks: its record says what stands for the denoiser', () => {
+test('a diffusion defence takes the shipped denoiser, which CMAP refuses; its record says so', () => {
   const out = join(folder, 'gns');
   const settings = ['rounds=30,60', 'steps=1', 'shortRounds=30', 'shortSteps=1', 'copies=3'];
   const run = cmap([
@@ -131,9 +131,23 @@ test('a diffusion defence with the shipped networks: its record says what stands
     name: 'gns',
     settings: {
       ...{ rounds: [30, 60], steps: 1, eta: 1, shortRounds: [30], shortSteps: [1], copies: 3 },
-      network: 'consistency',
+      network: 'edm',
     },
   });
+  refused(
+    [
+      'eval',
+      '--dataset',
+      'fashion-mnist',
+      '--defence',
+      'cmap',
+      '--model',
+      'fashion-mnist-edm',
+      '--out',
+      `${out}-no`,
+    ],
+    /fashion-mnist-edm: an unconditional consistency model is wanted/,
+  );
   assert.equal([config.attacks.fgsm?.surface, config.attacks['fgsm@bpda']?.surface], ['full', 'bpda']);
   assert.is(records.length, 6);
   for (const { votes, cost } of records) {
