@@ -1,11 +1,12 @@
 /** The tuner: problems are met, variants measured and checked, choices stored, loaded, and obeyed. */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { vjp } from '../../src/engine/autograd.ts';
 import { Tuning } from '../../src/engine/tuning.ts';
+import { packageRoot } from '../../src/formats/package-root.ts';
 import { conv2d } from '../../src/kernels/conv2d.ts';
 import { matmul, matmulCandidates } from '../../src/kernels/matmul.ts';
 import { kernelsVersion, problemsOf, tune } from '../../src/kernels/tune.ts';
@@ -113,6 +114,22 @@ test('choices are stored by adapter, driver and version of the kernels, and load
     device.tuning = before.tuning;
     if (before.CMAP_TUNING === undefined) delete process.env.CMAP_TUNING;
     else process.env.CMAP_TUNING = before.CMAP_TUNING;
+  }
+});
+
+test('the tables that come with the project are of these kernels', () => {
+  const tables = join(packageRoot(), 'weights', 'tuning');
+  for (const name of readdirSync(tables)) {
+    const { kernels, choices } = JSON.parse(readFileSync(join(tables, name), 'utf8'));
+    assert.is(
+      kernels,
+      kernelsVersion,
+      `${name} is of older kernels and is never read: tune again (cmap tune --out), or delete it`,
+    );
+    for (const [key, choice] of Object.entries(choices)) {
+      assert.ok(['matmul', 'conv2d', 'conv2d-weight'].includes(JSON.parse(key).op), key);
+      assert.match(String(choice), /^(direct|subgroup|tiled|matrix)/);
+    }
   }
 });
 
