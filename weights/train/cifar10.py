@@ -57,14 +57,19 @@ def augment(x, flip, shift, cutout, size, g):
     return x if size == h else F.interpolate(x, size=(size, size), mode='bilinear', antialias=True)
 
 
-def fast_attack(net, x, y, eps, args, g):
-    """One signed step of 1.25 eps from a random start (Wong et al. 2020)."""
-    point = (x + (2 * torch.rand(x.shape, generator=g) - 1) * eps).clamp(0, 1).requires_grad_(True)
-    with low_precision(args):
-        loss = F.cross_entropy(net(point.contiguous(memory_format=torch.channels_last)).float(), y)
-    (gradient,) = torch.autograd.grad(loss, point)
-    point = point.detach() + 1.25 * eps * gradient.sign()
-    return torch.min(torch.max(point, x - eps), x + eps).clamp(0, 1)
+def training_attack(method, net, x, y, eps, args, g):
+    """`fgsm-rs`: from a random start, one signed step of 1.25 eps (Wong et al. 2020), which a network soon learns to answer and
+    nothing else; `pgd-N`: N steps of 1.25 eps/N (Madry et al. 2018)."""
+    steps = 1 if method == 'fgsm-rs' else int(method.split('-')[1])
+    point = (x + (2 * torch.rand(x.shape, generator=g) - 1) * eps).clamp(0, 1)
+    for _ in range(steps):
+        point.requires_grad_(True)
+        with low_precision(args):
+            loss = F.cross_entropy(net(point.contiguous(memory_format=torch.channels_last)).float(), y)
+        (gradient,) = torch.autograd.grad(loss, point)
+        point = point.detach() + 1.25 / steps * eps * gradient.sign()
+        point = torch.min(torch.max(point, x - eps), x + eps).clamp(0, 1)
+    return point
 
 
 def train_classifier(task, args):
@@ -115,7 +120,7 @@ def train_classifier(task, args):
             pick = order[i * cycle['batch']:(i + 1) * cycle['batch']]
             batch = augment(x[pick], side[pick] ^ (epoch % 2 == 1), 4, cycle['cutout'], size, g)
             if cycle.get('eps'):
-                batch = fast_attack(net, batch, y[pick], cycle['eps'] / 255, args, g)
+                batch = training_attack(cycle.get('method', 'fgsm-rs'), net, batch, y[pick], cycle['eps'] / 255, args, g)
             with low_precision(args):
                 logits = net(batch.contiguous(memory_format=torch.channels_last))
             loss = F.cross_entropy(logits.float(), y[pick], label_smoothing=cycle['smoothing'])
@@ -135,7 +140,7 @@ def train_classifier(task, args):
             a = accuracy(average, test[0][:some], test[1][:some])
         told = dict(loss=loss_sum / per_epoch, test=a, images=some, seconds=seconds)
         if cycle.get('eps'):
-            # Fast training can forget all but its own attack, within an epoch: a stronger one tells.
+            # Training on few steps may forget all other attacks within an epoch: a stronger one tells.
             few, eps = (test[0][:250], test[1][:250]), cycle['eps'] / 255
             with low_precision(args):
                 told['pgd10'] = (average(common.cmap.pgd(average, *few, eps, 10, eps / 4)).argmax(1) == few[1]).float().mean().item()
@@ -157,9 +162,9 @@ def main():
     commands = common.Commands(__doc__, 'out/train-cifar10', dict(required=True, help='the six official binary batches'))
     command = commands.add
     command('classifier', train_classifier, epochs=8, batch=128, lr=0.15, decay=5e-4, smoothing=0.1, cutout=0, ema=0.998,
-            sizes='20,20,20,24,24,28,28,32', eps=0.0)
-    command('robust', train_classifier, epochs=4, batch=128, lr=0.05, decay=5e-4, smoothing=0.0, cutout=0, ema=0.998,
-            sizes='24,24,32,32', eps=8.0)
+            sizes='20,20,20,24,24,28,28,32', eps=0.0, method='')
+    command('robust', train_classifier, epochs=3, batch=128, lr=0.05, decay=5e-4, smoothing=0.0, cutout=0, ema=0.998,
+            sizes='24,24,32', eps=8.0, method='pgd-2')
     command('edm', train_edm, steps=16000, batch=64, lr=1e-3, ema=0.999, sigma_mean=-0.8, sigma_std=1.4)
     command('trajectories', make_trajectories, shards=400, first=0, stride=1, batch=128, noisy=5)
     command('consistency', train_consistency, steps=12000, minutes=100.0, batch=64, lr=1e-3, ema=0.999, top=0.4, huber=0.03, ssim=0.2)

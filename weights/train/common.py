@@ -452,7 +452,8 @@ def classifier_entry(task, args, command, net, saved):
     images, data = training_data(task, args)
     cycles = saved.get('cycles', [saved['args']])  # a run continued with a larger --epochs has several
     seen = saved['epoch'] * (images // cycles[0]['batch']) * cycles[0]['batch']
-    name, names = (task.robust_file, [*task.classifier_options, 'eps']) if command == 'robust' else (task.classifier_file, task.classifier_options)
+    cycles = [dict(dict(method='fgsm-rs'), **c) for c in cycles]  # as it was before there was a choice
+    name, names = (task.robust_file, [*task.classifier_options, 'eps', 'method']) if command == 'robust' else (task.classifier_file, task.classifier_options)
     return name, dict(
         **written(task, args, name, {k: v.numpy() for k, v in net.state_dict().items() if v.is_floating_point()}),
         kind='wide_resnet', config=task.wrn, dtype=args.dtype, range='[0,1]', preprocessing='pixels / 255, no normalisation',
