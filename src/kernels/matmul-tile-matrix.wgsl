@@ -1,6 +1,6 @@
 // As matmul-tile.wgsl, on a GPU's units for matrices: both operands are rounded to f16, sums are f32. The same functions
 // are appended. Each of 2 x 2 subgroups computes DOWN x ACROSS matrices of EDGE x EDGE, so TILE = 2*DOWN*EDGE = 2*ACROSS*EDGE.
-// What f16 cannot hold is cut to its largest number. A cotangent is far from 1 in a way that nobody knows beforehand, so
+// What f16 cannot hold becomes infinite, and so shows. A cotangent is far from 1 in a way that nobody knows beforehand, so
 // it is multiplied by a power of two that brings its largest element near 2^14, and the sum divided by it:
 //   fn scaleOf(lane: u32) -> vec2<f32>        factors of A and B
 // Constants: TILE (32, 64 or 128), DOWN, ACROSS, KT (a multiple of EDGE), EDGE (8 or 16), LANES (of a subgroup), SCALED (1 or
@@ -15,7 +15,6 @@ alias Sum = subgroup_matrix_result<f32, EDGE, EDGE>;
 const DEEP = KT / 4u;
 const FOURS = TILE / 4u;
 const THREADS = 4u * LANES;
-const MOST = 65504.0;
 // Padding keeps neighbouring rows out of each other's banks.
 const ROW_A = KT + 8u;
 const ROW_B = TILE + 8u;
@@ -23,8 +22,6 @@ const MATRIX = EDGE * EDGE;
 var<workgroup> tileA: array<f16, TILE * ROW_A>;
 var<workgroup> tileB: array<f16, KT * ROW_B>;
 var<workgroup> sums: array<f32, 4u * MATRIX>;
-
-fn half(v: vec4<f32>) -> vec4<f16> { return vec4<f16>(clamp(v, vec4(-MOST), vec4(MOST))); }
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) group: vec3<u32>) {
@@ -41,7 +38,7 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
   var s$r_$q: Sum;
   for (var k0 = range.x; k0 < range.y; k0 += KT) {
     for (var i = local; i < TILE * DEEP; i += THREADS) {
-      let v = half(loadA(z, m0 + i / DEEP, k0 + i % DEEP * 4u) * scale.x);
+      let v = vec4<f16>(loadA(z, m0 + i / DEEP, k0 + i % DEEP * 4u) * scale.x);
       let at = i / DEEP * ROW_A + i % DEEP * 4u;
       tileA[at] = v.x;
       tileA[at + 1u] = v.y;
@@ -49,7 +46,7 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
       tileA[at + 3u] = v.w;
     }
     for (var i = local; i < KT * FOURS; i += THREADS) {
-      let v = half(loadB(z, k0 + i / FOURS, n0 + i % FOURS * 4u) * scale.y);
+      let v = vec4<f16>(loadB(z, k0 + i / FOURS, n0 + i % FOURS * 4u) * scale.y);
       let at = i / FOURS * ROW_B + i % FOURS * 4u;
       tileB[at] = v.x;
       tileB[at + 1u] = v.y;
