@@ -9,6 +9,7 @@ import json
 import math
 import os
 import struct
+import subprocess
 import sys
 import time
 import zlib
@@ -443,6 +444,13 @@ def command_line(task, command, values, names):
     return ' '.join([task.script, command, *options])
 
 
+def commit():
+    """Of the script that exports, '+' where the work tree differs."""
+    def git(*words):
+        return subprocess.run(['git', '-C', WEIGHTS, *words], capture_output=True, text=True).stdout.strip()
+    return git('rev-parse', '--short=12', 'HEAD') + ('+' if git('status', '--porcelain', '--', 'train', '../reference') else '')
+
+
 def training_data(task, args):
     images = len(task.load(args.data, 'train')[1])
     return images, f'{task.title}, the {images:,} training images'
@@ -453,12 +461,17 @@ def classifier_entry(task, args, command, net, saved):
     cycles = saved.get('cycles', [saved['args']])  # a run continued with a larger --epochs has several
     seen = saved['epoch'] * (images // cycles[0]['batch']) * cycles[0]['batch']
     cycles = [dict(dict(method='fgsm-rs'), **c) for c in cycles]  # as it was before there was a choice
+
+    def cycle_command(c, following):
+        stopped = f' (stopped after epoch {following["first"]})' if following and following['first'] < c['epochs'] else ''
+        return command_line(task, command, c, names) + stopped
+
     name, names = (task.robust_file, [*task.classifier_options, 'eps', 'method']) if command == 'robust' else (task.classifier_file, task.classifier_options)
     return name, dict(
         **written(task, args, name, {k: v.numpy() for k, v in net.state_dict().items() if v.is_floating_point()}),
         kind='wide_resnet', config=task.wrn, dtype=args.dtype, range='[0,1]', preprocessing='pixels / 255, no normalisation',
         classes=task.classes, parameters=count_parameters(net),
-        training=dict(command=', then '.join(command_line(task, command, c, names) for c in cycles),
+        training=dict(command=', then '.join(cycle_command(c, after) for c, after in zip(cycles, [*cycles[1:], None])), commit=commit(),
                       data=f'{data}; {task.augmentation}', seed=saved['args']['seed'],
                       steps=seen // cycles[0]['batch'], images=seen, seconds=round(saved['seconds']),
                       precision='bfloat16 convolutions, float32 weights', hardware=HARDWARE, date=time.strftime('%Y-%m-%d')),
@@ -478,7 +491,7 @@ def generator_entry(task, args, name, f, method, stages, edm):
         **written(task, args, name, export_flax(f.net)), kind='ncsnpp', config=f.net.config, **denoiser, sigma=dict(min=0.002, max=80, data=0.5),
         dtype=args.dtype, range='[-1,1]', preprocessing='pixels / 127.5 - 1, NHWC', parameters=count_parameters(f.net),
         multiply_adds=count_macs(f.net),
-        training=dict(method=method, stages=stages, data=data + (', half of them mirrored' if task.mirror else ''), seed=edm['args']['seed'],
+        training=dict(method=method, stages=stages, commit=commit(), data=data + (', half of them mirrored' if task.mirror else ''), seed=edm['args']['seed'],
                       precision='bfloat16 convolutions, float32 weights', hardware=HARDWARE, date=time.strftime('%Y-%m-%d')),
         quality={}, licence=task.licence)
 
@@ -570,7 +583,7 @@ def quality(task, args):
     if robust:
         q['attacks'] = [attack_quality(net, x, y, preset['eps'], preset, args)[0]]
         manifest[task.robust_file]['quality'] = dict(q, measuredOn=f'test images {args.skip} to {args.skip + len(x) - 1}',
-                                                     command=f'{task.script} quality --model robust --n {args.n}')
+                                                     command=f'{task.script} quality --model robust --skip {args.skip} --n {args.n}')
         print(json.dumps(q, indent=1))
         return write_manifest(manifest)
     options = {k: preset[k] for k in ('k', 'iterations', 'lr', 'alpha', 'lambda')}
