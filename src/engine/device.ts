@@ -19,6 +19,7 @@ import { Profiler } from './profile.ts';
 import { costOf, Program, type ProgramCost, Recorder } from './program.ts';
 import { bytesPer, type DType, type HostData, type Shape, Storage, sizeOf, Tensor } from './tensor.ts';
 import { Tuning } from './tuning.ts';
+import { waitFor } from './wait.ts';
 
 const STORAGE = 0x80 | 0x4 | 0x8; // STORAGE | COPY_SRC | COPY_DST
 const STAGING = 0x1 | 0x8; // MAP_READ | COPY_DST
@@ -198,7 +199,7 @@ export class Device {
     this.#commands().copyBufferToBuffer(source, 0, staging, 0, bytes);
     this.flush();
     try {
-      await staging.mapAsync(1, 0, bytes);
+      await waitFor(staging.mapAsync(1, 0, bytes));
     } catch (error) {
       this.#throwFailure();
       throw error;
@@ -215,7 +216,7 @@ export class Device {
   /** Waits for all work and throws what failed since the last wait. */
   async sync(): Promise<void> {
     this.flush();
-    await this.handle.queue.onSubmittedWorkDone();
+    await waitFor(this.handle.queue.onSubmittedWorkDone());
     this.#throwFailure();
   }
 

@@ -1,5 +1,6 @@
 import { KernelError } from './errors.ts';
 import { type Kernel, numbered } from './kernel.ts';
+import { waitFor } from './wait.ts';
 
 export interface Pipeline {
   readonly pipeline: GPUComputePipeline;
@@ -67,7 +68,7 @@ export class Pipelines {
         onProgress?.(++done, missing.length);
       }
     };
-    await Promise.all(Array.from({ length: 4 }, worker));
+    await waitFor(Promise.all(Array.from({ length: 4 }, worker)));
     this.compileMs += performance.now() - start;
   }
 

@@ -1,4 +1,6 @@
 /** Per-dispatch times from timestamp queries: which kernel, on which grid, for how long, at what rate. */
+import { waitFor } from './wait.ts';
+
 export interface KernelTime {
   readonly name: string;
   readonly grid: readonly [number, number, number];
@@ -71,7 +73,7 @@ export class Profiler {
   }
 
   async times(): Promise<readonly KernelTime[]> {
-    await Promise.all(this.#pending);
+    await waitFor(Promise.all(this.#pending));
     return this.#times;
   }
 

@@ -1,0 +1,30 @@
+/**
+ * Waiting for the device. Dawn's Node binding asks for finished work on every turn of the event loop, which keeps one core
+ * busy: on a software driver a core that should compute. So the thread sleeps between turns, at most 1/20 of the wait so
+ * far and at most a millisecond.
+ */
+const longest = 1;
+const share = 1 / 20;
+
+/** Promises waited for now, since when, and whether the loop that serves them all runs. */
+let pending = 0;
+let start = 0;
+let pacing = false;
+
+/** The promise, waited for without a spinning core; in a browser the promise itself. */
+export function waitFor<T>(promise: Promise<T>): Promise<T> {
+  if (typeof setImmediate === 'undefined') return promise;
+  if (pending++ === 0) start = performance.now();
+  if (!pacing) pace();
+  return promise.finally(() => pending--);
+}
+
+async function pace(): Promise<void> {
+  const never = new Int32Array(new SharedArrayBuffer(4));
+  pacing = true;
+  while (pending > 0) {
+    await new Promise((turn) => setImmediate(turn));
+    if (pending > 0) Atomics.wait(never, 0, 0, Math.min(longest, share * (performance.now() - start)));
+  }
+  pacing = false;
+}
