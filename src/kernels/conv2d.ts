@@ -169,15 +169,15 @@ function convolve(
   if (choice.variant === 'subgroup') {
     const { lanes, rows, columns } = choice;
     const wide = cin % 4 === 0;
-    const lane = laneText(lanes, columns, cout, 'params.cout');
+    const lane = laneText(columns, cout);
+    const quad = rowsText(lane, 'w', turned, wide);
     const each = [0, 1, 2, 3].map(
-      (k) => `select(0.0, x[at + min(ci + ${k}u, params.cin - 1u)], ci + ${k}u < params.cin)`,
+      (j) => `select(0.0, x[at + min(4u * q + ${j}u, p.cin - 1u)], 4u * q + ${j}u < p.cin)`,
     );
-    const quad = rowsText(lane, 'w', turned, 'params.cin', wide);
     const text = `${lane.text}${quad.text}
-fn four(at: u32, ci: u32) -> vec4<f32> { return ${wide ? 'x[(at + ci) / 4u]' : `vec4(${each.join(', ')})`}; }`;
+fn four(p: Params, at: u32, q: u32) -> vec4<f32> { return ${wide ? 'x[at + q]' : `vec4(${each.join(', ')})`}; }`;
     device.run(
-      kernel('conv2d-subgroup', unroll(subgroupSource, rows, lanes) + text, {
+      kernel('conv2d-subgroup', unroll(subgroupSource, rows, lanes, columns) + text, {
         DILATION: dilation,
         SG: lanes,
         ROWS: rows,
@@ -190,7 +190,19 @@ fn four(at: u32, ci: u32) -> vec4<f32> { return ${wide ? 'x[(at + ci) / 4u]' : `
         TURNED: turned,
       }),
       tensors,
-      { ...params, cin, cout, kh, kw, stride, bias: Number(BIAS) },
+      {
+        ...params,
+        cin,
+        cout,
+        kh,
+        kw,
+        stride,
+        bias: Number(BIAS),
+        fours: Math.ceil(cin / 4),
+        pixel: cin / (wide ? 4 : 1),
+        tap: (cin * cout) / quad.item,
+        row: cout / lane.item,
+      },
       [
         Math.ceil(pixels / ((rows * SUBGROUP_WORKGROUP) / lanes)),
         Math.ceil(cout / (lanes * columns)),
@@ -259,9 +271,10 @@ function kernelGradient(
   const [kh, kw] = shape as [number, number, number, number];
   const pixels = batch * oh * ow;
   const work = { flops: 2 * pixels * kh * kw * cin * cout };
-  // Chunks of pixels, at least 64 each, whose sums are added in a second pass.
+  // Chunks of pixels, at least 64 each and a multiple of 4, whose sums are added in a second pass.
   const chunked = (target: number) => {
-    const chunk = Math.ceil(pixels / Math.max(1, Math.min(Math.ceil(target), Math.ceil(pixels / 64))));
+    const parts = Math.max(1, Math.min(Math.ceil(target), Math.ceil(pixels / 64)));
+    const chunk = 4 * Math.ceil(pixels / (4 * parts));
     return { chunk, parts: Math.ceil(pixels / chunk) };
   };
   const sum = (partial: Tensor) => sumRows(partial).alias(shape);
@@ -332,25 +345,40 @@ function kernelGradient(
   );
   if (choice.variant === 'subgroup') {
     const { lanes, rows, columns } = choice;
-    const lane = laneText(lanes, columns, cout, 'params.cout', false);
-    const text = `${lane.text}
-fn columns(row: u32, c: u32) -> T { return ${lane.read('dy', 'row * params.cout + ')}; }`;
+    const lane = laneText(columns, cout, false);
+    const text = lane.text + rowsText(lane, 'dy', false, pixels % 4 === 0).text;
     const blocks = kh * kw * Math.ceil(cin / rows);
     const perGroup = SUBGROUP_WORKGROUP / lanes;
     const grid = [Math.ceil(blocks / perGroup), Math.ceil(cout / (lanes * columns))] as const;
     const { chunk, parts } = chunked(64 / (grid[0] * grid[1]));
     const partial = device.empty([parts, kh * kw * cin * cout]);
     device.run(
-      kernel('conv2d-weight-subgroup', unroll(weightSubgroupSource, rows, lanes) + text, {
+      kernel('conv2d-weight-subgroup', unroll(weightSubgroupSource, rows, lanes, columns) + text, {
         SG: lanes,
         ROWS: rows,
         J: columns,
         WG: SUBGROUP_WORKGROUP,
         T: lane.T,
         W: lane.W,
+        P4: pixels % 4 === 0,
       }),
       { x, dy, y: partial },
-      { h, wd, cin, oh, ow, cout, kw, stride, top, left, pixels, chunk, blocks },
+      {
+        h,
+        wd,
+        cin,
+        oh,
+        ow,
+        cout,
+        kw,
+        stride,
+        top,
+        left,
+        pixels,
+        chunk: chunk / 4,
+        blocks,
+        row: cout / lane.item,
+      },
       [...grid, parts],
       work,
     );

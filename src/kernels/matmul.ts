@@ -180,7 +180,7 @@ export function chooseMatmulKernel(
 export function subgroupTile(m: number, n: number, lanes: number): [SubgroupRows, SubgroupColumns] {
   const tiles = ([16, 8] as const).flatMap((rows) =>
     ([4, 3, 2, 1] as const).map((columns) => {
-      const loads = rows / lanes + columns * (neighbours(lanes, columns, n) ? 1 : 1.3);
+      const loads = rows / lanes + columns * (neighbours(columns, n) ? 1 : 1.3);
       const count = Math.ceil(m / rows) * Math.ceil(n / (lanes * columns));
       return { rows, columns, cost: count * (loads + 0.04 * rows * columns) };
     }),
@@ -371,16 +371,19 @@ export function gemm({
   if (choice.variant === 'subgroup') {
     const { lanes, rows, columns } = choice;
     const wideA = !transposeA && k % 4 === 0;
-    const lane = laneText(lanes, columns, n, 'params.n');
-    const each = [0, 1, 2, 3].map(
-      (j) => `select(0.0, a[at + min(k + ${j}u, params.k - 1u) * params.aColumn], k + ${j}u < params.k)`,
+    const whole = k % 4 === 0;
+    const lane = laneText(columns, n);
+    const quad = rowsText(lane, 'b', transposeB, whole);
+    const each = [0, 1, 2, 3].map((j) =>
+      whole
+        ? `a[at + (4u * q + ${j}u) * p.aColumn]`
+        : `select(0.0, a[at + min(4u * q + ${j}u, p.k - 1u) * p.aColumn], 4u * q + ${j}u < p.k)`,
     );
-    const quad = rowsText(lane, 'b', transposeB, 'params.k', k % 4 === 0);
-    const text = `${lane.text}
-fn four(at: u32, k: u32) -> vec4<f32> { return ${wideA ? 'a[(at + k) / 4u]' : `vec4(${each.join(', ')})`}; }
-${quad.text}`;
+    const text = `${lane.text}${quad.text}
+fn four(p: Params, at: u32, q: u32) -> vec4<f32> { return ${wideA ? 'a[at + q]' : `vec4(${each.join(', ')})`}; }`;
+    const item = wideA ? 4 : 1;
     device.run(
-      kernel('matmul-subgroup', unroll(subgroupSource, rows, lanes) + text, {
+      kernel('matmul-subgroup', unroll(subgroupSource, rows, lanes, columns) + text, {
         SG: lanes,
         ROWS: rows,
         J: columns,
@@ -390,16 +393,19 @@ ${quad.text}`;
         B: quad.B,
         W: lane.W,
         TB: transposeB,
+        K4: whole,
       }),
       tensors,
       {
         m,
         n,
         k,
-        aBatch,
-        aRow: transposeA ? 1 : k,
+        fours: Math.ceil(k / 4),
+        row: n / lane.item,
+        aBatch: aBatch / item,
+        aRow: transposeA ? 1 : k / item,
         aColumn: transposeA ? m : 1,
-        bBatch,
+        bBatch: bBatch / quad.item,
         scale,
         bias: Number(BIAS),
       },

@@ -7,46 +7,51 @@ import tileSource from './matmul-tile.wgsl';
 /** Rows and columns of a workgroup's part of a product. */
 export type Tile = 32 | 64 | 128;
 
-/**
- * Whether a lane's columns are neighbours, read as one vector, or SG apart. Vectors take lavapipe two thirds of the
- * time of as many scalars, and SwiftShader 1.3 times as long.
- */
-export function neighbours(lanes: number, columns: number, count: number): boolean {
-  return lanes === 8 && (columns === 2 || columns === 4) && count % columns === 0;
+/** Whether a lane's columns are neighbours, read as one vector, or SG apart. */
+export function neighbours(columns: number, count: number): boolean {
+  return (columns === 2 || columns === 4) && count % columns === 0;
 }
 
 /**
- * WGSL of a lane's columns, appended to the subgroup kernels: T holds them, W is the element of the arrays they are
- * stored in, `owned` is the first. Columns past the last read the last, and are not stored.
- * @param count columns of the matrix, which the kernel calls `limit`
+ * WGSL of a lane's columns, appended to the subgroup kernels. T holds them, W is the type that arrays of rows are read and
+ * stored in. `owned(lane)` is the first of the lane's columns; `placesOf(c, count)` where they lie in a row, in items, the
+ * last column in place of those past it; `biases(places)` their biases; `store(at, c, count, places, value)` writes to the row
+ * that begins at the item `at`, and leaves out columns past the last.
+ * @param count columns of the matrix
  * @param bias whether there is a bias to read
  */
-export function laneText(lanes: number, columns: number, count: number, limit: string, bias = true) {
+export function laneText(columns: number, count: number, bias = true) {
   const T = columns === 1 ? 'f32' : `vec${columns}<f32>`;
-  const together = neighbours(lanes, columns, count);
+  const together = neighbours(columns, count);
+  const single = together || columns === 1;
   const all = (f: (j: number) => string) => Array.from({ length: columns }, (_, j) => f(j));
-  const at = (j: number) => (j === 0 ? 'c' : `c + ${j}u * SG`);
-  const safe = (j: number) => `min(${at(j)}, ${limit} - 1u)`;
+  const column = (j: number) => (j === 0 ? 'c' : `c + ${j}u * SG`);
+  const places = together
+    ? `min(c, count - ${columns}u) / ${columns}u`
+    : all((j) => `min(${column(j)}, count - 1u)`).join(', ');
+  /** Those of the row that begins at the item `row`. */
   const read = (array: string, row: string) =>
     together
-      ? `${array}[(${row}min(c, ${limit} - ${columns}u)) / ${columns}u]`
-      : `T(${all((j) => `${array}[${row}${safe(j)}]`).join(', ')})`;
+      ? `${array}[${row}p]`
+      : `T(${all((j) => `${array}[${row}${single ? 'p' : `p[${j}]`}]`).join(', ')})`;
   const stores = together
-    ? [`if (c < ${limit}) { y[(at + c) / ${columns}u] = value; }`]
-    : all((j) => `if (${at(j)} < ${limit}) { y[at + ${at(j)}] = value${columns > 1 ? `[${j}]` : ''}; }`);
+    ? ['if (c < count) { y[at + p] = value; }']
+    : all((j) => `if (${column(j)} < count) { y[at + ${column(j)}] = value${columns > 1 ? `[${j}]` : ''}; }`);
   return {
     T,
     W: together ? T : 'f32',
     columns,
-    limit,
-    /** Column j of the lane, or the last. */
-    column: (j: number) => (together ? `min(c + ${j}u, ${limit} - 1u)` : safe(j)),
-    /** Those of a row, which begins at the element `row`. */
+    /** Columns an item. */
+    item: together ? columns : 1,
+    /** Column j at the places p. */
+    column: (j: number) => (together ? `(${columns}u * p + ${j}u)` : single ? 'p' : `p[${j}]`),
     read,
     text: `
+alias P = ${single ? 'u32' : `vec${columns}<u32>`};
 fn owned(lane: u32) -> u32 { return lane${together ? ` * ${columns}u` : ''}; }
-${bias ? `fn biases(c: u32) -> T { return ${read('bias', '')}; }` : ''}
-fn store(at: u32, c: u32, value: T) {
+fn placesOf(c: u32, count: u32) -> P { return P(${places}); }
+${bias ? `fn biases(p: P) -> T { return ${read('bias', '')}; }` : ''}
+fn store(at: u32, c: u32, count: u32, p: P, value: T) {
   ${stores.join('\n  ')}
 }`,
   };
@@ -74,16 +79,28 @@ export function repeat(source: string, loops: readonly Loop[]): string {
 interface Loop {
   readonly name: string;
   readonly count: number;
-  readonly also?: (i: number) => Readonly<Record<string, number>>;
+  readonly also?: (i: number) => Readonly<Record<string, number | string>>;
 }
 
-/** A subgroup kernel for so many rows: row `$r` is in lane `$l` of register `$v`. */
-export function unroll(source: string, rows: number, lanes: number): string {
-  const place = (r: number) => ({ l: r % lanes, v: Math.floor(r / lanes) });
-  return repeat(source, [
-    { name: 'r', count: rows, also: place },
+/**
+ * A subgroup kernel for so many rows and columns a lane. Sum `s$r_$j` is of column `$j`, `$sums` all of them; row `$r` comes
+ * of register `$v` by `spread$l`, and is the subgroup's row `rowOf($r, lane)`. With eight lanes `spread$l`
+ * gives all what lane `$l` holds. With four each takes what the lane `$l` away holds, so that in a lane the rows are
+ * permuted: SwiftShader exchanges lanes by one instruction, and takes some twenty for a broadcast.
+ */
+export function unroll(source: string, rows: number, lanes: 4 | 8, columns: number): string {
+  const sums = (r: number) => `T(${Array.from({ length: columns }, (_, j) => `s${r}_${j}`).join(', ')})`;
+  const repeated = repeat(source, [
+    { name: 'r', count: rows, also: (r) => ({ l: r % lanes, v: Math.floor(r / lanes), sums: sums(r) }) },
     { name: 'v', count: rows / lanes },
+    { name: 'j', count: columns },
   ]);
+  const swaps = ['x', 'quadSwapX(x)', 'quadSwapY(x)', 'quadSwapDiagonal(x)'];
+  const spread = (l: number) => (lanes === 4 ? swaps[l] : `subgroupBroadcast(x, ${l}u)`);
+  return `${repeated}
+${Array.from({ length: lanes }, (_, l) => `fn spread${l}(x: vec4<f32>) -> vec4<f32> { return ${spread(l)}; }`).join('\n')}
+fn rowOf(r: u32, lane: u32) -> u32 { return ${lanes === 4 ? 'r ^ lane' : 'r'}; }
+`;
 }
 
 /** matmul-tile.wgsl and its constants: a 4x4 part of the tile an invocation, or 8x8 of the largest, half as deep. */
@@ -97,38 +114,40 @@ export function tileOf(tile: Tile) {
 }
 
 /**
- * WGSL of `quad`, appended to the subgroup kernels: a lane's columns of four rows of a matrix of `k` rows in `array`. A
- * turned matrix is stored by columns, and read in fours along them where k is a multiple of 4 (`wide`).
+ * WGSL of a lane's columns of four rows of a matrix of k rows in `array`, appended to the subgroup kernels:
+ * `quad(first, q, starts, row, k)` has them in w0, w1, ..., for the rows 4q, 4q + 1, ..., the last one in place of those past
+ * it; first is the matrix's first item, row the items of a row, and `startsOf(places, k)` what is the same for all q.
+ * Where k is a multiple of 4 (`wide`) there is no row past the last, and a turned matrix, which is stored by columns, is read
+ * in fours along them.
  */
-export function rowsText(
-  lane: ReturnType<typeof laneText>,
-  array: string,
-  turned: boolean,
-  k: string,
-  wide: boolean,
-) {
+export function rowsText(lane: ReturnType<typeof laneText>, array: string, turned: boolean, wide: boolean) {
   const js = Array.from({ length: lane.columns }, (_, j) => j);
-  const step = (q: number) => `min(k + ${q}u, ${k} - 1u)`;
-  const body = (): string[] => {
-    if (!turned)
-      return [
-        `return Quad(${[0, 1, 2, 3].map((q) => lane.read(array, `first + ${step(q)} * ${lane.limit} + `)).join(', ')});`,
+  const qs = [0, 1, 2, 3];
+  const of = (vector: string, j: number) => (lane.columns > 1 ? `${vector}[${j}]` : vector);
+  const row = (q: number) => (wide ? `(4u * q + ${q}u)` : `min(4u * q + ${q}u, k - 1u)`);
+  const body = turned
+    ? js.map((j) => {
+        const at = `first + ${of('s', j)}`;
+        const rows = qs.map((q) => `${array}[${at} + ${row(q)}]`);
+        return `let w${j} = ${wide ? `${array}[${at} + q]` : `vec4(${rows.join(', ')})`};`;
+      })
+    : [
+        ...qs.map((q) => `let r${q} = ${lane.read(array, `first + ${row(q)} * row + `)};`),
+        ...js.map((j) => `let w${j} = vec4(${qs.map((q) => of(`r${q}`, j)).join(', ')});`),
       ];
-    const at = (j: number) => `first + ${lane.column(j)} * ${k}`;
-    const loads = js.map((j) =>
-      wide
-        ? `let v${j} = ${array}[(${at(j)} + k) / 4u];`
-        : `let v${j} = vec4(${[0, 1, 2, 3].map((q) => `${array}[${at(j)} + ${step(q)}]`).join(', ')});`,
-    );
-    const rows = ['x', 'y', 'z', 'w'].map((e) => `T(${js.map((j) => `v${j}.${e}`).join(', ')})`);
-    return [...loads, `return Quad(${rows.join(', ')});`];
-  };
+  const starts = js.map((j) => `${lane.column(j)} * ${wide ? '(k / 4u)' : 'k'}`);
+  const S = lane.columns > 1 ? `vec${lane.columns}<u32>` : 'u32';
   return {
     B: turned ? vec(wide) : lane.W,
+    /** Elements an item. */
+    item: turned ? (wide ? 4 : 1) : lane.item,
     text: `
-struct Quad { w0: T, w1: T, w2: T, w3: T }
-fn quad(first: u32, k: u32, c: u32) -> Quad {
-  ${body().join('\n  ')}
+struct Quad { ${js.map((j) => `w${j}: vec4<f32>`).join(', ')} }
+alias S = ${turned ? S : 'P'};
+fn startsOf(p: P, k: u32) -> S { return ${turned ? `S(${starts.join(', ')})` : 'p'}; }
+fn quad(first: u32, q: u32, ${turned ? 's: S' : 'p: P'}, row: u32, k: u32) -> Quad {
+  ${body.join('\n  ')}
+  return Quad(${js.map((j) => `w${j}`).join(', ')});
 }`,
   };
 }
