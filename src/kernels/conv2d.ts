@@ -25,7 +25,7 @@ import {
   tunedVariant,
 } from './matmul.ts';
 import { type Cotangent, matrixTileOf, peaksOf } from './matrix.ts';
-import { laneText, putText, quadText, rowsText, tileOf, unroll, vec } from './product-text.ts';
+import { channelsText, laneText, putText, quadText, rowsText, tileOf, unroll, vec } from './product-text.ts';
 
 export type Conv2dVariant = MatmulVariant;
 
@@ -346,21 +346,25 @@ function kernelGradient(
   if (choice.variant === 'subgroup') {
     const { lanes, rows, columns } = choice;
     const lane = laneText(columns, cout, false);
-    const text = lane.text + rowsText(lane, 'dy', false, pixels % 4 === 0).text;
+    const adjacent = lanes === 4 && rows === 16 && cin % 4 === 0;
+    const text =
+      lane.text + rowsText(lane, 'dy', false, pixels % 4 === 0).text + channelsText(rows / lanes, adjacent);
     const blocks = kh * kw * Math.ceil(cin / rows);
     const perGroup = SUBGROUP_WORKGROUP / lanes;
     const grid = [Math.ceil(blocks / perGroup), Math.ceil(cout / (lanes * columns))] as const;
     const { chunk, parts } = chunked(64 / (grid[0] * grid[1]));
     const partial = device.empty([parts, kh * kw * cin * cout]);
     device.run(
-      kernel('conv2d-weight-subgroup', unroll(weightSubgroupSource, rows, lanes, columns) + text, {
+      kernel('conv2d-weight-subgroup', unroll(weightSubgroupSource, rows, lanes, columns, adjacent) + text, {
         SG: lanes,
         ROWS: rows,
         J: columns,
         WG: SUBGROUP_WORKGROUP,
         T: lane.T,
+        X: vec(adjacent),
         W: lane.W,
         P4: pixels % 4 === 0,
+        ALONG: ow % 4 === 0,
       }),
       { x, dy, y: partial },
       {
@@ -377,6 +381,7 @@ function kernelGradient(
         pixels,
         chunk: chunk / 4,
         blocks,
+        pixel: cin / (adjacent ? 4 : 1),
         row: cout / lane.item,
       },
       [...grid, parts],

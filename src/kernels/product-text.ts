@@ -87,8 +87,15 @@ interface Loop {
  * of register `$v` by `spread$l`, and is the subgroup's row `rowOf($r, lane)`. With eight lanes `spread$l`
  * gives all what lane `$l` holds. With four each takes what the lane `$l` away holds, so that in a lane the rows are
  * permuted: SwiftShader exchanges lanes by one instruction, and takes some twenty for a broadcast.
+ * @param adjacent with four lanes and 16 rows: register `$v` of lane l holds row 4l + `$v`, not 4·`$v` + l
  */
-export function unroll(source: string, rows: number, lanes: 4 | 8, columns: number): string {
+export function unroll(
+  source: string,
+  rows: number,
+  lanes: 4 | 8,
+  columns: number,
+  adjacent = false,
+): string {
   const sums = (r: number) => `T(${Array.from({ length: columns }, (_, j) => `s${r}_${j}`).join(', ')})`;
   const repeated = repeat(source, [
     { name: 'r', count: rows, also: (r) => ({ l: r % lanes, v: Math.floor(r / lanes), sums: sums(r) }) },
@@ -97,9 +104,10 @@ export function unroll(source: string, rows: number, lanes: 4 | 8, columns: numb
   ]);
   const swaps = ['x', 'quadSwapX(x)', 'quadSwapY(x)', 'quadSwapDiagonal(x)'];
   const spread = (l: number) => (lanes === 4 ? swaps[l] : `subgroupBroadcast(x, ${l}u)`);
+  const row = adjacent ? '((r ^ lane) & 3u) * 4u + r / 4u' : lanes === 4 ? 'r ^ lane' : 'r';
   return `${repeated}
 ${Array.from({ length: lanes }, (_, l) => `fn spread${l}(x: vec4<f32>) -> vec4<f32> { return ${spread(l)}; }`).join('\n')}
-fn rowOf(r: u32, lane: u32) -> u32 { return ${lanes === 4 ? 'r ^ lane' : 'r'}; }
+fn rowOf(r: u32, lane: u32) -> u32 { return ${row}; }
 `;
 }
 
@@ -150,6 +158,32 @@ fn quad(first: u32, q: u32, ${turned ? 's: S' : 'p: P'}, row: u32, k: u32) -> Qu
   return Quad(${js.map((j) => `w${j}`).join(', ')});
 }`,
   };
+}
+
+/**
+ * WGSL of the rows that a lane loads in the kernel gradient, channels of four pixels of x: `channelsOf` and `channels`. They
+ * are SG apart, or `adjacent`, read as one vector.
+ */
+export function channelsText(registers: number, adjacent: boolean): string {
+  const vs = Array.from({ length: registers }, (_, v) => v);
+  const of = (v: number) => (registers > 1 ? `c[${v}]` : 'c');
+  const fields = ['x', 'y', 'z', 'w'];
+  const C = adjacent || registers === 1 ? 'u32' : `vec${registers}<u32>`;
+  const places = adjacent
+    ? 'min(ci / 4u + lane, cin / 4u - 1u)'
+    : vs.map((v) => `min(ci + ${v}u * SG + lane, cin - 1u)`).join(', ');
+  const loads = adjacent ? fields.map((f) => `let p${f} = x[at.${f} + c];`) : [];
+  const four = (v: number) =>
+    adjacent
+      ? `vec4(${fields.map((f) => `p${f}[${v}]`).join(', ')})`
+      : `vec4(${fields.map((f) => `x[at.${f} + ${of(v)}]`).join(', ')})`;
+  return `
+alias C = ${C};
+struct Channels { ${vs.map((v) => `v${v}: vec4<f32>`).join(', ')} }
+fn channelsOf(ci: u32, lane: u32, cin: u32) -> C { return C(${places}); }
+fn channels(at: vec4<u32>, c: C) -> Channels {
+  ${[...loads, `return Channels(${vs.map(four).join(', ')});`].join('\n  ')}
+}`;
 }
 
 /** WGSL that reads or writes four neighbours of an array of vec4<f32> or f32; appended to the tiled kernels. */
