@@ -27,7 +27,7 @@ struct Params {
 @group(0) @binding(4) var<uniform> params: Params;
 
 struct Pixel { n: i32, y: i32, x: i32 }
-// Its first item, and 1, or 0 and 0 outside the image.
+// Its first item, and 1, or 0 and 0 outside the image. Conditions are joined by &, as && is a branch.
 struct Source { at: u32, keep: f32 }
 
 // Pixel m of the phase; rows and columns outside the image occur where DILATION does not divide its size.
@@ -45,7 +45,7 @@ fn firstTap(base: i32) -> i32 {
 fn load(p: Params, o: Pixel, ky: i32, kx: i32) -> Source {
   let iy = o.y * p.stride + ky - p.top;
   let ix = o.x * p.stride + kx - p.left;
-  let inside = iy >= 0 && ix >= 0 && iy / DILATION < p.h && ix / DILATION < p.wd;
+  let inside = (iy >= 0) & (ix >= 0) & (iy / DILATION < p.h) & (ix / DILATION < p.wd);
   let at = u32((o.n * p.h + iy / DILATION) * p.wd + ix / DILATION) * p.pixel;
   return Source(select(0u, at, inside), select(0.0, 1.0, inside));
 }
@@ -82,7 +82,7 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
 
 fn put(p: Params, m: u32, phase: i32, c: u32, places: P, value: T) {
   let o = pixelOf(p, m, phase);
-  if (m < p.pixels && o.y < p.oh && o.x < p.ow) {
+  if ((m < p.pixels) & (o.y < p.oh) & (o.x < p.ow)) {
     store(u32((o.n * p.oh + o.y) * p.ow + o.x) * p.row, c, p.cout, places, value);
   }
 }

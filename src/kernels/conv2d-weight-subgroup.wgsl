@@ -22,13 +22,13 @@ struct Params {
 @group(0) @binding(3) var<uniform> params: Params;
 
 struct Pixel { n: i32, y: i32, x: i32 }
-// Its first item, and 1, or 0 and 0 outside the image.
+// Its first item, and 1, or 0 and 0 outside the image. Conditions are joined by & and |, as && and || are branches.
 struct Source { at: u32, keep: f32 }
 
 fn next(p: Params, o: Pixel) -> Pixel {
   let right = o.x + 1 < p.ow;
   let down = o.y + 1 < p.oh;
-  return Pixel(o.n + select(1, 0, right || down), select(select(0, o.y + 1, down), o.y, right), select(0, o.x + 1, right));
+  return Pixel(o.n + select(1, 0, right | down), select(select(0, o.y + 1, down), o.y, right), select(0, o.x + 1, right));
 }
 
 fn along(p: Params, o: Pixel) -> Pixel {
@@ -39,7 +39,7 @@ fn along(p: Params, o: Pixel) -> Pixel {
 fn load(p: Params, o: Pixel, ky: i32, kx: i32, wanted: bool) -> Source {
   let iy = o.y * p.stride + ky;
   let ix = o.x * p.stride + kx;
-  let inside = wanted && iy >= 0 && ix >= 0 && iy < p.h && ix < p.wd;
+  let inside = wanted & (iy >= 0) & (ix >= 0) & (iy < p.h) & (ix < p.wd);
   return Source(select(0u, u32((o.n * p.h + iy) * p.wd + ix) * p.pixel, inside), select(0.0, 1.0, inside));
 }
 
@@ -69,9 +69,9 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
     let o2 = along(p, o1);
     let o3 = along(p, o2);
     let p0 = load(p, o0, ky, kx, true);
-    let p1 = load(p, o1, ky, kx, P4 || 4u * q + 1u < p.pixels);
-    let p2 = load(p, o2, ky, kx, P4 || 4u * q + 2u < p.pixels);
-    let p3 = load(p, o3, ky, kx, P4 || 4u * q + 3u < p.pixels);
+    let p1 = load(p, o1, ky, kx, P4 | (4u * q + 1u < p.pixels));
+    let p2 = load(p, o2, ky, kx, P4 | (4u * q + 2u < p.pixels));
+    let p3 = load(p, o3, ky, kx, P4 | (4u * q + 3u < p.pixels));
     o0 = next(p, o3);
     let keep = vec4(p0.keep, p1.keep, p2.keep, p3.keep);
     let loaded = channels(vec4(p0.at, p1.at, p2.at, p3.at), own);

@@ -168,7 +168,7 @@ export function channelsText(registers: number, adjacent: boolean): string {
   const vs = Array.from({ length: registers }, (_, v) => v);
   const of = (v: number) => (registers > 1 ? `c[${v}]` : 'c');
   const fields = ['x', 'y', 'z', 'w'];
-  const C = adjacent || registers === 1 ? 'u32' : `vec${registers}<u32>`;
+  const C = adjacent || registers === 1 ? 'u32' : `array<u32, ${registers}>`;
   const places = adjacent
     ? 'min(ci / 4u + lane, cin / 4u - 1u)'
     : vs.map((v) => `min(ci + ${v}u * SG + lane, cin - 1u)`).join(', ');
