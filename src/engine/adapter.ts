@@ -177,7 +177,7 @@ export function mesaVersion(description: string): string | null {
   return /\bMesa (\d+(?:\.\d+)+)/.exec(description)?.[1] ?? null;
 }
 
-const inNode = () => typeof process !== 'undefined' && Boolean(process.versions?.node);
+export const inNode = () => typeof process !== 'undefined' && Boolean(process.versions?.node);
 
 async function openBrowser(options: OpenOptions): Promise<OpenedAdapter> {
   const gpu = globalThis.navigator?.gpu;

@@ -3,6 +3,8 @@
  * busy: on a software driver a core that should compute. So the thread sleeps between turns, at most 1/20 of the wait so
  * far and at most a millisecond.
  */
+import { inNode } from './adapter.ts';
+
 const longest = 1;
 const share = 1 / 20;
 
@@ -13,7 +15,7 @@ let pacing = false;
 
 /** The promise, waited for without a spinning core; in a browser the promise itself. */
 export function waitFor<T>(promise: Promise<T>): Promise<T> {
-  if (typeof setImmediate === 'undefined') return promise;
+  if (!inNode()) return promise;
   if (pending++ === 0) start = performance.now();
   if (!pacing) pace();
   return promise.finally(() => pending--);
