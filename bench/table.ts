@@ -3,13 +3,53 @@ import { readJson } from '../src/formats/read.ts';
 import type { PeerResult, Row } from './kernels.ts';
 import { number, percent } from './measure.ts';
 
+/** What --net --json writes, as far as it is shown. */
+interface Networks {
+  readonly networks: readonly Network[];
+  readonly growth: readonly {
+    readonly against: string;
+    readonly points: readonly { readonly size: number; readonly ms: number; readonly plannedBytes: number }[];
+    readonly timeExponent: number;
+    readonly memoryExponent: number;
+  }[];
+}
+
+interface Network {
+  readonly name: string;
+  readonly adapter: string;
+  readonly driver: string;
+  readonly date: string;
+  readonly medianMs: number;
+  readonly cpuMs: number;
+  readonly gflops: number;
+  readonly gflopsBusy: number;
+  readonly dispatches: number;
+  readonly hostUsPerDispatchBest: number;
+  readonly firstMs: number;
+  readonly busyShare: number | null;
+  readonly plannedBytes: number;
+  readonly convolutions?: { readonly share: number; readonly ofAlone: number } | null;
+  readonly peers?: Readonly<Record<string, PeerResult>> | Record<string, never>;
+}
+
 const files = process.argv.slice(process.argv.indexOf('--table') + 1);
 if (files.length === 0) {
   console.error('bench: --table wants files written by --json');
   process.exit(2);
 }
-const rows = files.flatMap((file) => readJson(file) as Row[]);
+const read = files.map((file) => readJson(file));
+files.forEach((file, i) => {
+  const found = read[i] as Partial<Networks> | null;
+  if (Array.isArray(found) || (Array.isArray(found?.networks) && Array.isArray(found?.growth))) return;
+  console.error(
+    `bench: ${file} holds no rows of kernels and no networks; --table wants files written by --json`,
+  );
+  process.exit(2);
+});
+const rows = read.filter((found): found is Row[] => Array.isArray(found)).flat();
+const nets = read.filter((found) => !Array.isArray(found)) as Networks[];
 const names = [...new Set(rows.flatMap((r) => Object.keys(r.peers)))];
+const peers = (list: readonly Network[]) => [...new Set(list.flatMap((n) => Object.keys(n.peers ?? {})))];
 const line = (cells: readonly (string | number)[]) => `| ${cells.join(' | ')} |`;
 const cell = (result: PeerResult | undefined) => {
   if (!result) return '';
@@ -28,29 +68,68 @@ const headings = [
   'of roof',
 ];
 for (const about of new Set(
-  rows.map(
-    (r) => `${r.adapter}, ${r.driver || 'driver not stated'}, ${r.date}${r.note ? `; ${r.note}` : ''}`,
+  [...rows, ...nets.flatMap(({ networks }) => networks)].map(
+    (r) =>
+      `${r.adapter}, ${r.driver || 'driver not stated'}, ${r.date}${'note' in r && r.note ? `; ${r.note}` : ''}`,
   ),
 ))
   console.log(about);
-console.log(
-  '\nThe last columns: time of a peer over ours (processor time over ours). busy: GFLOP/s by processor time on all cores.',
-);
-console.log(`\n${line([...headings, ...names])}\n${line([...headings, ...names].map(() => '---'))}`);
-for (const r of rows)
+if (rows.length > 0) {
   console.log(
-    line([
-      r.kernel,
-      r.pass,
-      r.shape,
-      r.variant,
-      number(r.medianMs),
-      r.spread.map(number).join('–'),
-      number(r.cpuMs),
-      number(r.gflops),
-      number(r.busyGflops),
-      percent(r.roofShare),
-      ...names.map((name) => cell(r.peers[name])),
-    ]),
+    '\nThe last columns: time of a peer over ours (processor time over ours). busy: GFLOP/s by processor time on all cores.',
   );
+  console.log(`\n${line([...headings, ...names])}\n${line([...headings, ...names].map(() => '---'))}`);
+  for (const r of rows)
+    console.log(
+      line([
+        r.kernel,
+        r.pass,
+        r.shape,
+        r.variant,
+        number(r.medianMs),
+        r.spread.map(number).join('–'),
+        number(r.cpuMs),
+        number(r.gflops),
+        number(r.busyGflops),
+        percent(r.roofShare),
+        ...names.map((name) => cell(r.peers[name])),
+      ]),
+    );
+}
+for (const { networks, growth } of nets) {
+  const others = peers(networks);
+  const titles = ['network', 'ms', 'processor ms', 'GFLOP/s (busy)', 'dispatches', 'host µs each', 'busy'];
+  titles.push('conv share', 'of alone', 'planned MB', 'first result ms', ...others);
+  console.log(`\n${line(titles)}\n${line(titles.map(() => '---'))}`);
+  for (const n of networks)
+    console.log(
+      line([
+        n.name,
+        number(n.medianMs),
+        number(n.cpuMs),
+        `${number(n.gflops)} (${number(n.gflopsBusy)})`,
+        n.dispatches,
+        number(n.hostUsPerDispatchBest),
+        n.busyShare === null ? '' : percent(n.busyShare),
+        n.convolutions ? percent(n.convolutions.share) : '',
+        n.convolutions ? percent(n.convolutions.ofAlone) : '',
+        number(n.plannedBytes / 1e6),
+        number(n.firstMs),
+        ...others.map((name) => cell(n.peers?.[name])),
+      ]),
+    );
+  const sizes = ['against', 'sizes', 'ms', 'MB', 'time exponent', 'memory exponent'];
+  console.log(`\n${line(sizes)}\n${line(sizes.map(() => '---'))}`);
+  for (const { against, points, timeExponent, memoryExponent } of growth)
+    console.log(
+      line([
+        against,
+        points.map((p) => p.size).join(' '),
+        points.map((p) => number(p.ms)).join(' '),
+        points.map((p) => (p.plannedBytes / 1e6).toFixed(1)).join(' '),
+        timeExponent.toFixed(2),
+        memoryExponent.toFixed(2),
+      ]),
+    );
+}
 process.exit(0);
