@@ -183,6 +183,9 @@ type PeerTime =
   | { readonly medianMs: number; readonly ratio: number; readonly cpuRatio: number }
   | { readonly error: string };
 
+/** What --json writes of a network. */
+export type Network = Awaited<ReturnType<typeof measure>>;
+
 async function measure(
   name: string,
   make: () => Work,
@@ -336,11 +339,11 @@ const torchConfig = (config: object) => {
 const ask = (config: object, k: number, iteration: boolean) => ({
   request: { network: { config: torchConfig(config), k, iteration } },
 });
-const rows: Awaited<ReturnType<typeof measure>>[] = [];
+const rows: Network[] = [];
 const save = () => {
   if (json) writeFileAtomic(json, `${JSON.stringify({ networks: rows, growth }, null, 1)}\n`);
 };
-interface Growth {
+export interface Growth {
   readonly against: string;
   readonly points: readonly { readonly size: number; readonly ms: number; readonly plannedBytes: number }[];
   readonly timeExponent: number;

@@ -2,34 +2,12 @@
 import { readJson } from '../src/formats/read.ts';
 import type { PeerResult, Row } from './kernels.ts';
 import { number, percent } from './measure.ts';
+import type { Growth, Network } from './net.ts';
 
-/** What --net --json writes, as far as it is shown. */
+/** A file of --net --json. */
 interface Networks {
   readonly networks: readonly Network[];
-  readonly growth: readonly {
-    readonly against: string;
-    readonly points: readonly { readonly size: number; readonly ms: number; readonly plannedBytes: number }[];
-    readonly timeExponent: number;
-    readonly memoryExponent: number;
-  }[];
-}
-
-interface Network {
-  readonly name: string;
-  readonly adapter: string;
-  readonly driver: string;
-  readonly date: string;
-  readonly medianMs: number;
-  readonly cpuMs: number;
-  readonly gflops: number;
-  readonly gflopsBusy: number;
-  readonly dispatches: number;
-  readonly hostUsPerDispatchBest: number;
-  readonly firstMs: number;
-  readonly busyShare: number | null;
-  readonly plannedBytes: number;
-  readonly convolutions?: { readonly share: number; readonly ofAlone: number } | null;
-  readonly peers?: Readonly<Record<string, PeerResult>> | Record<string, never>;
+  readonly growth: readonly Growth[];
 }
 
 const files = process.argv.slice(process.argv.indexOf('--table') + 1);
@@ -48,10 +26,10 @@ files.forEach((file, i) => {
 });
 const rows = read.filter((found): found is Row[] => Array.isArray(found)).flat();
 const nets = read.filter((found) => !Array.isArray(found)) as Networks[];
-const names = [...new Set(rows.flatMap((r) => Object.keys(r.peers)))];
-const peers = (list: readonly Network[]) => [...new Set(list.flatMap((n) => Object.keys(n.peers ?? {})))];
+const peersOf = (list: readonly (Row | Network)[]) => [...new Set(list.flatMap((r) => Object.keys(r.peers)))];
+const names = peersOf(rows);
 const line = (cells: readonly (string | number)[]) => `| ${cells.join(' | ')} |`;
-const cell = (result: PeerResult | undefined) => {
+const cell = (result: PeerResult | Network['peers'][string] | undefined) => {
   if (!result) return '';
   return 'error' in result ? 'no' : `${number(result.ratio)} (${number(result.cpuRatio)})`;
 };
@@ -97,7 +75,7 @@ if (rows.length > 0) {
     );
 }
 for (const { networks, growth } of nets) {
-  const others = peers(networks);
+  const others = peersOf(networks);
   const titles = ['network', 'ms', 'processor ms', 'GFLOP/s (busy)', 'dispatches', 'host µs each', 'busy'];
   titles.push('conv share', 'of alone', 'planned MB', 'first result ms', ...others);
   console.log(`\n${line(titles)}\n${line(titles.map(() => '---'))}`);
@@ -115,7 +93,7 @@ for (const { networks, growth } of nets) {
         n.convolutions ? percent(n.convolutions.ofAlone) : '',
         number(n.plannedBytes / 1e6),
         number(n.firstMs),
-        ...others.map((name) => cell(n.peers?.[name])),
+        ...others.map((name) => cell(n.peers[name])),
       ]),
     );
   const sizes = ['against', 'sizes', 'ms', 'MB', 'time exponent', 'memory exponent'];

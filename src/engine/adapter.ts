@@ -105,7 +105,7 @@ export function adviceFor(list: readonly ListedAdapter[]): string {
   const gpu =
     'A GPU needs its Vulkan driver: for NVIDIA in a container NVIDIA_DRIVER_CAPABILITIES=all, elsewhere the vendor driver.';
   if (usable((r) => r.source === 'system') || process.platform !== 'linux') return gpu;
-  return `For a software driver 3 to 8 times faster than SwiftShader install mesa-vulkan-drivers (25 or later; on Debian 12: apt install -t bookworm-backports mesa-vulkan-drivers). ${gpu}`;
+  return `For a software driver 2 to 5 times faster than SwiftShader install mesa-vulkan-drivers (25 or later; on Debian 12: apt install -t bookworm-backports mesa-vulkan-drivers). ${gpu}`;
 }
 
 const usefulFeatures = [

@@ -12,6 +12,8 @@ const share = 1 / 20;
 let pending = 0;
 let start = 0;
 let pacing = false;
+/** Never woken: what the thread sleeps on. */
+let never: Int32Array | undefined;
 
 /** The promise, waited for without a spinning core; in a browser the promise itself. */
 export function waitFor<T>(promise: Promise<T>): Promise<T> {
@@ -22,7 +24,7 @@ export function waitFor<T>(promise: Promise<T>): Promise<T> {
 }
 
 async function pace(): Promise<void> {
-  const never = new Int32Array(new SharedArrayBuffer(4));
+  never ??= new Int32Array(new SharedArrayBuffer(4));
   pacing = true;
   while (pending > 0) {
     await new Promise((turn) => setImmediate(turn));
