@@ -20,6 +20,19 @@ import subgroupProduct from './matmul-subgroup.wgsl';
 import tile from './matmul-tile.wgsl';
 import matrixTile from './matmul-tile-matrix.wgsl';
 import tiledProduct from './matmul-tiled.wgsl';
+import { channelsText, laneText, putText, quadText, rowsText, tileOf, unroll } from './product-text.ts';
+
+/** What the tuned kernels are completed with, for a few arguments. */
+const written = [1, 2, 4].flatMap((columns) => {
+  const lane = laneText(columns, 64);
+  const rows = [true, false].flatMap((wide) => [
+    ...[true, false].map((turned) => rowsText(lane, 'b', turned, wide).text),
+    quadText('A', 'a', wide),
+    putText('y', wide),
+  ]);
+  const repeated = ([4, 8] as const).map((lanes) => unroll('s$r_$j $v $l $sums\n', 16, lanes, columns));
+  return [lane.text, ...rows, ...repeated, channelsText(columns, columns === 4)];
+});
 
 /** Changes with the sources of the kernels that are tuned: choices for others are void. FNV-1a, hexadecimal. */
 export const kernelsVersion = [
@@ -34,6 +47,8 @@ export const kernelsVersion = [
   tile,
   matrixTile,
   tiledProduct,
+  ...written,
+  ...([32, 64, 128] as const).map((size) => JSON.stringify(tileOf(size).constants)),
 ]
   .join('\n')
   .split('')
