@@ -166,7 +166,7 @@ def main():
     command('robust', train_classifier, epochs=3, batch=128, lr=0.05, decay=5e-4, smoothing=0.0, cutout=0, ema=0.998,
             sizes='24,24,32', eps=8.0, method='pgd-2')
     command('edm', train_edm, steps=16000, batch=64, lr=1e-3, ema=0.999, sigma_mean=-0.8, sigma_std=1.4)
-    command('trajectories', make_trajectories, shards=400, first=0, stride=1, batch=128, noisy=5)
+    command('trajectories', make_trajectories, shards=400, first=0, stride=1, batch=128, noisy=3)
     command('consistency', train_consistency, steps=12000, minutes=100.0, batch=64, lr=1e-3, ema=0.999, top=0.4, huber=0.03, ssim=0.2)
     p = command('evaluate', evaluate, model='consistency', n=64, skip=0, eps=8.0, pgd_steps=40, pgd_step=0.0, only='both',
                 kt='4x40', lr='2', alpha='2')
