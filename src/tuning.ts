@@ -54,7 +54,7 @@ export function loadTuning(device: Device): { path: string; choices: number } | 
 function loadTable(device: Device, path: string): { path: string; choices: number } | null {
   if (!existsSync(path)) return null;
   const file = readJson(path) as Partial<TuningFile> | null;
-  if (file?.kernels !== kernelsVersion || typeof file.choices !== 'object' || file.choices === null)
+  if (file?.kernels !== kernelsVersion() || typeof file.choices !== 'object' || file.choices === null)
     return null;
   const choices = new Map(
     Object.entries(file.choices).filter((entry): entry is [string, string] => typeof entry[1] === 'string'),
@@ -66,7 +66,7 @@ function loadTable(device: Device, path: string): { path: string; choices: numbe
 /** Adds results to the file at `path`, or begins it anew where it is of another adapter or version. @throws InputError */
 export function saveTuning(device: Device, results: readonly Tuned[], path = tuningPath(device)): void {
   const { name, driver, profile, precision } = device.adapter;
-  const head = { adapter: name, driver, profile, precision, kernels: kernelsVersion };
+  const head = { adapter: name, driver, profile, precision, kernels: kernelsVersion() };
   let known: Partial<TuningFile> = {};
   if (existsSync(path)) {
     const found = readJson(path) as Partial<TuningFile> | null;

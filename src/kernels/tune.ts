@@ -23,38 +23,43 @@ import tiledProduct from './matmul-tiled.wgsl';
 import { channelsText, laneText, putText, quadText, rowsText, tileOf, unroll } from './product-text.ts';
 
 /** What the tuned kernels are completed with, for a few arguments. */
-const written = [1, 2, 4].flatMap((columns) => {
-  const lane = laneText(columns, 64);
-  const rows = [true, false].flatMap((wide) => [
-    ...[true, false].map((turned) => rowsText(lane, 'b', turned, wide).text),
-    quadText('A', 'a', wide),
-    putText('y', wide),
-  ]);
-  const repeated = ([4, 8] as const).map((lanes) => unroll('s$r_$j $v $l $sums\n', 16, lanes, columns));
-  return [lane.text, ...rows, ...repeated, channelsText(columns, columns === 4)];
-});
+const completions = () =>
+  [1, 2, 4].flatMap((columns) => {
+    const lane = laneText(columns, 64);
+    const rows = [true, false].flatMap((wide) => [
+      ...[true, false].map((turned) => rowsText(lane, 'b', turned, wide).text),
+      quadText('A', 'a', wide),
+      putText('y', wide),
+    ]);
+    const repeated = ([4, 8] as const).map((lanes) => unroll('s$r_$j $v $l $sums\n', 16, lanes, columns));
+    return [lane.text, ...rows, ...repeated, channelsText(columns, columns === 4)];
+  });
 
-/** Changes with the sources of the kernels that are tuned: choices for others are void. FNV-1a, hexadecimal. */
-export const kernelsVersion = [
-  directConvolution,
-  subgroupConvolution,
-  tiledConvolution,
-  weight,
-  weightSubgroup,
-  weightTiled,
-  directProduct,
-  subgroupProduct,
-  tile,
-  matrixTile,
-  tiledProduct,
-  ...written,
-  ...([32, 64, 128] as const).map((size) => JSON.stringify(tileOf(size).constants)),
-]
-  .join('\n')
-  .split('')
-  .reduce((hash, c) => Math.imul(hash ^ c.charCodeAt(0), 0x01000193) >>> 0, 0x811c9dc5)
-  .toString(16)
-  .padStart(8, '0');
+/**
+ * Changes with the sources of the kernels that are tuned: choices for others are void. FNV-1a, hexadecimal. Takes some
+ * milliseconds, so only those ask who read or write a table.
+ */
+export const kernelsVersion = () =>
+  [
+    directConvolution,
+    subgroupConvolution,
+    tiledConvolution,
+    weight,
+    weightSubgroup,
+    weightTiled,
+    directProduct,
+    subgroupProduct,
+    tile,
+    matrixTile,
+    tiledProduct,
+    ...completions(),
+    ...([32, 64, 128] as const).map((size) => JSON.stringify(tileOf(size).constants)),
+  ]
+    .join('\n')
+    .split('')
+    .reduce((hash, c) => Math.imul(hash ^ c.charCodeAt(0), 0x01000193) >>> 0, 0x811c9dc5)
+    .toString(16)
+    .padStart(8, '0');
 
 export interface Tuned {
   readonly problem: Problem;

@@ -62,7 +62,7 @@ for (const { name, net, norm, eps, count, square, first, robust } of rows.filter
     got.forEach((n, stage) => {
       const theirs = robust.map((list) => list[stage] as number);
       const [least, most] = [Math.min(...theirs), Math.max(...theirs)];
-      // One image beside the spread of their three seeds: a random stream of our own is a fourth.
+      // One image beside the spread of their seeds: a random stream of our own is one more.
       assert.ok(n >= least - 1 && n <= most + 1, `stage ${stage}: ${n} robust, theirs ${theirs}`);
     });
     result.adversarial.dispose();

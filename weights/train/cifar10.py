@@ -9,6 +9,7 @@
   evaluate      accuracy, PGD, CMAP of the checkpoints; for choosing CMAP's parameters
   export        weights/*.safetensors and their entries in weights/manifest.json
   quality       measures the exported files and completes the manifest
+  latents       what trajectories that start from images keep of them, by --noisy
   samples       docs/images/cifar10-samples.png, or samples of a checkpoint
 
 Every training command resumes from its checkpoint in --dir; a larger --epochs or --steps goes on from there. One thread
@@ -21,8 +22,8 @@ import time
 import common  # first: it puts reference/ on the path
 import numpy as np
 import torch
-from common import (Checkpoint, Progress, Task, accuracy, evaluate, export, finite, low_precision, make_trajectories, quality, samples,
-                    train_consistency, train_edm, update_average)
+from common import (Checkpoint, Progress, Task, accuracy, evaluate, export, finite, latents, low_precision, make_trajectories, quality,
+                    samples, train_consistency, train_edm, update_average)
 from torch.nn import functional as F
 from wide_resnet import WideResNet
 
@@ -174,6 +175,7 @@ def main():
     p.add_argument('--half', action='store_true', help='round weights to float16 first')
     command('export', export, model='consistency', dtype='f16')
     command('quality', quality, model='consistency', n=200, skip=0, restore=16)
+    command('latents', latents, n=128, skip=0, levels=6)
     command('samples', samples, model='', out='')
     commands.run(TASK)
 

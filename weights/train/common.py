@@ -617,6 +617,29 @@ def quality(task, args):
 
 
 @torch.no_grad()
+def latents(task, args):
+    """What the start of a trajectory (`trajectories --noisy`) keeps of an image, with the shipped files: test images with noise of
+    each level are run up to sigma = 80; the latents there should have standard deviation 80 and kurtosis 3, and the classifier
+    should know the image after the ODE has run back, and after one step of the consistency model."""
+    denoiser, (f, net) = generator_from_file(task, task.denoiser_file), from_files(task)
+    x, y = select(task, args)
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(args.seed))
+    grid = karras_grid()
+
+    def right(images):
+        return f'{100 * share(net(((images + 1) / 2).clamp(0, 1)).argmax(1) == y)["accuracy"]:.1f} %'
+
+    print(f'test images {args.skip} to {args.skip + len(x) - 1}: {right(2 * x - 1)} right')
+    for noisy in range(1, args.levels + 1):
+        with low_precision(args):
+            z = trajectory(denoiser, 2 * x - 1 + grid[noisy].item() * noise, grid[noisy:])[-1].float()
+            back = trajectory(denoiser, z, grid.flip(0))[-1].float()
+        kurtosis = (((z - z.mean()) / z.std()) ** 4).mean().item()
+        print(f'noisy {noisy}, sigma {grid[noisy]:.4f}: latents std {z.std().item():.1f}, kurtosis {kurtosis:.2f}; right after the way back '
+              f'{right(back)}, after one step {right(f(z, grid[-1].item()))}', flush=True)
+
+
+@torch.no_grad()
 def samples(task, args):
     """128 samples, not selected: one step f(z, 80) of the shipped file or of the checkpoint --model, or Heun's method
     for the denoiser `edm`."""

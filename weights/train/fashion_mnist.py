@@ -8,6 +8,7 @@
   evaluate      accuracy, PGD, CMAP of the checkpoints; for choosing CMAP's parameters
   export        weights/*.safetensors and their entries in weights/manifest.json
   quality       measures the exported files and completes the manifest
+  latents       what trajectories that start from images keep of them, by --noisy
   samples       docs/images/fashion-mnist-samples.png
 
 Every training command resumes from its checkpoint in --dir. One thread by default: two commands on two cores are
@@ -20,7 +21,7 @@ import time
 import common  # first: it puts reference/ on the path
 import numpy as np
 import torch
-from common import (Checkpoint, Progress, Task, accuracy, evaluate, export, learning_rate, low_precision, make_trajectories, quality,
+from common import (Checkpoint, Progress, Task, accuracy, evaluate, export, latents, learning_rate, low_precision, make_trajectories, quality,
                     samples, train_consistency, train_edm)
 from torch.nn import functional as F
 from wide_resnet import WideResNet
@@ -117,6 +118,7 @@ def main():
     p.add_argument('--half', action='store_true', help='round weights to float16 first')
     command('export', export, model='consistency', dtype='f16')
     command('quality', quality, model='consistency', n=200, skip=0, restore=16)
+    command('latents', latents, n=128, skip=0, levels=6)
     command('samples', samples, model='', out='')
     commands.run(TASK)
 
