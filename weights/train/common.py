@@ -229,9 +229,23 @@ def make_trajectories(task, args):
                 low = images + grid[:args.noisy, None, None, None, None].float() * noise
                 states = torch.cat([images[None], low[1:], trajectory(f, images + grid[args.noisy].item() * noise, grid[args.noisy:])])
         np.save(path + '.part.npy', states.transpose(0, 1).flatten(2).half().numpy())
+        # What `export` tells of the shard.
+        with open(path[:-len('npy')] + 'json', 'w') as fh:
+            json.dump({'from': 'noise' if shard % 2 else 'images', 'batch': args.batch, 'seed': args.seed, **({} if shard % 2 else {'noisy': args.noisy})}, fh)
         os.replace(path + '.part.npy', path)
         if shard // args.stride % 10 == 0:
             progress(shard + 1, latent_std=states[-1].std().item(), image_std=states[0].std().item())
+
+
+def shard_kind(path):
+    """The options a shard was made with, as those of a command"""
+    try:
+        with open(path[:-len('npy')] + 'json') as fh:
+            made = json.load(fh)
+    except FileNotFoundError:
+        return 'options not kept'
+    start = made.pop('from')
+    return ' '.join([f'--{k} {v}' for k, v in made.items()]) + f', from {start}'
 
 
 def train_consistency(task, args):
@@ -250,13 +264,17 @@ def train_consistency(task, args):
         average.load_state_dict(state['average'])
         opt.load_state_dict(state['opt'])
         step, seconds = state['step'], state['seconds']
+    # The runs that made the checkpoint: the first step and the options of each.
+    runs = [r for r in (state or {}).get('runs', [dict(state['args'], first=0)] if state else []) if r['first'] < step]
+    if not runs or any(runs[-1].get(k) != v for k, v in vars(args).items() if k not in ('dir', 'data', 'threads')):
+        runs.append(dict(vars(args), first=step))
     shape = (args.batch, task.ncsnpp['num_channels'], task.ncsnpp['image_size'], task.ncsnpp['image_size'])
-    pool, seen, where = [], set(), os.path.join(args.dir, 'trajectories')
+    pool, kinds, seen, where = [], {}, set(), os.path.join(args.dir, 'trajectories')
     progress, mean_loss, begin = Progress('consistency', step, args.steps), {}, time.time()
 
     def save():
         check.save(net=f.state_dict(), average=average.state_dict(), opt=opt.state_dict(), step=step,
-                   seconds=seconds + time.time() - begin, pool=sum(map(len, pool)), args=vars(args))
+                   seconds=seconds + time.time() - begin, pool=sum(map(len, pool)), kinds=kinds, runs=runs, args=vars(args))
 
     while True:
         # Ends after --steps or --minutes, whichever comes first; the learning rate follows.
@@ -265,10 +283,12 @@ def train_consistency(task, args):
             break
         if step % 100 == 0 or not pool:
             for name in sorted(set(os.listdir(where) if os.path.isdir(where) else []) - seen):
-                if name.endswith('.part.npy'):
+                if name.endswith('.part.npy') or not name.endswith('.npy'):
                     continue
                 seen.add(name)
                 pool.append(np.load(os.path.join(where, name), mmap_mode='r'))
+                kind = shard_kind(os.path.join(where, name))
+                kinds[kind] = kinds.get(kind, 0) + 1
             if not pool:
                 raise SystemExit(f'{where} is empty: run `trajectories` first')
         g = torch.Generator().manual_seed(args.seed * 1_000_003 + step)
@@ -300,7 +320,8 @@ def train_consistency(task, args):
             progress(step, **mean_loss, pool=len(pool))
         if step % 250 == 0:
             save()
-    save()
+    if pool:
+        save()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -511,10 +532,11 @@ def export(task, args):
         return write_manifest(manifest)
     (f, net), state, saved = shipped(task, args)
     edm = Checkpoint(args, 'edm').need()
+    names = ['steps', 'minutes', 'batch', 'lr', 'ema', 'top', 'huber', 'ssim', 'seed']
     stages = [
         edm_stage(task, edm),
-        dict(stage='trajectories', command=f'{task.script} trajectories --seed 1', images=state['pool']),
-        dict(stage='consistency', command=command_line(task, 'consistency', state['args'], ['steps', 'minutes', 'batch', 'lr', 'ema', 'top', 'huber', 'ssim', 'seed']),
+        dict(stage='trajectories', command=f'{task.script} trajectories', images=state['pool'], shards=state.get('kinds', {})),
+        dict(stage='consistency', command=', then '.join(command_line(task, 'consistency', r, names) for r in state.get('runs', [state['args']])),
              steps=state['step'], images=state['step'] * state['args']['batch'], seconds=round(state['seconds'])),
     ]
     manifest[task.consistency_file] = generator_entry(
