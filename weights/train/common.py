@@ -361,7 +361,7 @@ def shipped(task, args, half=False):
 
 
 def purify(f, x, options, seed, batch=16):
-    """-> images [N, K, C, H, W], trace [N, T, 4]; float32 throughout."""
+    """-> images [N, K, C, H, W], trace [N, T, 4]"""
     images, traces = [], []
     for i, part in enumerate(x.split(batch)):
         g = torch.Generator().manual_seed(seed * 1009 + i)
@@ -392,6 +392,12 @@ def attacked(net, x, y, args):
 def evaluate(task, args):
     """Bare and purified accuracy; several values of an option, comma-separated, are swept."""
     (f, net), state, _ = shipped(task, args, args.half)
+
+    def generate(z, sigma):
+        # To compare settings bfloat16 will do, at half the cost; what the weights are worth is measured by `quality`, in float32.
+        with low_precision(args):
+            return f(z, sigma).float()
+
     x, y = select(task, args)
     adv = attacked(net, x, y, args)
     with torch.no_grad():
@@ -405,7 +411,7 @@ def evaluate(task, args):
         begin, text = time.time(), []
         for name, images in (('clean', x), ('attacked', adv)):
             if args.only in ('both', name):
-                out, trace = purify(f, images, options, args.seed)
+                out, trace = purify(generate, images, options, args.seed)
                 last = trace[:, -1].mean(0).tolist()
                 text.append(f'{name} {share(judge(net, out, y))} mae {last[1]:.4f} ssim {last[2]:.4f} constraint {last[3]:.1f}')
         print(options, f'{time.time() - begin:.0f} s', *text, sep='\n    ', flush=True)
