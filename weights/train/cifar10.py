@@ -88,16 +88,18 @@ def train_classifier(task, args):
     # Flips alternate between epochs, so that two epochs show both sides of each image (Jordan 2024).
     side = torch.rand(len(x), generator=torch.Generator().manual_seed(args.seed)) < 0.5
     name = 'robust' if args.eps else 'classifier'
-    check, cycles, epoch, seconds = Checkpoint(args, name), [], 0, 0.0
-    if args.eps:
-        start = Checkpoint(args, 'classifier').need()['average']
-        net.load_state_dict(start)
-        average.load_state_dict(start)
+    check, cycles, epoch, seconds, start = Checkpoint(args, name), [], 0, 0.0, None
     if (state := check.load()):
+        start = state.get('start')
         net.load_state_dict(state['net'])
         average.load_state_dict(state['average'])
         opt.load_state_dict(state['opt'])
         cycles, epoch, seconds = state['cycles'], state['epoch'], state['seconds']
+    elif args.eps:
+        plain = Checkpoint(args, 'classifier').need()
+        net.load_state_dict(plain['average'])
+        average.load_state_dict(plain['average'])
+        start = dict(cycles=plain.get('cycles', [plain['args']]), epoch=plain['epoch'])
     if not cycles or (args.epochs > epoch and args.epochs != cycles[-1]['epochs']):
         cycles = [c for c in cycles if c['first'] < epoch] + [dict(vars(args), first=epoch)]
     cycle = cycles[-1]
@@ -134,7 +136,7 @@ def train_classifier(task, args):
                 progress(step + 1, loss=loss_sum / (i + 1), size=size)
         seconds += time.time() - begin
         check.save(net=net.state_dict(), average=average.state_dict(), opt=opt.state_dict(), epoch=epoch + 1, seconds=seconds,
-                   cycles=cycles, args=vars(args))
+                   cycles=cycles, start=start, args=vars(args))
         # On the way a fifth of the test images is enough to follow.
         some = len(test[1]) if epoch + 1 == last else 2000
         with low_precision(args):

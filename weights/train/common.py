@@ -483,22 +483,27 @@ def training_data(task, args):
     return images, f'{task.title}, the {images:,} training images'
 
 
+def cycle_commands(task, command, cycles, options, reached):
+    """The commands of a classifier's cycles, of which the last reached epoch `reached`"""
+    ends = [*(c['first'] for c in cycles[1:]), reached]
+    return ', then '.join(
+        # fgsm-rs: as it was before there was a choice
+        command_line(task, command, dict(dict(method='fgsm-rs'), **c), options) + (f' (stopped after epoch {end})' if end < c['epochs'] else '')
+        for c, end in zip(cycles, ends))
+
+
 def classifier_entry(task, args, command, net, saved):
     images, data = training_data(task, args)
     cycles = saved.get('cycles', [saved['args']])  # a run continued with a larger --epochs has several
     seen = saved['epoch'] * (images // cycles[0]['batch']) * cycles[0]['batch']
-    cycles = [dict(dict(method='fgsm-rs'), **c) for c in cycles]  # as it was before there was a choice
-
-    def cycle_command(c, following):
-        stopped = f' (stopped after epoch {following["first"]})' if following and following['first'] < c['epochs'] else ''
-        return command_line(task, command, c, names) + stopped
-
-    name, names = (task.robust_file, [*task.classifier_options, 'eps', 'method']) if command == 'robust' else (task.classifier_file, task.classifier_options)
+    name, options = (task.robust_file, [*task.classifier_options, 'eps', 'method']) if command == 'robust' else (task.classifier_file, task.classifier_options)
+    start = saved.get('start')  # of a network that goes on from another: that one's cycles and epochs
+    begun = dict(start=cycle_commands(task, 'classifier', start['cycles'], task.classifier_options, start['epoch'])) if start else {}
     return name, dict(
         **written(task, args, name, {k: v.numpy() for k, v in net.state_dict().items() if v.is_floating_point()}),
         kind='wide_resnet', config=task.wrn, dtype=args.dtype, range='[0,1]', preprocessing='pixels / 255, no normalisation',
         classes=task.classes, parameters=count_parameters(net),
-        training=dict(command=', then '.join(cycle_command(c, after) for c, after in zip(cycles, [*cycles[1:], None])), commit=commit(),
+        training=dict(command=cycle_commands(task, command, cycles, options, saved['epoch']), **begun, commit=commit(),
                       data=f'{data}; {task.augmentation}', seed=saved['args']['seed'],
                       steps=seen // cycles[0]['batch'], images=seen, seconds=round(saved['seconds']),
                       precision='bfloat16 convolutions, float32 weights', hardware=HARDWARE, date=time.strftime('%Y-%m-%d')),
@@ -534,7 +539,6 @@ def export(task, args):
     if args.model == 'robust':
         net, saved = classifier(task, args, 'robust')
         name, manifest[name] = classifier_entry(task, args, 'robust', net, saved)
-        manifest[name]['training']['start'] = manifest[task.classifier_file]['training']['command']
         return write_manifest(manifest)
     (f, net), state, saved = shipped(task, args)
     edm = Checkpoint(args, 'edm').need()
