@@ -205,6 +205,11 @@ def trajectory(f, start, grid):
     return torch.stack(states)
 
 
+def shard_options(path):
+    """The file beside a shard that says how it was made, which `export` tells"""
+    return os.path.splitext(path)[0] + '.json'
+
+
 def make_trajectories(task, args):
     """Shards of float16 states [B, 18, C H W], ascending sigma. Half start from noise at 80 and run down; half start
     from training images, with true noise up to level `noisy`, and run up: their origin is the image itself."""
@@ -229,8 +234,7 @@ def make_trajectories(task, args):
                 low = images + grid[:args.noisy, None, None, None, None].float() * noise
                 states = torch.cat([images[None], low[1:], trajectory(f, images + grid[args.noisy].item() * noise, grid[args.noisy:])])
         np.save(path + '.part.npy', states.transpose(0, 1).flatten(2).half().numpy())
-        # What `export` tells of the shard.
-        with open(path[:-len('npy')] + 'json', 'w') as fh:
+        with open(shard_options(path), 'w') as fh:
             json.dump({'from': 'noise' if shard % 2 else 'images', 'batch': args.batch, 'seed': args.seed, **({} if shard % 2 else {'noisy': args.noisy})}, fh)
         os.replace(path + '.part.npy', path)
         if shard // args.stride % 10 == 0:
@@ -240,12 +244,12 @@ def make_trajectories(task, args):
 def shard_kind(path):
     """The options a shard was made with, as those of a command"""
     try:
-        with open(path[:-len('npy')] + 'json') as fh:
+        with open(shard_options(path)) as fh:
             made = json.load(fh)
     except FileNotFoundError:
         return 'options not kept'
     start = made.pop('from')
-    return ' '.join([f'--{k} {v}' for k, v in made.items()]) + f', from {start}'
+    return ' '.join(f'--{k} {v}' for k, v in made.items()) + f', from {start}'
 
 
 def train_consistency(task, args):
@@ -283,7 +287,7 @@ def train_consistency(task, args):
             break
         if step % 100 == 0 or not pool:
             for name in sorted(set(os.listdir(where) if os.path.isdir(where) else []) - seen):
-                if name.endswith('.part.npy') or not name.endswith('.npy'):
+                if not name.endswith('.npy') or name.endswith('.part.npy'):
                     continue
                 seen.add(name)
                 pool.append(np.load(os.path.join(where, name), mmap_mode='r'))
@@ -320,7 +324,7 @@ def train_consistency(task, args):
             progress(step, **mean_loss, pool=len(pool))
         if step % 250 == 0:
             save()
-    if pool:
+    if pool:  # a finished run has read none, and has nothing to add
         save()
 
 
@@ -488,7 +492,7 @@ def cycle_commands(task, command, cycles, options, reached):
     ends = [*(c['first'] for c in cycles[1:]), reached]
     return ', then '.join(
         # fgsm-rs: as it was before there was a choice
-        command_line(task, command, dict(dict(method='fgsm-rs'), **c), options) + (f' (stopped after epoch {end})' if end < c['epochs'] else '')
+        command_line(task, command, {'method': 'fgsm-rs', **c}, options) + (f' (stopped after epoch {end})' if end < c['epochs'] else '')
         for c, end in zip(cycles, ends))
 
 
@@ -497,13 +501,14 @@ def classifier_entry(task, args, command, net, saved):
     cycles = saved.get('cycles', [saved['args']])  # a run continued with a larger --epochs has several
     seen = saved['epoch'] * (images // cycles[0]['batch']) * cycles[0]['batch']
     name, options = (task.robust_file, [*task.classifier_options, 'eps', 'method']) if command == 'robust' else (task.classifier_file, task.classifier_options)
-    start = saved.get('start')  # of a network that goes on from another: that one's cycles and epochs
-    begun = dict(start=cycle_commands(task, 'classifier', start['cycles'], task.classifier_options, start['epoch'])) if start else {}
+    training = dict(command=cycle_commands(task, command, cycles, options, saved['epoch']))
+    if (start := saved.get('start')):  # the cycles and epochs of the network that this one goes on from
+        training['start'] = cycle_commands(task, 'classifier', start['cycles'], task.classifier_options, start['epoch'])
     return name, dict(
         **written(task, args, name, {k: v.numpy() for k, v in net.state_dict().items() if v.is_floating_point()}),
         kind='wide_resnet', config=task.wrn, dtype=args.dtype, range='[0,1]', preprocessing='pixels / 255, no normalisation',
         classes=task.classes, parameters=count_parameters(net),
-        training=dict(command=cycle_commands(task, command, cycles, options, saved['epoch']), **begun, commit=commit(),
+        training=dict(training, commit=commit(),
                       data=f'{data}; {task.augmentation}', seed=saved['args']['seed'],
                       steps=seen // cycles[0]['batch'], images=seen, seconds=round(saved['seconds']),
                       precision='bfloat16 convolutions, float32 weights', hardware=HARDWARE, date=time.strftime('%Y-%m-%d')),
