@@ -149,9 +149,7 @@ export class Apgd implements Attack {
       const all = { runs: classes * restarts, steps, onStep: hooks.onStep };
       await eachRemaining(job, slots, query, all, async (images, run, onIteration) => {
         if (targeted)
-          slots.targets.write(
-            slots.each(ranked.map((order) => order[1 + Math.floor(run / restarts)] as number)),
-          );
+          slots.targets.write(slots.each(ranked.map((order) => order[Math.floor(run / restarts)] as number)));
         if (!hooks.start) randomStart(slots, norm, (phases[0]?.scale ?? 1) * eps, seed, run);
         let done = 0;
         for (const { ascent, scale, steps: own } of phases) {

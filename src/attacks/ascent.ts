@@ -271,16 +271,13 @@ export function copy(x: Tensor, y: Tensor): void {
   );
 }
 
-/** Keeps the best of a run for every image of the slots: a hit of highest loss, any hit, the highest loss. */
+/** Keeps the best of a run for every image of the slots: a hit before none, then the highest loss. */
 export function keepBest(job: Job, images: readonly number[], end: AscentEnd): void {
   images.forEach((i, b) => {
-    const hit = (end.anyHit[b] as number) > 0;
+    const hit = (end.anyHit[b] as number) >= 0.5;
     const loss = end.bestLoss[b] as number;
-    if (hit) {
-      job.keep(i, (end.bestHit[b] as number) > 0 ? end.best : end.hit, b, loss);
-      job.success[i] = true;
-    } else if (loss > (job.loss[i] as number)) {
-      job.keep(i, end.best, b, loss);
-    }
+    if (hit === job.success[i] ? loss <= (job.loss[i] as number) : !hit) return;
+    job.keep(i, hit && (end.bestHit[b] as number) < 0.5 ? end.hit : end.best, b, loss);
+    job.success[i] = hit;
   });
 }

@@ -19,6 +19,11 @@ export interface AttackHooks {
   readonly targets?: readonly number[];
   /** Images on the device at a time; the last batch is padded to it. Default: all, at most 64. */
   readonly batch?: number;
+  /**
+   * Images that the target misreads as they are: left alone, as published, or attacked like the others. Where the target
+   * is random, or not all of the defence, they are no successes yet. Default left.
+   */
+  readonly misread?: 'left' | 'attacked';
   /** Starting points [N, H, W, C] instead of the attack's own, where it has any. */
   readonly start?: Tensor;
   /** Iterations done of the most there can be. */
@@ -75,11 +80,29 @@ export function checkBall(norm: Norm, eps: number): void {
     throw new InputError(`eps must be a finite number from 0 in [0, 1] pixel units, got ${eps}`);
 }
 
-/** @throws InputError unless `value` is an integer from `least` */
+/**
+ * A radius in pixel units of 0 to 255 instead of [0, 1] is longer than the diameter of all images.
+ * @param size pixels and channels of an image
+ * @throws InputError
+ */
+export function checkRadius(norm: Norm, eps: number, size: number): void {
+  const most = { Linf: 1, L2: Math.sqrt(size), L1: size }[norm];
+  if (eps > most)
+    throw new InputError(
+      `eps ${eps} in ${norm} is more than ${most.toPrecision(4)}, the distance of black from white in [0, 1] pixel units; did you mean ${eps}/255?`,
+    );
+}
+
+/** No count of anything is larger: what is counted must fit buffers and patience. */
+const mostCount = 2 ** 24;
+
+/** @throws InputError unless `value` is an integer from `least` to 2^24 */
 export function checkCount(name: string, value: number, least = 1): void {
-  if (!Number.isInteger(value) || value < least) {
+  if (!Number.isInteger(value) || value < least || value > mostCount) {
     const kind = least === 1 ? 'a positive integer' : `an integer from ${least}`;
-    throw new InputError(`${name} must be ${kind}, got ${value}`);
+    throw new InputError(
+      `${name} must be ${kind}${value > mostCount ? ` to ${mostCount}` : ''}, got ${value}`,
+    );
   }
 }
 
@@ -97,6 +120,7 @@ export const streams = {
   pgdRadius: 69,
   surrogate: 70,
   attackLatents: 71,
+  wantedClass: 72,
 } as const;
 
 /** Largest and smallest f32 that lie within eps of v, cut to [0, 1]: a clamp to them is exact in real numbers. */
@@ -146,6 +170,7 @@ export class Job {
   readonly size: number;
   /** Images on the device at a time. */
   readonly batch: number;
+  readonly misread: 'left' | 'attacked';
   readonly labels: readonly number[];
   readonly targets: readonly number[] | null;
   readonly ids: readonly number[];
@@ -175,6 +200,7 @@ export class Job {
     this.count = n;
     this.imageShape = image;
     this.size = sizeOf(image);
+    checkRadius(ball.norm, ball.eps, this.size);
     const { imageIds, targets } = hooks;
     check(labels.length === n, () => `${name}: ${labels.length} labels for ${n} images`);
     checkClasses(name, 'label', labels, target.classes);
@@ -185,6 +211,7 @@ export class Job {
     check(!imageIds || imageIds.length === n, () => `${name}: ${imageIds?.length} image ids for ${n} images`);
     if (hooks.batch !== undefined) checkCount('batch', hooks.batch);
     this.batch = hooks.batch ?? Math.min(64, n);
+    this.misread = hooks.misread ?? 'left';
     this.labels = labels;
     this.targets = targets ?? null;
     this.ids = imageIds ?? Array.from({ length: n }, (_, i) => i);

@@ -15,7 +15,8 @@
  * images come with it; without, batches shrink with the survivors (to a multiple of 8), which saves the padding.
  *
  * Unlike the published code, each attack's own best attempt is returned for every image it ran on, and for a survivor
- * the attempt of smallest margin, not the clean image.
+ * the attempt of smallest margin, not the clean image. A trace is those of the attacks one after another, each in its own
+ * loss.
  */
 import { InputError } from '../engine/errors.ts';
 import type { Tensor } from '../engine/tensor.ts';
@@ -105,7 +106,8 @@ function make(
   }
 }
 
-const named: Record<string, readonly AutoAttackName[]> = {
+/** The attacks of each version but custom. */
+export const autoAttackMembers: Readonly<Record<string, readonly AutoAttackName[]>> = {
   standard: ['apgd-ce', 'apgd-t', 'fab-t', 'square'],
   plus: ['apgd-ce', 'apgd-dlr', 'fab', 'square', 'apgd-t', 'fab-t'],
   rand: ['apgd-ce', 'apgd-dlr'],
@@ -135,7 +137,7 @@ export class AutoAttack implements Attack {
       throw new InputError(
         `autoattack: version ${version} has its own attacks; take version custom to choose them`,
       );
-    const chosen = version === 'custom' ? attacks : named[version];
+    const chosen = version === 'custom' ? attacks : autoAttackMembers[version];
     if (!chosen || chosen.length === 0)
       throw new InputError(`autoattack: version custom needs attacks, of ${autoAttackNames.join(', ')}`);
     this.attacks = chosen.map((a) => (typeof a === 'string' ? make(a, version, norm, eps, seed, eot) : a));
@@ -161,17 +163,18 @@ export class AutoAttack implements Attack {
     const job = await Job.open(this.name, target, x, labels, this, hooks);
     const everyone = job.ids.map((_, i) => i);
     const slots = new Slots(job);
-    const query = new Query(target, slots, { loss: null, goal: 'untargeted', seed: this.#seed });
+    // Candidates are judged by other draws than those they were made for.
+    const query = new Query(target, slots, { loss: null, goal: 'untargeted', seed: judgingSeed(this.#seed) });
     const stages: Stage[] = [];
     const passes = { forward: 0, backward: 0 };
     try {
       const before = await this.#show(job, slots, query, everyone, job.x);
       for (const i of everyone) {
         const { wrong, margin } = before[i] as Shown;
-        job.success[i] = wrong;
+        job.success[i] = wrong && job.misread === 'left';
         job.loss[i] = -margin;
       }
-      const clean = job.success.map((wrong) => !wrong);
+      const clean = before.map(({ wrong }) => !wrong);
       job.notes.push(...(await this.#warnings(job, slots, query, target, before)));
       for (const [s, attack] of this.attacks.entries()) {
         const images = job.remaining;
@@ -185,6 +188,7 @@ export class AutoAttack implements Attack {
           {
             imageIds: images.map((i) => job.ids[i] as number),
             batch: hooks.batch ?? Math.min(job.batch, 8 * Math.ceil(images.length / 8)),
+            misread: job.misread,
             onStep: (done, total) => hooks.onStep?.(s + done / total, this.attacks.length),
           },
         );
@@ -197,8 +201,8 @@ export class AutoAttack implements Attack {
           if (wrong) broken.push(i);
           job.success[i] = wrong;
           if (wrong || -margin > (job.loss[i] as number)) job.keep(i, points, k, -margin);
-          job.trace[i]?.loss.push(-margin);
-          job.trace[i]?.hit.push(wrong ? 1 : 0);
+          job.trace[i]?.loss.push(...(result.trace[k]?.loss ?? []));
+          job.trace[i]?.hit.push(...(result.trace[k]?.hit ?? []));
         });
         passes.forward += result.passes.forward;
         passes.backward += result.passes.backward;
@@ -309,6 +313,9 @@ function marginOf(logits: Float32Array, label: number): number {
   });
   return (logits[label] as number) - others;
 }
+
+/** Far from the seeds in use. */
+const judgingSeed = (seed: number) => (seed + 2 ** 42) % 2 ** 53;
 
 /** Some images of a Job. */
 function pick(job: Job, images: readonly number[]): Tensor {

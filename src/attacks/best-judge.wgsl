@@ -1,5 +1,5 @@
 // state[r] = (margin of the best point, whether the proposal at hand takes its place). The margin is
-// z_y − max_{j≠y} z_j; the first point is always taken, later ones while the margin is positive and does fall.
+// z_y − max_{j≠y} z_j; the first point is always taken, later ones where it falls, and with ENDS only while it is positive.
 // Grid: one invocation an image.
 struct Params { rows: u32, classes: u32 }
 @group(0) @binding(0) var<storage, read> logits: array<f32>;
@@ -19,6 +19,6 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
   }
   let margin = logits[at + labels[r]] - others;
   let before = state[r].x;
-  let taken = counter[0] == 0u || (before > 0.0 && (margin < before || margin <= 0.0));
+  let taken = counter[0] == 0u || (margin < before && (!ENDS || before > 0.0));
   state[r] = vec2<f32>(select(before, margin, taken), select(0.0, 1.0, taken));
 }

@@ -1,6 +1,7 @@
 /**
  * The search that attacks on the scores share: point after point is proposed, of each image that of least margin is kept,
- * and an image with a margin of 0 or less stays as it is. Margins lie on the device and are read now and then.
+ * and an image with a margin of 0 or less stays as it is, unless misread images are attacked. Margins lie on the device and
+ * are read now and then.
  */
 import { kernel, linearGrid } from '../engine/kernel.ts';
 import type { Program } from '../engine/program.ts';
@@ -42,7 +43,7 @@ export class BestPoint {
     const state = this.#state;
     this.#judge = device.record('judge points', () => {
       device.run(
-        kernel('best-judge', judgeSource),
+        kernel('best-judge', judgeSource, { ENDS: job.misread === 'left' }),
         { logits: query.logits, labels: slots.labels, counter, state },
         { rows, classes: query.logits.shape[1] as number },
         linearGrid(rows, 16),
@@ -79,7 +80,7 @@ export class BestPoint {
         const margins = await this.#margins();
         this.#note(margins);
         onQuery(queries);
-        if (margins.every((margin) => margin <= 0)) break;
+        if (slots.job.misread === 'left' && margins.every((margin) => margin <= 0)) break;
       } else if (queries % 10 === 0) {
         await device.sync();
       }
@@ -96,12 +97,12 @@ export class BestPoint {
     return this.slots.images.map((_, b) => state[2 * b] as number);
   }
 
-  /** An image's trace ends with the point that fools it. */
+  /** An image's trace ends with the point that fools it, where the search does. */
   #note(margins: readonly number[]): void {
     this.slots.images.forEach((i, b) => {
       const history = this.slots.job.trace[i] as { loss: number[]; hit: number[] };
       const margin = margins[b] as number;
-      if ((history.hit.at(-1) ?? 0) > 0) return;
+      if (this.slots.job.misread === 'left' && (history.hit.at(-1) ?? 0) > 0) return;
       history.loss.push(-margin);
       history.hit.push(margin <= 0 ? 1 : 0);
     });

@@ -3,8 +3,8 @@ import type { AttackHooks, Job, Slots } from './attack.ts';
 import type { Query } from './target.ts';
 
 /**
- * Marks images that are misclassified without an attack as fooled, by the clean image itself.
- * @returns each image's classes by falling logit
+ * Marks images that are misclassified without an attack as fooled, by the clean image itself, where such are left.
+ * @returns each image's other classes by falling logit
  */
 export async function dropFooled(job: Job, slots: Slots, query: Query, classes: number): Promise<number[][]> {
   const ranked = new Array<number[]>(job.count);
@@ -17,14 +17,18 @@ export async function dropFooled(job: Job, slots: Slots, query: Query, classes: 
     images.forEach((i, b) => {
       const row = logits.subarray(b * classes, (b + 1) * classes);
       // The sort is stable: of equal logits the first class comes first.
-      ranked[i] = Array.from(row.keys()).sort((p, q) => (row[q] as number) - (row[p] as number));
-      job.success[i] = ranked[i]?.[0] !== job.labels[i];
+      const order = Array.from(row.keys()).sort((p, q) => (row[q] as number) - (row[p] as number));
+      ranked[i] = order.filter((c) => c !== job.labels[i]);
+      job.success[i] = job.misread === 'left' && order[0] !== job.labels[i];
     });
   }
   return ranked;
 }
 
-/** Runs of an attack over the images that were not fooled yet, batch by batch. */
+/**
+ * Runs of an attack over the images that were not fooled yet, batch by batch; over all of them where misread ones are
+ * attacked, because a success there is not the defence's word.
+ */
 export interface Runs {
   readonly runs: number;
   /** Iterations of one batch in one run. */
@@ -32,7 +36,7 @@ export interface Runs {
   readonly onStep?: AttackHooks['onStep'];
 }
 
-/** Loads each batch of what remains into the slots, its randomness begun anew, and lets `attack` work on it. */
+/** Loads each such batch into the slots, its randomness begun anew, and lets `attack` work on it. */
 export async function eachRemaining(
   job: Job,
   slots: Slots,
@@ -41,7 +45,7 @@ export async function eachRemaining(
   attack: (images: readonly number[], run: number, onIteration: (t: number) => void) => Promise<void>,
 ): Promise<void> {
   for (let run = 0; run < runs; run++) {
-    const batches = job.batches(job.remaining);
+    const batches = job.batches(job.misread === 'left' ? job.remaining : job.ids.map((_, i) => i));
     for (const [at, images] of batches.entries()) {
       slots.load(images);
       query.restart();

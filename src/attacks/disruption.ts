@@ -20,8 +20,12 @@
  *
  * so that the defence, given P(G(z*)), has a minimum at z* whose image is of another class.
  *
- * It yields K candidates an image. The one returned maximises the bare classifier's cross-entropy; `candidates` of the
- * result are all of them, for a defence that restores each with the latent of its number.
+ * It yields K candidates an image. One is returned: that which the defence itself judges worst, where it is given (the
+ * attacker has it), else that of which the bare classifier's cross-entropy is highest. `candidates` of the result are all
+ * of them, for a defence that restores each with the latent of its number.
+ *
+ * The trace has an entry an iteration of the attack: the classification term, CE or minus the hinge, mean over the K
+ * candidates, and the share of them that the bare classifier misreads; then one for the answer.
  */
 import { generate, objective } from '../cmap/objective.ts';
 import { type CmapOptions, checkCmapOptions } from '../cmap/options.ts';
@@ -69,7 +73,17 @@ export interface DisruptionOptions {
   readonly form?: 'equation' | 'released' | 'latent';
   /** Starting latents [B, K, H, W, C] of one batch instead of random ones. */
   readonly latents?: Tensor;
+  /** Chooses among the candidates: how often the defence is wrong about each image, in [0, 1]. */
+  readonly judge?: CandidateJudge;
 }
+
+/** @param x [N, H, W, C] in [0, 1] @param round which of the K candidates: draw anew for each */
+export type CandidateJudge = (
+  x: Tensor,
+  labels: readonly number[],
+  imageIds: readonly number[],
+  round: number,
+) => Promise<number[]>;
 
 export interface DisruptionResult extends AttackResult {
   /** [N, K, H, W, C]. */
@@ -156,6 +170,8 @@ export class Disruption implements Attack {
     /** One Adam step on Eq. 9, or on Eq. 15 where `disrupt`. */
     const step = (disrupt: boolean) => () => {
       const wanted = { target: affine(slots.clean, 2, -1), similarity: ssimTarget(slots.clean) };
+      let logits: Tensor | null = null;
+      let term: Tensor | null = null;
       const { pullback } = vjp(
         (u) => {
           const g = generate(model, u);
@@ -169,11 +185,14 @@ export class Disruption implements Attack {
           }
           const loss = affine(sum(total), k * size);
           if (!images) return loss;
-          return sub(loss, affine(sum(classTerm(classifier.logits(images))), tau * k));
+          logits = classifier.logits(images);
+          term = classTerm(logits);
+          return sub(loss, affine(sum(term), tau * k));
         },
         [z],
       );
       adam.step(pullback() as [Tensor]);
+      return { term: term as Tensor | null, label: logits ? argmax(logits) : null };
     };
     const plain = device.record('disruption: defence', step(false));
     const attack = device.record('disruption: attack', step(true));
@@ -208,7 +227,16 @@ export class Disruption implements Attack {
         });
         adam.reset();
         for (let t = 0; t < (released ? steps - 1 : steps); t++) {
-          (t < cmap.iterations ? plain : attack).run();
+          if (t < cmap.iterations) plain.run();
+          else {
+            const { term, label } = attack.run();
+            const [terms, found] = await Promise.all([term?.floats(), label?.read()]);
+            images.forEach((i, slot) => {
+              const rows = Array.from({ length: k }, (_, j) => slot * k + j);
+              job.trace[i]?.loss.push(mean(rows.map((r) => terms?.[r] as number)));
+              job.trace[i]?.hit.push(mean(rows.map((r) => Number(found?.[r] !== labels[i]))));
+            });
+          }
           if (t % 4 === 3) await device.sync();
           hooks.onStep?.(done + t + 1, steps * groups.length);
         }
@@ -229,12 +257,17 @@ export class Disruption implements Attack {
             );
           }
           candidates.set(host.subarray(at * size, (at + k) * size), i * each);
-          const rows = Array.from({ length: k }, (_, j) => at + j);
-          const best = rows.reduce((a, c) => ((losses[c] as number) > (losses[a] as number) ? c : a));
+        });
+        const wrong = options.judge ? await judgeAll(job, images, host, k, options.judge) : null;
+        images.forEach((i, slot) => {
+          const rows = Array.from({ length: k }, (_, j) => slot * k + j);
+          const value = (r: number) => [wrong?.[r] ?? 0, losses[r] as number] as const;
+          const best = rows.reduce((a, c) => (larger(value(c), value(a)) ? c : a));
           job.keep(i, host, best, losses[best] as number);
-          job.success[i] = found[best] !== labels[i];
-          job.trace[i]?.loss.push(...rows.map((r) => losses[r] as number));
-          job.trace[i]?.hit.push(...rows.map((r) => Number(found[r] !== labels[i])));
+          // As the defence says where it was asked, else the bare classifier.
+          job.success[i] = wrong ? (wrong[best] as number) >= 0.5 : found[best] !== labels[i];
+          job.trace[i]?.loss.push(losses[best] as number);
+          job.trace[i]?.hit.push(wrong ? (wrong[best] as number) : Number(found[best] !== labels[i]));
         });
       }
       const kept = device.keep(device.tensor(candidates, [job.count, k, height, width, channels]));
@@ -243,6 +276,36 @@ export class Disruption implements Attack {
       for (const part of [plain, attack, end, adam, slots, z, labelsOfAll, chosen, place]) part.dispose();
     }
   }
+}
+
+const mean = (values: readonly number[]) => values.reduce((a, b) => a + b, 0) / values.length;
+const larger = ([a, b]: readonly [number, number], [c, d]: readonly [number, number]) =>
+  a > c || (a === c && b > d);
+
+/** How often the defence is wrong about each of the K candidates of each image. */
+async function judgeAll(
+  job: Job,
+  images: readonly number[],
+  host: Float32Array,
+  k: number,
+  judge: CandidateJudge,
+): Promise<number[]> {
+  const { size } = job;
+  const wrong = new Array<number>(images.length * k);
+  const of = (list: readonly number[]) => images.map((i) => list[i] as number);
+  for (let j = 0; j < k; j++) {
+    const rows = new Float32Array(images.length * size);
+    images.forEach((_, slot) => {
+      const from = (slot * k + j) * size;
+      rows.set(host.subarray(from, from + size), slot * size);
+    });
+    const x = job.device.keep(job.device.tensor(rows, [images.length, ...job.imageShape]));
+    const each = await judge(x, of(job.labels), of(job.ids), j).finally(() => x.dispose());
+    each.forEach((share, slot) => {
+      wrong[slot * k + j] = share;
+    });
+  }
+  return wrong;
 }
 
 /** P: cut to the ball and to [0, 1] (L∞), or scaled back to the ball, then cut to [0, 1] (L2). Released: see above. */

@@ -123,7 +123,7 @@ export class Fab implements Attack {
       await eachRemaining(job, slots, query, all, async (images, run, onIteration) => {
         if (run % restarts > 0) randomStart(slots, norm, eps, seed, run);
         const wanted = targeted
-          ? slots.each(ranked.map((order) => order[1 + Math.floor(run / restarts)] as number))
+          ? slots.each(ranked.map((order) => order[Math.floor(run / restarts)] as number))
           : null;
         const { found, norms } = await search.run(wanted, onIteration);
         images.forEach((i, b) => {

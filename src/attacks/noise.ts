@@ -67,7 +67,7 @@ export class Noise implements Attack {
         const { best, margins, hits } = await search.search({ points, interval: 100 }, draw, onIteration);
         images.forEach((i, b) => {
           job.keep(i, best, b, -(margins[b] as number));
-          job.success[i] = (hits[b] as number) > 0;
+          job.success[i] = (hits[b] as number) >= 0.5;
         });
       });
       return job.result(query.passes);

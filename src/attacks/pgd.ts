@@ -137,7 +137,7 @@ function keepLast(job: Job, images: readonly number[], end: AscentEnd, steps: nu
   images.forEach((i, b) => {
     const trace = job.trace[i] as { loss: number[]; hit: number[] };
     const loss = trace.loss.at(-1) as number;
-    const hit = (trace.hit.at(-1) as number) > 0;
+    const hit = (trace.hit.at(-1) as number) >= 0.5;
     const first = trace.loss.length === steps + 1;
     const better = hit === job.success[i] ? loss > (job.loss[i] as number) : hit;
     if (!first && !better) return;

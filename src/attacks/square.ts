@@ -154,8 +154,8 @@ export class Square implements Attack {
         const { best, margins, hits } = await search.run(run, onIteration);
         images.forEach((i, b) => {
           const loss = -(margins[b] as number);
-          const hit = (hits[b] as number) > 0;
-          if (!hit && loss <= (job.loss[i] as number)) return;
+          const hit = (hits[b] as number) >= 0.5;
+          if (hit === job.success[i] ? loss <= (job.loss[i] as number) : !hit) return;
           job.keep(i, best, b, loss);
           job.success[i] = hit;
         });

@@ -10,6 +10,7 @@
 import type { Classifier } from '../cmap/vote.ts';
 import { InputError } from '../engine/errors.ts';
 import { randomNormal } from '../engine/random.ts';
+import type { Tensor } from '../engine/tensor.ts';
 import { add } from '../kernels/broadcast.ts';
 import { affine, clamp } from '../kernels/elementwise.ts';
 import type { ConsistencyModel } from '../nets/consistency.ts';
@@ -25,6 +26,12 @@ export function karrasGrid(levels = 18, min = 0.002, max = 80, rho = 7): number[
 /** σ_a of the published attacks. */
 export const publishedAttackSigma = karrasGrid()[4] as number;
 
+/** x in [0, 1] with standard normal n on it, restored by one step at σ; in [0, 1]. */
+export function consistencyStep(model: ConsistencyModel, x: Tensor, n: Tensor, sigma: number): Tensor {
+  const noisy = add(affine(x, 2, -1), affine(n, sigma));
+  return affine(clamp(model.denoise(noisy, sigma), -1, 1), 0.5, 0.5);
+}
+
 /** One consistency step before the classifier, differentiated end to end. @throws InputError unless σ is positive */
 export function surrogate(
   model: ConsistencyModel,
@@ -39,8 +46,7 @@ export function surrogate(
     randomised: true,
     logits(x, { seed, rows, step }) {
       const noise = randomNormal(x.device, x.shape, { seed, purpose: streams.surrogate, step, rows });
-      const noisy = add(affine(x, 2, -1), affine(noise, sigma));
-      return classifier.logits(affine(clamp(model.denoise(noisy, sigma), -1, 1), 0.5, 0.5));
+      return classifier.logits(consistencyStep(model, x, noise, sigma));
     },
   };
 }

@@ -29,6 +29,10 @@ export interface Draw {
   readonly rows: Tensor;
   /** Which draw, u32 [1] on the device. */
   readonly step: Tensor;
+  /** True classes, u32 [N]: an attacker knows them, and may weigh the parts of a vote by them. */
+  readonly labels?: Tensor;
+  /** `seed` is one that the defence itself will have: draw as its judgement does. */
+  readonly known?: boolean;
 }
 
 export interface GraphTarget {
@@ -63,8 +67,11 @@ export interface Eot {
   readonly draws: number;
   /** Average the gradients of all draws, or of the k draws of lowest loss: those the defence wins. */
   readonly reduction?: 'mean' | { readonly worst: number };
-  /** New randomness for every gradient, or the same draws each time (a deterministic white box). */
-  readonly randomness?: 'fresh' | 'fixed';
+  /**
+   * New randomness for every gradient, the same draws each time, or the draws of the defence's own judgements, whose seeds
+   * the attacker knows (a deterministic white box; processes alone). Draw d takes seed d, cyclically.
+   */
+  readonly randomness?: 'fresh' | 'fixed' | { readonly seeds: readonly number[] };
   /**
    * What counts as loss and as hit: the mean over all draws, which is the N-evaluation rule, or the last draw alone,
    * as the published AutoAttack does (the first lucky draw then ends an attack).
@@ -85,6 +92,8 @@ export function checkEot(eot: Eot): void {
         `eot: the worst ${reduction.worst} of ${eot.draws} draws are asked for; take more draws`,
       );
   }
+  if (typeof eot.randomness === 'object' && eot.randomness.seeds.length === 0)
+    throw new InputError('eot: no seeds are known');
 }
 
 /** When an image counts as fooled: it is not of its own class, or it is of the wanted one. */
@@ -104,7 +113,7 @@ export class Query {
   readonly logits: Tensor;
   /** [B]. */
   readonly loss: Tensor;
-  /** [B]: share of the judged draws in which the goal was met. */
+  /** [B]: share of the judged draws in which the goal was met. At least half of them make a success. */
   readonly hit: Tensor;
   /** [B, H, W, C] of the loss. */
   readonly gradient: Tensor;
@@ -133,8 +142,15 @@ export class Query {
     this.hit = make([b]);
     this.gradient = make(options.loss ? slots.x.shape : [1]);
     this.#index = device.keep(device.zeros([1], 'u32'));
-    this.#draw = { seed, rows: slots.ids, step: device.keep(device.zeros([1], 'u32')) };
-    const { draws, reduction } = this.#eot;
+    this.#draw = {
+      seed,
+      rows: slots.ids,
+      step: device.keep(device.zeros([1], 'u32')),
+      labels: slots.labels,
+    };
+    const { draws, reduction, randomness } = this.#eot;
+    if (typeof randomness === 'object' && !('process' in target))
+      throw new InputError('eot: known seeds are for a target that runs the defence itself');
     this.#stacks =
       reduction === 'mean' || !options.loss
         ? null
@@ -174,7 +190,7 @@ export class Query {
     if (draws > 1) (await this.#program('clear', () => this.#clear())).run();
     for (let d = 0; d < draws; d++) {
       if ('logits' in this.#target) await this.#replay(this.#target, withGradient);
-      else await this.#process(this.#target, withGradient);
+      else await this.#process(this.#target, withGradient, d);
     }
     if (withGradient && this.#stacks) (await this.#program('worst', () => this.#worst())).run();
   }
@@ -202,9 +218,12 @@ export class Query {
     program.run();
   }
 
-  async #process(target: ProcessTarget, withGradient: boolean): Promise<void> {
+  async #process(target: ProcessTarget, withGradient: boolean, d: number): Promise<void> {
     const { device } = this;
-    const process = await target.process(this.#slots.x, this.#draw);
+    const { randomness } = this.#eot;
+    const seeds = typeof randomness === 'object' ? randomness.seeds : null;
+    const draw = seeds ? { ...this.#draw, seed: seeds[d % seeds.length] as number, known: true } : this.#draw;
+    const process = await target.process(this.#slots.x, draw);
     try {
       if (!withGradient) {
         device.scope(() => this.#judge(process.logits, null));

@@ -2,6 +2,7 @@
  * Gradients through the defence itself: the target is CMAP, its K images classified, with a way back to the image.
  *
  * `identity` (BPDA, Athalye et al. 2018): the whole optimisation runs forward; backward, dG(z_k)/dx is taken to be I.
+ * `surrogate`: the same, and dG(z_k)/dx is taken to be the derivative of one consistency step (surrogate.ts).
  *
  * `unroll`: reverse mode through every Adam step. With g_t = ∂L/∂z at (z_{t−1}, x), L in its sum form,
  *   m_t = β₁ m_{t−1} + (1−β₁) g_t,  v_t = β₂ v_{t−1} + (1−β₂) g_t²,
@@ -22,28 +23,35 @@ import { vjp } from '../engine/autograd.ts';
 import type { Device } from '../engine/device.ts';
 import { check, InputError } from '../engine/errors.ts';
 import type { Program } from '../engine/program.ts';
-import { randomNormal } from '../engine/random.ts';
+import { purposes, randomNormal } from '../engine/random.ts';
 import type { Tensor } from '../engine/tensor.ts';
 import { Adam } from '../kernels/adam.ts';
 import { add, div, mul, sub } from '../kernels/broadcast.ts';
-import { affine, log, sqrt, square } from '../kernels/elementwise.ts';
+import { crossEntropy } from '../kernels/cross-entropy.ts';
+import { affine, log, relu, sign, sqrt, square } from '../kernels/elementwise.ts';
 import { mean, sum } from '../kernels/reduce.ts';
-import { reshape } from '../kernels/shape.ts';
+import { concat, reshape, slice } from '../kernels/shape.ts';
 import { softmax } from '../kernels/softmax.ts';
 import type { ConsistencyModel } from '../nets/consistency.ts';
 import { copy } from './ascent.ts';
 import { streams } from './attack.ts';
+import { consistencyStep, publishedAttackSigma } from './surrogate.ts';
 import type { Draw, Process, ProcessTarget } from './target.ts';
 
 export interface ThroughCmapOptions {
   /** K and T of the attacked defence; fewer than the defence's own make a cheaper, short-horizon attack. */
   readonly cmap: CmapOptions;
-  readonly backward: 'identity' | 'unroll';
+  readonly backward: 'identity' | 'surrogate' | 'unroll';
+  /** σ of the step behind backward `surrogate`; default the published attacks'. */
+  readonly sigma?: number;
   /**
-   * How K rows of logits become one: their mean, or the logarithm of the mean of their probabilities, which rewards
-   * many images of one wrong class, as the vote does. Default probabilities.
+   * How K rows of logits become one: their mean; or the logarithm of the mean of their probabilities, which rewards
+   * many images of one wrong class, as the vote does; or the same over a majority of the K alone, ⌊K/2⌋ + 1 of them, those
+   * whose cross-entropy is highest: the others need not fall. Default probabilities.
    */
-  readonly votes?: 'logits' | 'probabilities';
+  readonly votes?: 'logits' | 'probabilities' | 'easiest';
+  /** Of those probabilities: towards 0 they become the votes themselves (a soft vote). Default 1. */
+  readonly temperature?: number;
   /** Go on from the latents of the call before, for the same images. */
   readonly warmStart?: boolean;
   /** Every run starts here, [B, K, H, W, C], instead of from the draw's random latents. */
@@ -96,6 +104,10 @@ export class ThroughCmap implements ProcessTarget {
       preconditioner = 'exact',
     } = options.unroll ?? {};
     const { smoothing = { huber: 0.1, straightThrough: true }, smoothForward = false } = options.unroll ?? {};
+    const { sigma = publishedAttackSigma, temperature = 1 } = options;
+    for (const [name, value] of Object.entries({ sigma, temperature }))
+      if (!(value > 0 && Number.isFinite(value)))
+        throw new InputError(`through cmap: ${name} must be a positive number, got ${value}`);
     if (!(last >= 1)) throw new InputError(`unroll: last must be at least 1 update, got ${last}`);
     if (!(difference > 0 && difference < 1))
       throw new InputError(`unroll: difference must be in (0, 1), got ${difference}`);
@@ -103,12 +115,13 @@ export class ThroughCmap implements ProcessTarget {
     this.classes = classifier.classes;
     this.device = model.device;
     model.prepare(model.sigmas.max);
+    if (options.backward === 'surrogate') model.prepare(sigma);
   }
 
   async process(x: Tensor, draw: Draw): Promise<Process> {
-    if (this.#loop?.x !== x) {
+    if (this.#loop?.x !== x || this.#loop.labels !== draw.labels) {
       this.#loop?.dispose();
-      this.#loop = new Loop(this.model, this.classifier, x, this.options, this.#unroll);
+      this.#loop = new Loop(this.model, this.classifier, x, draw.labels, this.options, this.#unroll);
     }
     return this.#loop.run(draw);
   }
@@ -135,18 +148,21 @@ class Loop {
   readonly #logits: Program<{ logits: Tensor }>;
   readonly #head: Program<{ dx: Tensor | null; dz: Tensor | null }>;
   readonly #gradients: Program<{ gz: Tensor; gx: Tensor }> | null;
+  /** Of the step behind backward `surrogate`. */
+  readonly #noise: Tensor;
   #started = false;
 
   constructor(
     readonly model: ConsistencyModel,
     classifier: Classifier,
     readonly x: Tensor,
+    readonly labels: Tensor | undefined,
     readonly options: ThroughCmapOptions,
     readonly unroll: Required<UnrollOptions>,
   ) {
     const { device } = model;
     this.device = device;
-    const { cmap, votes = 'probabilities', backward } = options;
+    const { cmap, backward, sigma: step = publishedAttackSigma } = options;
     const { k, lr, betas, alpha, lambda } = cmap;
     const [b, ...image] = x.shape as [number, number, number, number];
     check(
@@ -159,6 +175,7 @@ class Loop {
     this.#z = make(shape);
     this.#probe = make(shape);
     this.#cotangent = make([b, classifier.classes]);
+    this.#noise = make(backward === 'surrogate' ? x.shape : [1]);
     this.#adam = new Adam(device, this.#z, { lr, betas, eps });
     const elements = k * image.reduce((p, q) => p * q, 1);
     const loss = (z: Tensor, images: Tensor, smoothing: Smoothing) => {
@@ -179,7 +196,7 @@ class Loop {
       this.#adam.step([g]);
       return { g };
     });
-    const classes = (g: Tensor) => combine(classifier.logits(affine(g, 0.5, 0.5)), b, k, votes);
+    const classes = (g: Tensor) => combine(classifier.logits(affine(g, 0.5, 0.5)), b, k, options, labels);
     this.#logits = device.record('cmap logits', () => ({
       logits: classes(generate(model, this.#z, forward)),
     }));
@@ -191,7 +208,10 @@ class Loop {
       // x stands for every (G(z_k) + 1)/2.
       const { pullback } = vjp((g) => classes(g), [generate(model, this.#z)]);
       const dg = affine(pullback(this.#cotangent)[0] as Tensor, 2);
-      return { dx: sum(reshape(dg, [b, k, ...image]), [1]), dz: null };
+      const dx = sum(reshape(dg, [b, k, ...image]), [1]);
+      if (backward === 'identity') return { dx, dz: null };
+      const back = vjp((u) => consistencyStep(model, u, this.#noise, step), [x]).pullback;
+      return { dx: back(dx)[0] as Tensor, dz: null };
     });
     this.#gradients =
       backward === 'unroll'
@@ -215,16 +235,18 @@ class Loop {
     if (!this.#started || !options.warmStart) {
       device.scope(() => {
         if (options.latents) return copy(options.latents, this.#z);
-        const { seed, rows, step } = draw;
-        const normal = randomNormal(device, this.#z.shape, {
-          seed,
-          purpose: streams.attackLatents,
-          step,
-          rows,
-        });
+        const { seed, rows, step, known } = draw;
+        const own = known ? { purpose: purposes.latents } : { purpose: streams.attackLatents, step };
+        const normal = randomNormal(device, this.#z.shape, { seed, rows, ...own });
         copy(affine(normal, this.model.sigmas.max), this.#z);
       });
     }
+    if (options.backward === 'surrogate')
+      device.scope(() => {
+        const { seed, rows, step } = draw;
+        const noise = { seed, rows, step, purpose: streams.surrogate };
+        copy(randomNormal(device, this.#noise.shape, noise), this.#noise);
+      });
     this.#started = true;
     this.#adam.reset();
     const steps: Step[] = [];
@@ -314,14 +336,39 @@ class Loop {
   dispose(): void {
     for (const program of [this.#update, this.#logits, this.#head, this.#gradients]) program?.dispose();
     this.#adam.dispose();
-    for (const tensor of [this.#z, this.#probe, this.#cotangent]) tensor.dispose();
+    for (const tensor of [this.#z, this.#probe, this.#cotangent, this.#noise]) tensor.dispose();
   }
 }
 
-/** [B·K, classes] -> [B, classes]. */
-function combine(logits: Tensor, b: number, k: number, votes: 'logits' | 'probabilities'): Tensor {
+/** [B·K, classes] -> [B, classes]. @param labels true classes u32 [B] */
+function combine(
+  logits: Tensor,
+  b: number,
+  k: number,
+  { votes = 'probabilities', temperature = 1 }: ThroughCmapOptions,
+  labels: Tensor | undefined,
+): Tensor {
   const classes = logits.shape[1] as number;
-  if (votes === 'logits') return mean(reshape(logits, [b, k, classes]), [1]);
-  const share = mean(reshape(softmax(logits), [b, k, classes]), [1]);
+  const each = [b, k, classes];
+  if (votes === 'logits') return mean(reshape(logits, each), [1]);
+  const p = reshape(softmax(affine(logits, 1 / temperature)), each);
+  const share = votes === 'easiest' ? easiest(logits, p, labels) : mean(p, [1]);
   return log(affine(share, 1, 1e-12));
+}
+
+/** Mean probabilities over the majority of the K images that are nearest to being misclassified, or already are. */
+function easiest(logits: Tensor, p: Tensor, labels: Tensor | undefined): Tensor {
+  const [b, k, classes] = p.shape as [number, number, number];
+  check(labels, () => 'through cmap: votes easiest needs the true classes, draw.labels');
+  const byImage = reshape(logits, p.shape);
+  const losses = Array.from({ length: k }, (_, j) =>
+    reshape(crossEntropy(reshape(slice(byImage, 1, j, 1), [b, classes]), labels), [b, 1]),
+  );
+  const loss = concat(losses, 1);
+  // How many of the others have a higher loss; chosen are those with fewer than half.
+  const higher = relu(sign(sub(reshape(loss, [b, 1, k]), reshape(loss, [b, k, 1]))));
+  const rank = sum(higher, [2]);
+  const chosen = relu(sign(affine(rank, -1, Math.floor(k / 2) + 0.5)));
+  const weight = div(chosen, sum(chosen, [1], { keepDims: true }));
+  return sum(mul(p, reshape(weight, [b, k, 1])), [1]);
 }

@@ -1,9 +1,10 @@
 /** `cmap eval`: attacks against a defence, measured, stored, resumable. */
+import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { Command, Option } from 'commander';
-import { type Norm, norms } from '../attacks/attack.ts';
+import { checkRadius, type Norm, norms } from '../attacks/attack.ts';
 import { type CmapOptions, checkCmapOptions, paperCifar10 } from '../cmap/options.ts';
 import { paperSubset } from '../data/subset.ts';
 import { bitDepthDefence } from '../defences/bits.ts';
@@ -12,7 +13,15 @@ import type { Defence } from '../defences/defence.ts';
 import { undefended } from '../defences/none.ts';
 import type { Device } from '../engine/device.ts';
 import { InputError } from '../engine/errors.ts';
-import { type AttackSettings, listAttacks, normOf, planAttacks, splitAttacks } from '../eval/attacks.ts';
+import { sizeOf } from '../engine/tensor.ts';
+import {
+  type AttackSettings,
+  attackConfig,
+  listAttacks,
+  normOf,
+  planAttacks,
+  splitAttacks,
+} from '../eval/attacks.ts';
 import { checkClassifier, checkPixelRange } from '../eval/guards.ts';
 import type { EvaluationSummary } from '../eval/metrics.ts';
 import { evaluationPresets } from '../eval/presets.ts';
@@ -25,14 +34,14 @@ import {
   runEvaluation,
   workOf,
 } from '../eval/run.ts';
-import { type EvaluationConfig, Store } from '../eval/store.ts';
+import { type EvaluationConfig, readConfig, Store } from '../eval/store.ts';
 import { readManifest, resolveWeights, weightsFolder } from '../formats/manifest.ts';
 import { packageRoot } from '../formats/package-root.ts';
 import { cannotRead, readJson } from '../formats/read.ts';
 import { isDenoiser, loadPreset, shippedNetwork } from '../models.ts';
 import { formatDuration, progress } from '../report/progress.ts';
 import { formatTable } from '../report/table.ts';
-import { type DatasetName, dataOption, datasetOption, loadImages } from './datasets.ts';
+import { type DatasetName, dataOption, datasetOption, datasets, loadImages } from './datasets.ts';
 import { type LoadedNetwork, loadNetwork } from './networks.ts';
 import {
   addCmapOptions,
@@ -104,7 +113,7 @@ const choice = (flags: string, text: string, values: readonly string[]) =>
 export function evalCommand(): Command {
   const command = new Command('eval')
     .description('Attack a classifier or a defended classifier; writes records, images and summary.json.')
-    .addOption(datasetOption('test set').makeOptionMandatory())
+    .addOption(datasetOption('test set; needed unless --resume finds it in --out'))
     .addOption(dataOption())
     .option('--classifier <name>', 'shipped classifier or network; default the one shipped for the data set')
     .option('--weights <file>', 'checkpoint of --classifier')
@@ -124,7 +133,7 @@ export function evalCommand(): Command {
     .option('--bits <n>', 'levels of defence bits are 2^n', parseInteger, 3)
     .option(
       '--attack <list>',
-      'comma list of attacks, each NAME or NAME@SURFACE; none measures accuracy alone',
+      'comma list of attacks, each NAME[:KEY=VALUE…][@SURFACE[:KEY=VALUE…]]; none measures accuracy alone',
     )
     .addOption(choice('--norm <name>', 'of the threat model; default Linf', norms))
     .option(
@@ -151,12 +160,16 @@ export function evalCommand(): Command {
     .option('--batch <n>', 'images together: memory, and what an interruption loses', parseInteger)
     .option('--no-purified', 'do not store what the defence made of the images')
     .option('--out <dir>', 'where to write', 'out/eval')
-    .option('--resume', 'go on with the evaluation in --out')
+    .option('--resume', 'go on with the evaluation in --out; other flags may be left out, and attacks added')
     .addHelpText(
       'after',
       `\nAttacks: ${listAttacks()
-        .map(([name, text]) => `\n  ${name.padEnd(16)} ${text}`)
-        .join('')}\n\nSettings (--set) and their defaults:${purifierHelp()}`,
+        .map(
+          ([name, text, options]) => `\n  ${name.padEnd(16)} ${text}\n${' '.repeat(19)}${options.join(', ')}`,
+        )
+        .join(
+          '',
+        )}\n\nWhat stands below each can be set for it alone, pgd:loss=margin:eot=4. Settings (--set) and their defaults:${purifierHelp()}`,
     );
   addCommonOptions(addCmapOptions(command));
   return command.action(evaluate);
@@ -294,9 +307,28 @@ export async function checkSubject(device: Device, opened: OpenedSubject, data: 
   }
 }
 
-async function evaluate(flags: EvalFlags): Promise<void> {
+/** What --resume finds where only --out is given: the flags that the evaluation was begun with. */
+function withStored(flags: EvalFlags, command: Command): EvalFlags {
+  if (!flags.resume || !existsSync(join(flags.out, 'config.json'))) return flags;
+  const { source, attacks } = readConfig(flags.out);
+  const stored = source?.flags as Partial<EvalFlags> | undefined;
+  if (!stored) return flags;
+  const given = Object.fromEntries(
+    Object.entries(flags).filter(([name]) => command.getOptionValueSource(name) === 'cli'),
+  );
+  const attack = [...Object.keys(attacks), ...splitAttacks((given.attack as string) ?? 'none')].join(',');
+  return { ...flags, ...stored, ...given, attack };
+}
+
+async function evaluate(own: EvalFlags, command: Command): Promise<void> {
+  const flags = withStored(own, command);
+  if (!flags.dataset)
+    throw new InputError(
+      `--dataset is missing${flags.resume ? `, and ${flags.out} does not say it` : ''}; it is one of ${datasets.join(', ')}`,
+    );
   const preset = evaluationPresets[flags.preset] as (typeof evaluationPresets)[string];
-  const names = splitAttacks(flags.attack ?? preset.attacks);
+  const { attacks: ofPreset } = preset;
+  const names = splitAttacks(flags.attack ?? ofPreset[flags.defence] ?? (ofPreset.default as string));
   const norm = flags.norm ?? normOf(names) ?? 'Linf';
   const eps = flags.eps ?? defaultEps(norm, flags.dataset);
   const steps = flags.steps ?? preset.steps;
@@ -306,7 +338,7 @@ async function evaluate(flags: EvalFlags): Promise<void> {
     eps,
     steps,
     stepSize,
-    ...(preset.randomStart === undefined ? {} : { randomStart: preset.randomStart }),
+    ...(preset.start === undefined ? {} : { start: preset.start }),
     restarts: flags.restarts ?? preset.restarts,
     queries: flags.queries ?? preset.queries,
     eot: flags.eot ?? preset.eot,
@@ -314,7 +346,8 @@ async function evaluate(flags: EvalFlags): Promise<void> {
   };
   const { seed = 0, runs = preset.runs, evalRuns = preset.evaluations } = flags;
   for (const [name, value] of Object.entries({ runs, 'eval-runs': evalRuns, batch: flags.batch ?? 1 }))
-    if (value < 1) throw new InputError(`--${name} must be at least 1, got ${value}`);
+    if (value < 1 || value >= 2 ** 20)
+      throw new InputError(`--${name} must be an integer of 1 to ${2 ** 20 - 1}, got ${value}`);
   if (seed < 0 || seed > mostSeed)
     throw new InputError(`--seed must be an integer of 0 to ${mostSeed}, got ${seed}`);
   const subject = subjectOf(flags);
@@ -324,6 +357,7 @@ async function evaluate(flags: EvalFlags): Promise<void> {
   const { defence } = opened;
   const attacks = planAttacks(names, settings, defence);
   await checkSubject(device, opened, data);
+  checkRadius(norm, eps, sizeOf(opened.imageShape));
   const plan: EvaluationPlan = {
     data,
     defence,
@@ -334,7 +368,8 @@ async function evaluate(flags: EvalFlags): Promise<void> {
     batch: flags.batch ?? defaultBatch(device, subject),
     purified: flags.purified,
   };
-  const config = configOf(plan, opened, subject, norm, eps);
+  checkWholeBatches(plan);
+  const config = configOf(plan, opened, { ...subject, flags: storedFlags(flags) }, norm, eps);
   const store = Store.open(flags.out, config, flags.resume ?? false);
   try {
     const { version } = readJson(join(packageRoot(), 'package.json')) as { version: string };
@@ -343,6 +378,7 @@ async function evaluate(flags: EvalFlags): Promise<void> {
       date: new Date().toISOString(),
       command: ['cmap', ...process.argv.slice(2)].join(' '),
       version,
+      commit: sourceCommit(),
       node: process.version,
       platform: `${process.platform} ${process.arch}`,
       adapter: { name, driver, kind },
@@ -368,6 +404,44 @@ async function evaluate(flags: EvalFlags): Promise<void> {
   }
 }
 
+/** The released form of disruption is a sum over a batch, whose images must then be whole and the same at every start. */
+function checkWholeBatches({ attacks, batch, data }: EvaluationPlan): void {
+  const released = attacks.find(({ settings }) => settings.compat !== undefined);
+  const rest = data.ids.length % batch;
+  if (released && rest > 0)
+    throw new InputError(
+      `--compat official: ${released.id} runs over whole batches, and ${data.ids.length} images in batches of ${batch} leave ${rest}; give a --batch that divides --count`,
+    );
+}
+
+/** All that --resume needs to know, with paths that hold from anywhere. */
+function storedFlags(flags: EvalFlags): Partial<EvalFlags> {
+  const { out, resume, quiet, profile, adapter, attack, ...rest } = flags;
+  const paths = Object.fromEntries(
+    (['data', 'weights', 'netConfig', 'generatorWeights', 'generatorConfig'] as const).flatMap((name) => {
+      const value = rest[name];
+      if (value === undefined) return [];
+      return [[name, Object.hasOwn(readManifest(), value) ? value : resolve(value)]];
+    }),
+  );
+  return { ...rest, ...paths };
+}
+
+/** Of a checkout of the sources, with + where it was changed; null for an installed package. */
+function sourceCommit(): string | null {
+  const git = (...args: string[]) =>
+    execFileSync('git', ['-C', packageRoot(), ...args], {
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'ignore'],
+    }).trim();
+  try {
+    if (resolve(git('rev-parse', '--show-toplevel')) !== resolve(packageRoot())) return null;
+    return git('rev-parse', 'HEAD') + (git('status', '--porcelain', '--untracked-files=no') ? '+' : '');
+  } catch {
+    return null;
+  }
+}
+
 /** Radii in use for images of 32 x 32: Croce & Hein 2020 for L2, 2021 for L1. */
 const defaultEps = (norm: Norm, dataset: string) =>
   ({ Linf: dataset === 'fashion-mnist' ? 16 / 255 : 8 / 255, L2: 0.5, L1: 12 })[norm];
@@ -381,11 +455,14 @@ function costLine(plan: EvaluationPlan, cost: Awaited<ReturnType<typeof estimate
 function chosenImages(flags: EvalFlags, preset: (typeof evaluationPresets)[string]): ArrayLike<number> {
   const count = flags.count ?? preset.count;
   if (count < 1) throw new InputError(`--count must be at least 1, got ${count}`);
-  const asked = flags.count !== undefined || flags.offset !== undefined;
-  const subset = flags.subset ?? (asked ? undefined : preset.subset);
+  const subset = flags.subset ?? (flags.offset === undefined ? preset.subset : undefined);
   if (subset === 'paper') {
     if (flags.offset !== undefined)
       throw new InputError('--offset and --subset paper exclude each other; give one');
+    if (flags.dataset !== 'cifar10')
+      throw new InputError(
+        `--subset paper: the paper's images are of cifar10, not of ${flags.dataset}; give --offset 0 for the first --count`,
+      );
     return paperSubset(10000, flags.subset && flags.count === undefined ? 500 : count);
   }
   const offset = flags.offset ?? 0;
@@ -426,7 +503,7 @@ function subjectOf(flags: EvalFlags): Subject {
 export function configOf(
   plan: EvaluationPlan,
   opened: OpenedSubject,
-  subject: Subject,
+  subject: Subject & { readonly flags?: Partial<EvalFlags> },
   norm: Norm,
   eps: number,
 ): EvaluationConfig {
@@ -443,12 +520,7 @@ export function configOf(
     seed,
     runs,
     evaluations,
-    attacks: Object.fromEntries(
-      attacks.map(({ id, kind, surface, knowledge, settings }) => [
-        id,
-        { kind, surface, knowledge, settings },
-      ]),
-    ),
+    attacks: Object.fromEntries(attacks.map((attack) => [attack.id, attackConfig(attack, plan.batch)])),
     source: { ...subject },
   };
 }

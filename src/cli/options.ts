@@ -1,20 +1,14 @@
 /** Options that several commands share, and the parsing of their values. */
 import { type Command, InvalidArgumentError } from 'commander';
+import { rational } from '../attacks/spec.ts';
 import { type CmapOptions, checkCmapOptions, paperCifar10 } from '../cmap/options.ts';
 import { Device } from '../engine/device.ts';
 import { loadTuning } from '../tuning.ts';
 
 /** "8/255" or "0.03" -> a number. */
 export function parseNumber(text: string): number {
-  const parts = text.split('/').map((part) => (part.trim() === '' ? Number.NaN : Number(part)));
-  const value =
-    parts.length === 2
-      ? (parts[0] as number) / (parts[1] as number)
-      : parts.length === 1
-        ? (parts[0] as number)
-        : Number.NaN;
-  if (!Number.isFinite(value))
-    throw new InvalidArgumentError(`"${text}" is not a number such as 0.03 or 8/255.`);
+  const value = rational(text);
+  if (Number.isNaN(value)) throw new InvalidArgumentError(`"${text}" is not a number such as 0.03 or 8/255.`);
   return value;
 }
 

@@ -49,6 +49,11 @@ export interface Purified {
 export interface PurifyHooks {
   /** Called after every iteration that has finished. */
   readonly onIteration?: (done: number, total: number) => void;
+  /** Every so many iterations G's images [B, K, H, W, C] in [0, 1] are shown, and waited for. */
+  readonly looks?: {
+    readonly every: number;
+    readonly at: (iteration: number, images: Tensor) => Promise<void>;
+  };
   /** Called while kernels compile, before the first iteration. */
   readonly onCompile?: (done: number, total: number) => void;
   /** Starting latents [B, K, H, W, C] instead of random ones. */
@@ -76,6 +81,11 @@ export async function purify(
     let finished = 0;
     for (let t = 0; t < options.iterations; t++) {
       loop.program.run();
+      const { looks } = hooks;
+      if (looks && (t + 1) % looks.every === 0) {
+        const images = loop.images();
+        await looks.at(t + 1, images).finally(() => images.dispose());
+      }
       const done = model.device.sync().then(() => hooks.onIteration?.(++finished, options.iterations));
       done.catch(() => {}); // a failure is thrown where the promise is awaited
       inFlight.push(done);
@@ -166,6 +176,14 @@ export class PurifyLoop {
     });
   }
 
+  /** Of the last iteration, [B, K, H, W, C] in [0, 1]. The caller disposes. */
+  images(): Tensor {
+    const { device } = this;
+    return device.keep(
+      device.scope(() => reshape(affine(this.program.outputs.images, 1), this.latents.shape)),
+    );
+  }
+
   async result(): Promise<Purified> {
     const { device, options } = this;
     const b = this.x.shape[0] as number;
@@ -177,10 +195,7 @@ export class PurifyLoop {
     const trace = Array.from({ length: b }, (_, i) =>
       Array.from({ length: options.iterations }, (_, t) => at(t, i)),
     );
-    const images = device.keep(
-      device.scope(() => reshape(affine(this.program.outputs.images, 1), this.latents.shape)),
-    );
-    return { images, latents: device.keep(this.latents.alias()), trace };
+    return { images: this.images(), latents: device.keep(this.latents.alias()), trace };
   }
 
   dispose(): void {

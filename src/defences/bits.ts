@@ -36,6 +36,7 @@ export function bitDepthDefence(classifier: Classifier, bits: number): Defence {
     target: { classes, logits: (x) => classifier.logits(bitDepth(x, bits, backward)) },
     knowledge: 'adaptive',
     exact: false,
+    decides: true,
     summary,
   });
   return {

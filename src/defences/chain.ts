@@ -326,12 +326,16 @@ class ThroughChain implements ProcessTarget {
     this.classes = runners.classifier.classes;
   }
 
-  async process(x: Tensor, { seed, rows, step }: Draw): Promise<Process> {
+  async process(x: Tensor, { seed, rows, step, known }: Draw): Promise<Process> {
     const { device } = this.runners.denoiser;
     const { steps, backward } = this;
     const runner = this.runners.of(x);
-    const noise: Noise = (index) =>
-      randomNormal(device, x.shape, { seed, purpose: firstPurpose.attack + index, step, rows });
+    // With a known seed those of the judgement's first copy.
+    const own = known ? { first: firstPurpose.judge } : { first: firstPurpose.attack, step };
+    const noise: Noise = (index) => {
+      const { first, ...rest } = own;
+      return randomNormal(device, x.shape, { seed, purpose: first + index, rows, ...rest });
+    };
     device.scope(() => copy(affine(x, 2, -1), runner.image));
     const states = await runner.run(steps, noise, backward === 'exact');
     const end = clone(runner.u);

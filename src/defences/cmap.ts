@@ -3,47 +3,124 @@
  *
  * Surfaces: `classifier`, the bare one, and `surrogate`, the paper's stand-in of one consistency step, which are
  * transfer attacks; `bpda` and `unroll`, through the whole optimisation, and `bpda-short` and `unroll-short` through its
- * first ten iterations, which are adaptive. An attack takes one by name, `pgd@unroll-short`; without it the
- * bare classifier, because the others cost K·T times as much: such numbers are tagged `transfer`.
+ * first ten iterations, which are adaptive. An attack takes one by name, with options where wanted,
+ * `pgd@unroll-short:k=2:votes=easiest`; without a name the bare classifier, because the others cost K·T times as much: such
+ * numbers are tagged `transfer`.
  */
-import { surrogate } from '../attacks/surrogate.ts';
-import { ThroughCmap } from '../attacks/through-cmap.ts';
+import { type Reader, readCount, readOneOf, readOptions, readPositive } from '../attacks/spec.ts';
+import { publishedAttackSigma, surrogate } from '../attacks/surrogate.ts';
+import { ThroughCmap, type ThroughCmapOptions } from '../attacks/through-cmap.ts';
 import type { CmapOptions } from '../cmap/options.ts';
 import { purify } from '../cmap/purify.ts';
 import { type Classifier, classifyEach, countVotes } from '../cmap/vote.ts';
+import type { Tensor } from '../engine/tensor.ts';
 import type { ConsistencyModel } from '../nets/consistency.ts';
 import { type AttackSurface, bareSurface, checkFit, type Defence } from './defence.ts';
 
 /** Iterations of the short horizons. */
 const SHORT = 10;
 
+/** What can be set of a surface through the optimisation. */
+const options = {
+  k: readCount,
+  iterations: readCount,
+  votes: readOneOf('probabilities', 'logits', 'easiest'),
+  temperature: readPositive,
+  warm: readOneOf('no', 'yes'),
+};
+const ofIdentity = { ...options, backward: readOneOf('identity', 'surrogate'), sigma: readPositive };
+const ofUnroll = {
+  ...options,
+  last: readCount,
+  preconditioner: readOneOf('exact', 'frozen'),
+  /** 0 leaves |d| as it is. */
+  huber: ((text, key) => (text === '0' ? 0 : readPositive(text, key))) as Reader<number>,
+  clip: readOneOf('through', 'exact'),
+};
+
+interface ThroughSettings {
+  readonly k: number;
+  readonly iterations: number;
+  readonly votes: NonNullable<ThroughCmapOptions['votes']>;
+  readonly temperature: number;
+  readonly warm: 'no' | 'yes';
+  readonly backward?: 'identity' | 'surrogate';
+  readonly sigma?: number;
+  readonly last?: number;
+  readonly preconditioner?: 'exact' | 'frozen';
+  readonly huber?: number;
+  readonly clip?: 'through' | 'exact';
+}
+
 function surfacesOf(
   model: ConsistencyModel,
   classifier: Classifier,
   cmap: CmapOptions,
 ): Record<string, AttackSurface> {
-  const through = (backward: 'identity' | 'unroll', iterations: number): AttackSurface => ({
-    target: new ThroughCmap(model, classifier, { cmap: { ...cmap, iterations }, backward }),
-    knowledge: 'adaptive',
-    // The objective that is differentiated is smoothed; the identity is none at all.
-    exact: false,
-    // Of the pair of a forward and a backward pass; the unrolled way back asks two more gradients an update.
-    cost: cmap.k * iterations * (backward === 'unroll' ? 3 : 1),
-    summary: `the mean probability of the ${cmap.k} images after ${iterations} iterations, ${backward === 'identity' ? 'the optimisation taken for the identity backward (BPDA)' : 'differentiated through every Adam step'}`,
+  const through = (name: string, settings: ThroughSettings): AttackSurface => {
+    const { k, iterations, votes, temperature, warm, backward, sigma } = settings;
+    const { last, preconditioner, huber, clip } = settings;
+    const unrolled = backward === undefined;
+    const way = unrolled
+      ? `differentiated through ${last ? `the last ${last}` : 'every'} Adam step${last ? 's' : ''}`
+      : backward === 'identity'
+        ? 'the optimisation taken for the identity backward (BPDA)'
+        : `the optimisation taken for one consistency step at sigma ${sigma?.toPrecision(4)} backward (BPDA)`;
+    return {
+      target: new ThroughCmap(model, classifier, {
+        cmap: { ...cmap, k, iterations },
+        backward: backward ?? 'unroll',
+        ...(sigma ? { sigma } : {}),
+        votes,
+        temperature,
+        warmStart: warm === 'yes',
+        ...(unrolled
+          ? {
+              unroll: {
+                ...(last ? { last } : {}),
+                ...(preconditioner ? { preconditioner } : {}),
+                smoothing: { ...(huber ? { huber } : {}), straightThrough: clip !== 'exact' },
+              },
+            }
+          : {}),
+      }),
+      knowledge: 'adaptive',
+      // The objective that is differentiated is smoothed; the identity is none at all.
+      exact: false,
+      // Of the pair of a forward and a backward pass; the unrolled way back asks two more gradients an update.
+      cost: k * (iterations + (unrolled ? 2 * Math.min(last ?? iterations, iterations) : 0)),
+      summary: `the mean probability of the ${k} images after ${iterations} iterations, ${way}`,
+      settings: { ...settings },
+      with: (texts) =>
+        through(name, {
+          ...settings,
+          ...readOptions(texts, unrolled ? ofUnroll : ofIdentity, `surface ${name}`),
+        }),
+    };
+  };
+  const stepAt = (sigma: number): AttackSurface => ({
+    target: surrogate(model, classifier, sigma),
+    knowledge: 'transfer',
+    exact: true,
+    summary: `one consistency step at sigma ${sigma.toPrecision(4)} before the classifier, as in the published attacks`,
+    settings: { sigma },
+    with: (texts) => {
+      const { sigma: own = sigma } = readOptions(texts, { sigma: readPositive }, 'surface surrogate');
+      return stepAt(own as number);
+    },
   });
-  const few = Math.min(SHORT, cmap.iterations);
+  const common = { k: cmap.k, votes: 'probabilities', temperature: 1, warm: 'no' } as const;
+  const identity = { ...common, backward: 'identity', sigma: publishedAttackSigma } as const;
+  const unrolled = { ...common, preconditioner: 'exact', huber: 0.1, clip: 'through' } as const;
+  const { iterations } = cmap;
+  const few = Math.min(SHORT, iterations);
   return {
     classifier: bareSurface(classifier, 'transfer'),
-    surrogate: {
-      target: surrogate(model, classifier),
-      knowledge: 'transfer',
-      exact: true,
-      summary: 'one consistency step at sigma 0.1395 before the classifier, as in the published attacks',
-    },
-    bpda: through('identity', cmap.iterations),
-    unroll: through('unroll', cmap.iterations),
-    'bpda-short': through('identity', few),
-    'unroll-short': through('unroll', few),
+    surrogate: stepAt(publishedAttackSigma),
+    bpda: through('bpda', { ...identity, iterations }),
+    unroll: through('unroll', { ...unrolled, iterations }),
+    'bpda-short': through('bpda-short', { ...identity, iterations: few }),
+    'unroll-short': through('unroll-short', { ...unrolled, iterations: few }),
   };
 }
 
@@ -65,9 +142,16 @@ export function cmapDefence(
     surface: 'classifier',
     generator: { model, cmap: options },
     passes: 2 * options.k * options.iterations + options.k,
-    async judge(x, { seed, imageIds, onProgress }) {
+    async judge(x, { seed, imageIds, looks, onProgress }) {
+      const seen: { iteration: number; labels: number[][] }[] = [];
       const hooks = {
         imageIds,
+        looks: {
+          every: looks ? Math.ceil(options.iterations / looks) : options.iterations + 1,
+          at: async (iteration: number, images: Tensor) => {
+            seen.push({ iteration, labels: await classifyEach(classifier, images) });
+          },
+        },
         onCompile: (done: number, of: number) => onProgress?.(0, `compile ${done}/${of}`),
         onIteration: (done: number, of: number) => onProgress?.(done / of, 'purify'),
       };
@@ -77,7 +161,11 @@ export function cmapDefence(
       return {
         votes: labels.map((each) => countVotes(each, classifier.classes)),
         purified: images,
-        purification: labels.map((each, i) => ({ labels: each, trace: trace[i] ?? [] })),
+        purification: labels.map((each, i) => ({
+          labels: each,
+          trace: trace[i] ?? [],
+          looks: seen.map((look) => ({ iteration: look.iteration, labels: look.labels[i] as number[] })),
+        })),
       };
     },
     async estimate(x) {

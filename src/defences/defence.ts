@@ -3,6 +3,7 @@
  * it. A defence that attacks cannot ask is no defence: each declares at least one target, and which of them knows
  * the defence.
  */
+import type { OptionTexts } from '../attacks/spec.ts';
 import type { Target } from '../attacks/target.ts';
 import type { CmapOptions } from '../cmap/options.ts';
 import type { TraceEntry } from '../cmap/purify.ts';
@@ -23,6 +24,17 @@ export interface AttackSurface {
   readonly cost?: number;
   /** One line: what is differentiated, and how. */
   readonly summary: string;
+  /**
+   * Its logits decide as the whole defence does, every time: an image that it misreads needs no attack. Default false.
+   */
+  readonly decides?: boolean;
+  /** What can be set, for the record. */
+  readonly settings?: Readonly<Record<string, unknown>>;
+  /**
+   * Another one of its kind, by options as text (`pgd@unroll:last=10`).
+   * @throws InputError for options that it has not, or values out of range
+   */
+  readonly with?: (options: OptionTexts) => AttackSurface;
 }
 
 export interface JudgeHooks {
@@ -30,6 +42,8 @@ export interface JudgeHooks {
   readonly seed: number;
   /** Global number of each image: its randomness depends on it, not on the batch. */
   readonly imageIds: readonly number[];
+  /** Note the labels of the K images, where there is an optimisation, about so many times on the way; default none. */
+  readonly looks?: number;
   /** Part of the judgement that is done, in [0, 1], and what is being done. */
   readonly onProgress?: (part: number, what: string) => void;
 }
@@ -43,6 +57,8 @@ export interface Judged {
   readonly purification?: readonly {
     readonly labels: readonly number[];
     readonly trace: readonly TraceEntry[];
+    /** Labels after so many iterations. */
+    readonly looks: readonly { readonly iteration: number; readonly labels: readonly number[] }[];
   }[];
 }
 
@@ -75,6 +91,7 @@ export function bareSurface(classifier: Classifier, knowledge: Knowledge): Attac
     target: classifier,
     knowledge,
     exact: true,
+    decides: knowledge === 'adaptive',
     summary: 'the bare classifier, differentiated exactly',
   };
 }

@@ -1,7 +1,8 @@
 /**
  * The attacks that an evaluation can name. This is where a new one plugs in: an entry here, or `registerAttack`; an
  * attack on the inside of a defence also needs a surface there (src/defences). An attack is asked for as
- * `name` or `name@surface`, such as `pgd@classifier` for the transfer attack on a defence that has a better surface.
+ * NAME[:KEY=VALUE…][@SURFACE[:KEY=VALUE…]], such as `pgd@classifier` for the transfer attack on a defence that has a better
+ * surface, or `pgd:loss=margin:eot=4@unroll:last=10`. What a specification leaves open the evaluation's settings give.
  */
 import { Apgd } from '../attacks/apgd.ts';
 import {
@@ -12,99 +13,185 @@ import {
   defaultStepSize,
   type Norm,
 } from '../attacks/attack.ts';
-import { AutoAttack } from '../attacks/autoattack.ts';
-import { Disruption, latentTau, publishedTau } from '../attacks/disruption.ts';
+import {
+  AutoAttack,
+  type AutoAttackName,
+  autoAttackMembers,
+  autoAttackNames,
+  autoAttackVersions,
+} from '../attacks/autoattack.ts';
+import { type CandidateJudge, Disruption, latentTau, publishedTau } from '../attacks/disruption.ts';
 import { Fab } from '../attacks/fab.ts';
 import { Fgsm } from '../attacks/fgsm.ts';
+import { type LossName, lossNames } from '../attacks/losses.ts';
 import { LowFrequency } from '../attacks/low-frequency.ts';
 import { Noise } from '../attacks/noise.ts';
 import { Pgd } from '../attacks/pgd.ts';
 import { portfolio } from '../attacks/portfolio.ts';
+import { parseSpec, type Reader, readCount, readOneOf, readOptions, readPositive } from '../attacks/spec.ts';
 import { Square } from '../attacks/square.ts';
 import { type Eot, once } from '../attacks/target.ts';
 import type { AttackSurface, Defence, Knowledge } from '../defences/defence.ts';
 import { InputError } from '../engine/errors.ts';
+import { Replay } from './replay.ts';
+import type { AttackConfig } from './store.ts';
 
+/** Of a targeted attack: the most or least likely other class by the bare classifier, any other, or a class. */
+export type TargetRule = 'next' | 'least' | 'random' | number;
+
+/** Settings of attacks; each takes those that its entry names. */
 export interface AttackSettings {
   readonly norm: Norm;
   /** In [0, 1] pixel units. */
   readonly eps: number;
-  /** Of PGD and APGD; the ensembles keep their published constants. */
+  /** Of the ensembles, published constants hold. */
   readonly steps: number;
-  /** Of PGD; default 2.5 eps / steps (Madry et al. 2018). */
+  /** Default 2.5 eps / steps (Madry et al. 2018). */
   readonly stepSize?: number | undefined;
-  /** Of PGD; default true. */
-  readonly randomStart?: boolean;
+  /** Default random; several restarts are random. */
+  readonly start?: 'random' | 'image' | undefined;
   readonly restarts: number;
-  /** Of Square alone. */
   readonly queries: number;
-  /** Of noise; default 10,000. */
+  /** Default 10,000. */
   readonly points?: number;
-  /** The released code's form of consistency disruption, defects included. */
-  readonly compat?: 'official' | undefined;
+  /** Default ce. */
+  readonly loss?: LossName;
+  /** Default untargeted. */
+  readonly target?: TargetRule;
+  /** Side of the squares of a low-frequency perturbation; default 4. */
+  readonly block?: number;
   /** Draws a gradient where the surface is randomised; elsewhere one. */
   readonly eot: number;
+  /** Average the gradients of so many draws of lowest loss; default all. */
+  readonly worst?: number;
+  /** Of draws: default fresh. With known ones the attacker has the seeds of the judgements. */
+  readonly randomness?: 'fresh' | 'fixed' | 'known';
+  /** All draws, or the last alone, decide whether a point is a success; default all. */
+  readonly judge?: 'all' | 'last';
+  /** Of AutoAttack; default standard. */
+  readonly version?: (typeof autoAttackVersions)[number];
+  /** Of AutoAttack version custom. */
+  readonly attacks?: readonly AutoAttackName[];
+  /** How often AutoAttack shows a candidate to a randomised target; default 1, as published. */
+  readonly evaluations?: number;
+  /** Weight of the class term of consistency disruption; default published. */
+  readonly tau?: number;
+  /** Who chooses among the candidates of consistency disruption; default the defence. */
+  readonly select?: 'defence' | 'classifier';
+  /** The released code's form of consistency disruption, defects included. */
+  readonly compat?: 'official' | undefined;
+  /** Folder of the evaluation whose images are taken. */
+  readonly from?: string;
 }
+
+/** Settings as text: keys of a specification, and what reads them. */
+const options = {
+  steps: ['steps', readCount],
+  'step-size': ['stepSize', readPositive],
+  start: ['start', readOneOf('random', 'image')],
+  restarts: ['restarts', readCount],
+  queries: ['queries', readCount],
+  points: ['points', readCount],
+  loss: ['loss', readOneOf(...lossNames.filter((name) => name !== 'difference'))],
+  target: [
+    'target',
+    (text, key) => (/^\d+$/.test(text) ? Number(text) : readOneOf('next', 'least', 'random')(text, key)),
+  ],
+  block: ['block', readCount],
+  eot: ['eot', readCount],
+  worst: ['worst', readCount],
+  randomness: ['randomness', readOneOf('fresh', 'fixed', 'known')],
+  judge: ['judge', readOneOf('all', 'last')],
+  version: ['version', readOneOf(...autoAttackVersions)],
+  attacks: [
+    'attacks',
+    (text, key) => [...new Set(text.split('+').map((name) => readOneOf(...autoAttackNames)(name, key)))],
+  ],
+  evaluations: ['evaluations', readCount],
+  tau: ['tau', readPositive],
+  select: ['select', readOneOf('defence', 'classifier')],
+  compat: ['compat', readOneOf('official')],
+  from: ['from', (text) => text],
+} satisfies Record<string, readonly [keyof AttackSettings, Reader<unknown>]>;
+
+type OptionName = keyof typeof options;
 
 /** Settings with what an attack must know besides. */
 export interface AttackContext extends AttackSettings {
   readonly seed: number;
   readonly defence: Defence;
   readonly surface: AttackSurface;
+  /** Of the judgements to come. */
+  readonly judgeSeeds: readonly number[];
 }
 
 export interface AttackEntry {
   /** One line for the help. */
   readonly summary: string;
-  readonly kind: 'single-step' | 'iterative' | 'black-box' | 'ensemble';
+  readonly kind: 'single-step' | 'iterative' | 'black-box' | 'ensemble' | 'transfer';
   /** Where it exists for one norm only. */
   readonly norm?: Norm;
-  /** Surface it needs, where it is not any. */
-  readonly surface?: string;
   /** What it knows, where it looks into the defence by itself; default what its surface does. */
   readonly knowledge?: Knowledge;
+  /** Settings that it takes besides norm and eps. */
+  readonly options: readonly OptionName[];
+  /** What it makes of settings that were left open. */
+  readonly defaults?: Partial<AttackSettings> | ((s: AttackSettings) => Partial<AttackSettings>);
   make(context: AttackContext): Attack;
-  /** The settings it has, for the record. */
-  settings(s: AttackSettings): Record<string, unknown>;
-  /** Evaluations of the surface for an image at most, a backward pass counted as one, without EOT. */
-  passes(s: AttackSettings, classes: number): number;
+  /** Evaluations of the surface for an image at most, a backward pass counted as one. */
+  passes(s: AttackSettings, defence: Defence): number;
+  /** Evaluations of the defence's own network besides. */
+  inside?(s: AttackSettings, defence: Defence): number;
 }
 
-const draws = ({ surface, eot }: AttackContext): Eot => (surface.target.randomised ? { draws: eot } : once);
-const targetClasses = (classes: number) => Math.min(9, classes - 1);
-const stepSizeOf = ({ stepSize, eps, steps }: AttackSettings) => stepSize ?? defaultStepSize(eps, steps);
-
-const pointsOf = ({ points = 10000 }: AttackSettings) => points;
+const draws = (c: AttackContext): Eot => {
+  const { surface, eot, worst, randomness = 'fresh', judge = 'all' } = c;
+  if (!surface.target.randomised) return once;
+  return {
+    draws: eot,
+    ...(worst === undefined ? {} : { reduction: { worst } }),
+    randomness: randomness === 'known' ? { seeds: c.judgeSeeds } : randomness,
+    judge,
+  };
+};
+const eotOptions = ['eot', 'worst', 'randomness', 'judge'] as const;
+const targetClasses = ({ classes }: Defence) => Math.min(9, classes - 1);
+const targeted = ({ target }: AttackSettings) => (target === undefined ? {} : { targeted: true });
+const stepDefaults = ({ stepSize, eps, steps }: AttackSettings) => ({
+  stepSize: stepSize ?? defaultStepSize(eps, steps),
+});
 
 const pgdEntry = (summary: string, norm?: Norm): AttackEntry => ({
   summary,
   kind: 'iterative',
   ...(norm ? { norm } : {}),
+  options: ['steps', 'step-size', 'start', 'restarts', 'loss', 'target', ...eotOptions],
+  defaults: (s) => ({
+    ...stepDefaults(s),
+    start: s.restarts > 1 ? 'random' : (s.start ?? 'random'),
+    loss: s.loss ?? 'ce',
+  }),
   make: (c) =>
     new Pgd({
       norm: c.norm,
       eps: c.eps,
       steps: c.steps,
-      stepSize: stepSizeOf(c),
-      randomStart: c.restarts > 1 || (c.randomStart ?? true),
+      stepSize: c.stepSize as number,
+      randomStart: c.start === 'random',
       restarts: c.restarts,
+      loss: c.loss as LossName,
+      ...targeted(c),
       keep: 'best',
       seed: c.seed,
       eot: draws(c),
     }),
-  settings: (s) => ({
-    steps: s.steps,
-    stepSize: stepSizeOf(s),
-    randomStart: s.restarts > 1 || (s.randomStart ?? true),
-    restarts: s.restarts,
-    eot: s.eot,
-  }),
-  passes: (s) => 2 * (s.steps + 1) * s.restarts,
+  passes: (s) => 2 * (s.steps + 1) * s.restarts * s.eot,
 });
 
 const apgdEntry = (loss: 'ce' | 'dlr' | 'targeted', summary: string): AttackEntry => ({
   summary,
   kind: 'iterative',
+  options: ['steps', 'restarts', ...eotOptions],
   make: (c) =>
     new Apgd({
       norm: c.norm,
@@ -114,19 +201,29 @@ const apgdEntry = (loss: 'ce' | 'dlr' | 'targeted', summary: string): AttackEntr
       restarts: c.restarts,
       eot: draws(c),
       seed: c.seed,
-      targetClasses: targetClasses(c.defence.classes),
+      targetClasses: targetClasses(c.defence),
     }),
-  settings: (s) => ({ steps: s.steps, restarts: s.restarts, eot: s.eot }),
-  passes: (s, classes) =>
-    2 * (s.steps + 1) * s.restarts * (loss === 'targeted' ? targetClasses(classes) : 1) + 1,
+  passes: (s, defence) =>
+    s.eot * (2 * (s.steps + 1) * s.restarts * (loss === 'targeted' ? targetClasses(defence) : 1) + 1),
 });
 
+/** The attacker's own judgements; seeds of attacks and of judgements are below 2^41. */
+const ownJudge =
+  (defence: Defence, seed: number): CandidateJudge =>
+  async (x, labels, imageIds, round) => {
+    const { votes, purified } = await defence.judge(x, { seed: seed + 2 ** 41 + round, imageIds });
+    purified?.dispose();
+    // The share of the votes that are wrong tells more than the label.
+    return votes.map(({ votes: each, label }, i) => {
+      const all = each.reduce((a, b) => a + b, 0);
+      const share = 1 - (each[labels[i] as number] as number) / all;
+      return (label === labels[i] ? 0 : 0.5) + share / 2;
+    });
+  };
+
 /** An attack on the generator of CMAP. */
-function disruption(
-  { defence, norm, eps, steps, seed }: AttackContext,
-  form: 'equation' | 'released' | 'latent',
-  tau = 0,
-): Disruption {
+function disruption(c: AttackContext, form: 'equation' | 'released' | 'latent'): Disruption {
+  const { defence, norm, eps, steps, seed, tau, select } = c;
   const { generator, classifier } = defence;
   const name = form === 'latent' ? 'target-latent' : 'disruption';
   if (!generator)
@@ -134,29 +231,76 @@ function disruption(
       `attack ${name} is on the generator of a defence, and ${defence.name} has none; give --defence cmap`,
     );
   const cmap = { ...generator.cmap, seed };
-  const all = cmap.iterations + steps;
-  return new Disruption(generator.model, classifier, { norm, eps, cmap, steps: all, tau, form });
+  return new Disruption(generator.model, classifier, {
+    ...{ norm, eps, cmap, steps: cmap.iterations + steps, tau: tau as number, form },
+    ...(select === 'defence' ? { judge: ownJudge(defence, seed) } : {}),
+  });
+}
+
+/** K latents through the defence's iterations and the attack's, and a judgement of each candidate. */
+const disruptionPasses = (s: AttackSettings, { generator, passes }: Defence) => {
+  const { k = 1, iterations = 0 } = generator?.cmap ?? {};
+  return 2 * k * (iterations + s.steps) + k + (s.select === 'defence' ? k * passes : 0);
+};
+
+/** Of a member of AutoAttack, with the constants of its versions. */
+function memberPasses(name: AutoAttackName, s: AttackSettings, defence: Defence): number {
+  const { version = 'standard', norm } = s;
+  const wide = norm === 'L1' && version === 'standard';
+  const restarts = (version === 'standard' || version === 'rand') && !wide ? 1 : 5;
+  const perGradient = version === 'rand' ? s.eot : 1;
+  switch (name) {
+    case 'apgd-ce':
+    case 'apgd-dlr':
+      return 2 * 101 * restarts * perGradient;
+    case 'apgd-t':
+      return 2 * 101 * Math.min(wide ? 5 : 9, defence.classes - 1);
+    case 'fab':
+      return 100 * restarts * (2 * defence.classes + 1);
+    case 'fab-t':
+      return 2 * 100 * targetClasses(defence);
+    case 'square':
+      return 5000;
+  }
 }
 
 const ensemble = (version: 'standard' | 'rand', summary: string): AttackEntry => ({
   summary,
   kind: 'ensemble',
-  make: (c) => new AutoAttack({ norm: c.norm, eps: c.eps, version, seed: c.seed }),
-  settings: () => ({ version }),
-  // 100 steps of APGD-CE, then of APGD-T and FAB-T for nine classes, then 5000 queries; for rand 2 × 100 × 20 draws.
-  passes: (_, classes) =>
-    version === 'rand' ? 2 * 2 * 101 * 20 : 2 * 101 * (1 + 2 * targetClasses(classes)) + 5000,
+  options: version === 'rand' ? ['eot', 'evaluations'] : ['version', 'attacks', 'eot', 'evaluations'],
+  defaults: (s) => {
+    const own = version === 'rand' ? version : (s.version ?? version);
+    return { version: own, evaluations: s.evaluations ?? 1, ...(own === 'rand' ? { eot: 20 } : {}) };
+  },
+  make: (c) =>
+    new AutoAttack({
+      norm: c.norm,
+      eps: c.eps,
+      version: c.version ?? version,
+      ...(c.attacks ? { attacks: c.attacks } : {}),
+      eot: { draws: c.eot, judge: 'last' },
+      evaluations: c.evaluations ?? 1,
+      seed: c.seed,
+    }),
+  passes: (s, defence) => {
+    const names = s.attacks ?? autoAttackMembers[s.version ?? version] ?? [];
+    const shown = (s.evaluations ?? 1) * (names.length + 2);
+    return names.reduce((sum, name) => sum + memberPasses(name, s, defence), shown);
+  },
 });
-
 const registry = new Map<string, AttackEntry>([
   [
     'fgsm',
     {
       summary: 'one step of the whole radius (Goodfellow et al. 2015)',
       kind: 'single-step',
-      make: (c) => new Fgsm({ norm: c.norm, eps: c.eps, seed: c.seed, eot: draws(c) }),
-      settings: (s) => ({ eot: s.eot }),
-      passes: () => 4,
+      options: ['loss', 'target', ...eotOptions],
+      defaults: { loss: 'ce' },
+      make: (c) => {
+        const loss = c.loss as LossName;
+        return new Fgsm({ norm: c.norm, eps: c.eps, loss, ...targeted(c), seed: c.seed, eot: draws(c) });
+      },
+      passes: (s) => 4 * s.eot,
     },
   ],
   ['pgd', pgdEntry('projected gradient ascent on the cross-entropy (Madry et al. 2018), best iterate kept')],
@@ -166,17 +310,20 @@ const registry = new Map<string, AttackEntry>([
     {
       summary: 'PGD whose perturbation is constant on blocks of 4 x 4 pixels',
       kind: 'iterative',
+      options: ['block', 'steps', 'step-size', 'loss', ...eotOptions],
+      defaults: (s) => ({ ...stepDefaults(s), block: s.block ?? 4, loss: s.loss ?? 'ce' }),
       make: (c) =>
         new LowFrequency({
           norm: c.norm,
           eps: c.eps,
+          block: c.block as number,
           steps: c.steps,
-          stepSize: stepSizeOf(c),
+          stepSize: c.stepSize as number,
+          loss: c.loss as LossName,
           eot: draws(c),
           seed: c.seed,
         }),
-      settings: (s) => ({ block: 4, steps: s.steps, stepSize: stepSizeOf(s), eot: s.eot }),
-      passes: (s) => 2 * (s.steps + 1),
+      passes: (s) => 2 * (s.steps + 1) * s.eot,
     },
   ],
   [
@@ -184,9 +331,11 @@ const registry = new Map<string, AttackEntry>([
     {
       summary: 'the best of 10,000 uniformly random points of the ball',
       kind: 'black-box',
-      make: (c) => new Noise({ norm: c.norm, eps: c.eps, points: pointsOf(c), eot: draws(c), seed: c.seed }),
-      settings: (s) => ({ points: pointsOf(s), eot: s.eot }),
-      passes: (s) => pointsOf(s) + 2,
+      options: ['points', 'eot'],
+      defaults: ({ points = 10000 }) => ({ points }),
+      make: (c) =>
+        new Noise({ norm: c.norm, eps: c.eps, points: c.points as number, eot: draws(c), seed: c.seed }),
+      passes: (s) => ((s.points as number) + 2) * s.eot,
     },
   ],
   ['apgd-ce', apgdEntry('ce', 'AutoAttack’s step-size rule on the cross-entropy')],
@@ -197,6 +346,7 @@ const registry = new Map<string, AttackEntry>([
     {
       summary: 'smallest perturbation across nine boundaries (Croce & Hein 2020)',
       kind: 'iterative',
+      options: ['steps', 'restarts'],
       make: (c) =>
         new Fab({
           norm: c.norm,
@@ -205,10 +355,9 @@ const registry = new Map<string, AttackEntry>([
           steps: c.steps,
           restarts: c.restarts,
           seed: c.seed,
-          targetClasses: targetClasses(c.defence.classes),
+          targetClasses: targetClasses(c.defence),
         }),
-      settings: (s) => ({ steps: s.steps, restarts: s.restarts }),
-      passes: (s, classes) => 2 * s.steps * s.restarts * targetClasses(classes) + 1,
+      passes: (s, defence) => 2 * s.steps * s.restarts * targetClasses(defence) + 1,
     },
   ],
   [
@@ -216,9 +365,18 @@ const registry = new Map<string, AttackEntry>([
     {
       summary: 'random search on the scores alone (Andriushchenko et al. 2020)',
       kind: 'black-box',
-      make: (c) => new Square({ norm: c.norm, eps: c.eps, queries: c.queries, seed: c.seed, eot: draws(c) }),
-      settings: (s) => ({ queries: s.queries, eot: s.eot }),
-      passes: (s) => s.queries + 1,
+      options: ['queries', 'restarts', 'eot', 'randomness'],
+      defaults: { restarts: 1 },
+      make: (c) =>
+        new Square({
+          norm: c.norm,
+          eps: c.eps,
+          queries: c.queries,
+          restarts: c.restarts,
+          seed: c.seed,
+          eot: draws(c),
+        }),
+      passes: (s) => (s.queries + 1) * s.restarts * s.eot,
     },
   ],
   [
@@ -228,13 +386,15 @@ const registry = new Map<string, AttackEntry>([
         'consistency disruption, CMAP’s own adaptive attack (Eq. 15): --steps after the defence’s iterations',
       kind: 'iterative',
       knowledge: 'adaptive',
-      make: (c) => disruption(c, c.compat ? 'released' : 'equation', publishedTau[c.norm]),
-      settings: ({ steps, norm, compat }) => ({
-        steps,
-        tau: publishedTau[norm],
-        ...(compat ? { compat } : {}),
+      options: ['steps', 'tau', 'select', 'compat'],
+      // The released code has the bare classifier alone.
+      defaults: (s) => ({
+        tau: s.tau ?? publishedTau[s.norm] ?? 0,
+        select: s.select ?? (s.compat ? 'classifier' : 'defence'),
       }),
-      passes: (s) => 2 * s.steps,
+      make: (c) => disruption(c, c.compat ? 'released' : 'equation'),
+      passes: () => 0,
+      inside: disruptionPasses,
     },
   ],
   [
@@ -244,9 +404,11 @@ const registry = new Map<string, AttackEntry>([
         'latents of CMAP whose own image is misclassified and near, then projected: --steps after the defence’s',
       kind: 'iterative',
       knowledge: 'adaptive',
-      make: (c) => disruption(c, 'latent', latentTau),
-      settings: ({ steps }) => ({ steps, tau: latentTau }),
-      passes: (s) => 2 * s.steps,
+      options: ['steps', 'tau', 'select'],
+      defaults: (s) => ({ tau: s.tau ?? latentTau, select: s.select ?? 'defence' }),
+      make: (c) => disruption(c, 'latent'),
+      passes: () => 0,
+      inside: disruptionPasses,
     },
   ],
   [
@@ -254,19 +416,24 @@ const registry = new Map<string, AttackEntry>([
     {
       summary: 'noise, FGSM, PGD, low frequencies, APGD-T, FAB-T, Square, each on what is left',
       kind: 'ensemble',
+      options: ['steps', 'queries', 'points', 'evaluations', ...eotOptions],
+      defaults: ({ points = 100 }) => ({ points }),
       make: (c) =>
         portfolio({
           norm: c.norm,
           eps: c.eps,
           steps: c.steps,
           queries: c.queries,
+          points: c.points as number,
+          ...(c.evaluations === undefined ? {} : { evaluations: c.evaluations }),
           eot: draws(c),
           seed: c.seed,
-          targetClasses: targetClasses(c.defence.classes),
+          targetClasses: targetClasses(c.defence),
         }),
-      settings: (s) => ({ steps: s.steps, queries: s.queries, points: 100, eot: s.eot }),
-      passes: (s, classes) =>
-        100 + 4 + 2 * (s.steps + 1) * (3 + 2 * targetClasses(classes)) + s.queries + 8 * 4,
+      passes: (s, defence) => {
+        const gradients = 2 * (s.steps + 1) * (3 + 2 * targetClasses(defence));
+        return (s.points as number) + s.eot * (4 + gradients + s.queries) + 8 * (s.evaluations ?? 4);
+      },
     },
   ],
   ['autoattack', ensemble('standard', 'APGD-CE, APGD-T, FAB-T, Square with their published constants')],
@@ -274,18 +441,29 @@ const registry = new Map<string, AttackEntry>([
     'autoattack-rand',
     ensemble('rand', 'APGD-CE and APGD-DLR with 20 draws a gradient, for randomised surfaces'),
   ],
+  [
+    'transfer',
+    {
+      summary: 'from=DIR: of each image the worst that another evaluation found, whatever defence it had',
+      kind: 'transfer',
+      knowledge: 'transfer',
+      options: ['from'],
+      make: (c) => new Replay(c.from, c.norm, c.eps),
+      passes: () => 1,
+    },
+  ],
 ]);
 
-/** Adds an attack to those that can be named; the name must be free and hold no comma, at sign or blank. */
+/** Adds an attack to those that can be named; the name must be free and hold no comma, colon, at sign or blank. */
 export function registerAttack(name: string, entry: AttackEntry): void {
   if (registry.has(name) || name === 'none' || !/^[\w.-]+$/.test(name))
     throw new RangeError(`attack "${name}" cannot be registered`);
   registry.set(name, entry);
 }
 
-/** Name and summary of each. */
-export function listAttacks(): [string, string][] {
-  return [...registry].map(([name, { summary }]) => [name, summary]);
+/** Name, summary and options of each. */
+export function listAttacks(): [string, string, readonly string[]][] {
+  return [...registry].map(([name, entry]) => [name, entry.summary, entry.options]);
 }
 
 /** An attack on one surface of one defence. */
@@ -294,12 +472,15 @@ export interface PlannedAttack {
   readonly id: string;
   readonly kind: AttackEntry['kind'] | 'none';
   readonly surface: string;
+  readonly on: AttackSurface | null;
   readonly knowledge: Knowledge;
+  /** All that it takes, as it was resolved. */
   readonly settings: Readonly<Record<string, unknown>>;
-  /** Evaluations of the surface an image, at most. */
+  /** Evaluations of the surface an image, at most, and of the defence's own network besides. */
   readonly passes: number;
-  /** With other settings than planned, for sanity checks. Null for `none`. */
-  make(seed: number, other?: Partial<AttackSettings>): Attack | null;
+  readonly inside: number;
+  /** @param other settings than planned, for sanity checks. @returns null for `none` */
+  make(seed: number, judgeSeeds: readonly number[], other?: Partial<AttackSettings>): Attack | null;
 }
 
 /** The null attack: images as they are. */
@@ -307,11 +488,23 @@ export const noAttack: PlannedAttack = {
   id: 'none',
   kind: 'none',
   surface: '',
+  on: null,
   knowledge: 'adaptive',
   settings: {},
   passes: 0,
+  inside: 0,
   make: () => null,
 };
+
+/** What identifies an attack in config.json. @param batch where results depend on it */
+export const attackConfig = (
+  { kind, surface, on, knowledge, settings }: PlannedAttack,
+  batch: number,
+): AttackConfig => ({
+  ...{ kind, surface, knowledge },
+  settings: settings.compat === undefined ? settings : { ...settings, batch },
+  ...(on?.settings ? { surfaceSettings: on.settings } : {}),
+});
 
 /** The names of a comma list without empty ones and repetitions. */
 export function splitAttacks(list: string): string[] {
@@ -323,7 +516,7 @@ export function splitAttacks(list: string): string[] {
 
 /** The norm that all named attacks exist for, or undefined when any will do. */
 export function normOf(names: readonly string[]): Norm | undefined {
-  return names.map((name) => registry.get(name.split('@')[0] as string)?.norm).find((norm) => norm);
+  return names.map((name) => registry.get(parseSpec(name).name)?.norm).find((norm) => norm);
 }
 
 /**
@@ -338,40 +531,83 @@ export function planAttacks(
   const { norm, eps, steps, restarts, queries, eot } = settings;
   checkBall(norm, eps);
   for (const [name, value] of Object.entries({ steps, restarts, queries, eot })) checkCount(name, value);
-  const planned = names
-    .filter((id) => id !== 'none')
-    .map((id): PlannedAttack => {
-      const [name, asked, ...more] = id.split('@') as [string, ...string[]];
-      const entry = registry.get(name);
-      if (!entry)
-        throw new InputError(
-          `attack "${name}" is not known; there are none, ${[...registry.keys()].join(', ')}`,
-        );
-      if (entry.norm && entry.norm !== norm)
-        throw new InputError(
-          `attack ${name} is for ${entry.norm}, this evaluation for ${norm}: one run has one threat model; give --norm ${entry.norm} with its --eps and a DIR of its own`,
-        );
-      const surface = asked ?? entry.surface ?? defence.surface;
-      const found = defence.surfaces[surface];
-      if (!found || more.length > 0)
-        throw new InputError(
-          `attack "${id}": the defence ${defence.name} has no surface "${[surface, ...more].join('@')}"; it has ${Object.keys(defence.surfaces).join(', ')}`,
-        );
-      const make = (seed: number, other: Partial<AttackSettings> = {}) => {
-        checkSeed(seed);
-        return entry.make({ ...settings, ...other, seed, defence, surface: found });
-      };
-      make(0); // refuses settings that do not fit
-      const often = found.target.randomised && name !== 'autoattack-rand' ? eot : 1;
-      return {
-        id,
-        kind: entry.kind,
-        surface,
-        knowledge: entry.knowledge ?? found.knowledge,
-        settings: entry.settings({ ...settings, eot: found.target.randomised ? eot : 1 }),
-        passes: entry.passes(settings, defence.classes) * often * (found.cost ?? 1),
-        make,
-      };
-    });
-  return [noAttack, ...planned];
+  return [noAttack, ...names.filter((id) => id !== 'none').map((id) => planAttack(id, settings, defence))];
+}
+
+function planAttack(id: string, given: AttackSettings, defence: Defence): PlannedAttack {
+  const spec = parseSpec(id);
+  const { name } = spec;
+  const entry = registry.get(name);
+  if (!entry)
+    throw new InputError(`attack "${name}" is not known; there are none, ${[...registry.keys()].join(', ')}`);
+  if (entry.norm && entry.norm !== given.norm)
+    throw new InputError(
+      `attack ${name} is for ${entry.norm}, this evaluation for ${given.norm}: one run has one threat model; give --norm ${entry.norm} with its --eps and a DIR of its own`,
+    );
+  const surface = spec.surface ?? defence.surface;
+  const on = surfaceWith(defence, surface, spec.surfaceOptions, id);
+  const readers = Object.fromEntries(entry.options.map((key) => [key, options[key][1] as Reader<unknown>]));
+  const own = readOptions(spec.options, readers, `attack ${name}`);
+  if (name === 'transfer' && own.from === undefined)
+    throw new InputError('attack transfer: the folder is missing; write transfer:from=DIR');
+  const drawing = eotOptions.filter((key) => key in own);
+  if (drawing.length > 0 && !on.target.randomised)
+    throw new InputError(
+      `attack "${id}": ${drawing.join(', ')} without effect, surface ${surface} draws nothing`,
+    );
+  if (own.randomness === 'known' && !('process' in on.target))
+    throw new InputError(
+      `attack "${id}": the seeds of the judgements are of no use on surface ${surface}, which does not run the defence itself`,
+    );
+  if (typeof own.target === 'number' && own.target >= defence.classes)
+    throw new InputError(
+      `attack "${id}": target must be a class of 0 to ${defence.classes - 1}, got ${own.target}`,
+    );
+  const resolve = (other: Partial<AttackSettings> = {}): AttackSettings => {
+    const asked = Object.fromEntries(
+      Object.entries(own).map(([key, value]) => [options[key as OptionName][0], value]),
+    );
+    const all = { ...given, eot: on.target.randomised ? given.eot : 1, ...asked, ...other };
+    const { defaults = {} } = entry;
+    // What was asked for here outdoes defaults that outdo the evaluation's settings.
+    return { ...all, ...(typeof defaults === 'function' ? defaults(all) : defaults), ...asked, ...other };
+  };
+  const make = (seed: number, judgeSeeds: readonly number[], other: Partial<AttackSettings> = {}) => {
+    checkSeed(seed);
+    return entry.make({ ...resolve(other), seed, defence, surface: on, judgeSeeds });
+  };
+  make(0, [0]); // refuses settings that do not fit
+  const resolved = resolve();
+  return {
+    id,
+    kind: entry.kind,
+    surface,
+    on,
+    knowledge: entry.knowledge ?? on.knowledge,
+    settings: Object.fromEntries(
+      entry.options
+        .map((key) => [options[key][0], resolved[options[key][0]]])
+        .filter(([, v]) => v !== undefined),
+    ),
+    passes: entry.passes(resolved, defence) * (on.cost ?? 1),
+    inside: entry.inside?.(resolved, defence) ?? 0,
+    make,
+  };
+}
+
+function surfaceWith(
+  defence: Defence,
+  name: string,
+  texts: Readonly<Record<string, string>>,
+  id: string,
+): AttackSurface {
+  const found = defence.surfaces[name];
+  if (!found)
+    throw new InputError(
+      `attack "${id}": the defence ${defence.name} has no surface "${name}"; it has ${Object.keys(defence.surfaces).join(', ')}`,
+    );
+  if (Object.keys(texts).length === 0) return found;
+  if (!found.with)
+    throw new InputError(`attack "${id}": surface ${name} of the defence ${defence.name} has no options`);
+  return found.with(texts);
 }

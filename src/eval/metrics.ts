@@ -33,6 +33,8 @@ export interface AttackSummary {
   readonly success: Share | null;
   /** The attack's own verdict on its surface: share of images it could not fool. */
   readonly surfaceRobust: number;
+  /** Of an ensemble: share of images that it could not fool after each of its attacks, in their order. */
+  readonly stages?: readonly { readonly attack: string; readonly robust: number }[];
   /** The bare classifier on the attacked images. */
   readonly bare: number;
   readonly kind: string;
@@ -115,6 +117,14 @@ export class RecordTable {
   }
 }
 
+/** An image that an attack did not see had been fooled before. */
+function stagesOf(records: readonly EvaluationRecord[]): { attack: string; robust: number }[] {
+  const names = [...new Set(records.flatMap((r) => (r.stages ?? []).map(({ attack }) => attack)))];
+  const held = (r: EvaluationRecord, attack: string) =>
+    (r.stages ?? []).some((stage) => stage.attack === attack && !stage.broke);
+  return names.map((attack) => ({ attack, robust: mean(records.map((r) => Number(held(r, attack)))) }));
+}
+
 /** @throws RangeError when a record is missing */
 export function summarise(
   config: EvaluationConfig,
@@ -160,6 +170,7 @@ export function summarise(
       majority: share(held, n),
       success: before.length > 0 ? share(mean(lost), before.length) : null,
       surfaceRobust: average((r) => (r.success ? 0 : 1)),
+      ...(flat.some((r) => r.stages) ? { stages: stagesOf(flat) } : {}),
       bare: average((r) => (r.bare === r.label ? 1 : 0)),
       kind: planned.kind,
       surface: planned.surface,

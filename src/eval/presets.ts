@@ -1,12 +1,13 @@
 /** Sizes of an evaluation; every flag overrides its part. */
 export interface EvaluationPreset {
-  readonly attacks: string;
+  /** By defence; `default` for those that are not named, on their own surface. */
+  readonly attacks: Readonly<Record<string, string>>;
   readonly count: number;
   readonly subset?: 'paper';
   readonly steps: number;
   /** Default 2.5 eps / steps. */
   readonly stepSize?: 'eps/steps';
-  readonly randomStart?: boolean;
+  readonly start?: 'image';
   readonly restarts: number;
   readonly queries: number;
   readonly eot: number;
@@ -16,10 +17,14 @@ export interface EvaluationPreset {
   readonly evaluations: number;
 }
 
+/** Two latents and ten iterations: a gradient that CMAP's attacker can afford. */
+const short = 'bpda-short:k=2';
+const unrolled = 'unroll-short:k=2';
+
 export const evaluationPresets: Readonly<Record<string, EvaluationPreset>> = {
   /** Minutes: to see whether something is broken. */
   quick: {
-    attacks: 'fgsm,pgd',
+    attacks: { default: 'fgsm,pgd', cmap: `fgsm,pgd,pgd@surrogate,disruption,pgd@${short}` },
     count: 32,
     steps: 20,
     restarts: 1,
@@ -29,7 +34,10 @@ export const evaluationPresets: Readonly<Record<string, EvaluationPreset>> = {
     evaluations: 3,
   },
   standard: {
-    attacks: 'fgsm,pgd,apgd-ce,apgd-t,square',
+    attacks: {
+      default: 'fgsm,pgd,apgd-ce,apgd-t,square',
+      cmap: `fgsm,pgd,pgd@surrogate,apgd-t@surrogate,disruption,target-latent,pgd:eot=2@${short},pgd:eot=2:loss=margin@${unrolled}`,
+    },
     count: 128,
     steps: 50,
     restarts: 1,
@@ -40,7 +48,10 @@ export const evaluationPresets: Readonly<Record<string, EvaluationPreset>> = {
   },
   /** What a claim of robustness needs. */
   full: {
-    attacks: 'fgsm,pgd,autoattack',
+    attacks: {
+      default: 'fgsm,pgd,autoattack',
+      cmap: `fgsm,pgd,pgd@surrogate,autoattack-rand@surrogate,disruption,target-latent,pgd:restarts=1:eot=4@${short},pgd:restarts=1:eot=4@${unrolled},square:eot=4@bpda-short,pgd:steps=20:restarts=1:eot=2@unroll`,
+    },
     count: 1000,
     steps: 100,
     restarts: 5,
@@ -49,14 +60,17 @@ export const evaluationPresets: Readonly<Record<string, EvaluationPreset>> = {
     runs: 1,
     evaluations: 10,
   },
-  /** The released scripts': 500 images, 200 steps of eps/200 without a random start, EOT 20, one judgement, 3 runs. */
+  /**
+   * The released scripts': 500 images, 200 steps of eps/200 without a random start, EOT 20, one judgement, 3 runs; CMAP is
+   * attacked through one consistency step, and by its own attack over 1000 iterations, 200 of them the defence's.
+   */
   paper: {
-    attacks: 'pgd',
+    attacks: { default: 'pgd', cmap: 'pgd@surrogate,disruption:steps=800' },
     count: 500,
     subset: 'paper',
     steps: 200,
     stepSize: 'eps/steps',
-    randomStart: false,
+    start: 'image',
     restarts: 1,
     queries: 5000,
     eot: 20,

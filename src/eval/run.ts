@@ -3,16 +3,18 @@
  * through in batches; all random numbers are keyed by an image's number in the test set, by the run and by what they
  * are for, so that results depend neither on the batch nor on the order, nor on how often the work was interrupted.
  */
-import type { AttackResult } from '../attacks/attack.ts';
+import { type AttackResult, streams } from '../attacks/attack.ts';
+import type { Stage } from '../attacks/autoattack.ts';
 import { Pgd } from '../attacks/pgd.ts';
 import type { TraceEntry } from '../cmap/purify.ts';
 import { classify, type Vote } from '../cmap/vote.ts';
-import type { Defence, Judged } from '../defences/defence.ts';
+import type { AttackSurface, Defence, Judged } from '../defences/defence.ts';
 import type { Device } from '../engine/device.ts';
-import { check } from '../engine/errors.ts';
+import { randomUniform } from '../engine/random.ts';
 import { sizeOf, type Tensor } from '../engine/tensor.ts';
 import type { TensorToWrite } from '../formats/safetensors.ts';
-import type { PlannedAttack } from './attacks.ts';
+import { mean } from '../report/statistics.ts';
+import type { PlannedAttack, TargetRule } from './attacks.ts';
 import { type EvaluationSummary, summarise } from './metrics.ts';
 import type { EvaluationRecord, PurificationRecord, RecordStore } from './store.ts';
 
@@ -53,8 +55,9 @@ export function workOf(plan: EvaluationPlan): number {
   );
 }
 
+const attackWork = ({ passes, inside }: PlannedAttack) => passes + inside;
 const workOfImage = ({ evaluations, defence }: EvaluationPlan, attack: PlannedAttack) =>
-  attack.passes + evaluations * defence.passes;
+  attackWork(attack) + evaluations * defence.passes;
 
 /** Seeds of attacks and of judgements never meet. */
 export const attackSeed = (seed: number, run: number) => seed + run;
@@ -81,12 +84,15 @@ export async function runEvaluation(
   for (const attack of attacks) {
     const work = workOfImage(plan, attack);
     for (let run = 0; run < runsOf(attack, runs); run++) {
-      const missing = data.ids
-        .map((_, i) => i)
-        .filter((i) => !store.has(data.ids[i] as number, attack.id, run));
+      const rowsOf = (wanted: (id: number) => boolean) =>
+        data.ids.flatMap((id, i) => (wanted(id) ? [i] : []));
+      const missing = rowsOf((id) => !store.has(id, attack.id, run));
       done += work * (n - missing.length);
-      for (let from = 0; from < missing.length; from += batch) {
-        const rows = missing.slice(from, from + batch);
+      // Where images change each other's results, they stay together as they were at first.
+      const together = attack.settings.compat !== undefined;
+      const groups = groupsOf(together ? rowsOf(() => true) : missing, batch);
+      for (const rows of groups) {
+        if (together && !rows.some((row) => missing.includes(row))) continue;
         const name = `${attack.id}${runs > 1 ? ` run ${run + 1}` : ''}`;
         const onStep = (part: number, what: string) =>
           hooks.onProgress?.(done + part * work * rows.length, total, `${name}, ${what}`);
@@ -101,6 +107,9 @@ export async function runEvaluation(
   return summarise(store.config, store.records.values(), { notes: [...notes] });
 }
 
+const groupsOf = (rows: readonly number[], size: number) =>
+  Array.from({ length: Math.ceil(rows.length / size) }, (_, g) => rows.slice(g * size, (g + 1) * size));
+
 /** Some images of the plan's. */
 export function pickImages(device: Device, data: EvaluationImages, rows: readonly number[]): Tensor {
   const [, ...image] = data.shape;
@@ -112,30 +121,74 @@ export function pickImages(device: Device, data: EvaluationImages, rows: readonl
   return device.keep(device.tensor(host, [rows.length, ...image]));
 }
 
-/** The attack on some images. @returns null where nothing attacks */
+export interface AttackedImages {
+  /** Numbers of the test set. */
+  readonly ids: readonly number[];
+  readonly labels: readonly number[];
+  /** [N, H, W, C] in [0, 1]. */
+  readonly x: Tensor;
+}
+
+/**
+ * The attack on some images. @param judgeSeeds of the judgements to come
+ * @returns null where nothing attacks; the caller disposes of the images, of the stages too
+ */
 export async function attackImages(
-  plan: Pick<EvaluationPlan, 'defence' | 'batch'>,
+  { defence, batch }: Pick<EvaluationPlan, 'defence' | 'batch'>,
   attack: PlannedAttack,
   seed: number,
-  x: Tensor,
-  labels: readonly number[],
-  imageIds: readonly number[],
+  judgeSeeds: readonly number[],
+  { ids, labels, x }: AttackedImages,
   onStep?: (part: number) => void,
-  other: Parameters<PlannedAttack['make']>[1] = {},
-): Promise<AttackResult | null> {
-  const made = attack.make(seed, other);
-  if (!made) return null;
-  const surface = plan.defence.surfaces[attack.surface];
-  check(surface, () => `${attack.id}: no surface ${attack.surface}`);
-  const result = await made.run(surface.target, x, labels, {
-    imageIds,
+  other: Parameters<PlannedAttack['make']>[2] = {},
+): Promise<(AttackResult & { stages?: readonly Stage[] }) | null> {
+  const made = attack.make(seed, judgeSeeds, other);
+  const { on } = attack;
+  if (!made || !on) return null;
+  const { target: rule } = attack.settings as { target?: TargetRule };
+  return made.run(on.target, x, labels, {
+    imageIds: ids,
     // An attack fills its batch up, with images that are thrown away.
-    batch: Math.min(plan.batch, imageIds.length),
+    batch: Math.min(batch, ids.length),
+    // What a part of the defence, or one draw of it, misreads, the defence may not.
+    misread: on.decides && !on.target.randomised ? 'left' : 'attacked',
+    ...(rule === undefined ? {} : { targets: await targetsOf(rule, defence, { ids, labels, x }, seed) }),
     onStep: (done, of) => onStep?.(done / of),
   });
-  if ('stages' in result)
-    for (const stage of result.stages as { result: AttackResult }[]) stage.result.adversarial.dispose();
-  return result;
+}
+
+/** A wanted class an image, never its own. */
+async function targetsOf(
+  rule: TargetRule,
+  { classifier, classes }: Defence,
+  { ids, labels, x }: AttackedImages,
+  seed: number,
+): Promise<number[]> {
+  const logits = x.device.scope(() => classifier.logits(x));
+  const host = await logits.floats();
+  logits.dispose();
+  const draws = x.device.scope(() =>
+    randomUniform(x.device, [ids.length], {
+      seed,
+      purpose: streams.wantedClass,
+      rows: x.device.tensor(ids, [ids.length], 'u32'),
+    }),
+  );
+  const uniform = await draws.floats();
+  draws.dispose();
+  return labels.map((label, i) => {
+    const row = host.subarray(i * classes, (i + 1) * classes);
+    const others = Array.from(row.keys())
+      .filter((c) => c !== label)
+      .sort((p, q) => (row[q] as number) - (row[p] as number));
+    const at = {
+      next: 0,
+      least: others.length - 1,
+      random: Math.floor((uniform[i] as number) * others.length),
+    };
+    if (typeof rule === 'number' && rule !== label) return rule;
+    return others[typeof rule === 'number' ? 0 : at[rule]] as number;
+  });
 }
 
 async function evaluateBatch(
@@ -155,13 +208,13 @@ async function evaluateBatch(
   const began = performance.now();
   const x = pickImages(device, data, rows);
   const seed = attackSeed(plan.seed, run);
-  const share = attack.passes / workOfImage(plan, attack);
-  const result = await attackImages(plan, attack, seed, x, labels, ids, (part) =>
+  const share = attackWork(attack) / workOfImage(plan, attack);
+  const seeds = Array.from({ length: evaluations }, (_, e) => judgeSeed(plan.seed, run, e));
+  const result = await attackImages(plan, attack, seed, seeds, { ids, labels, x }, (part) =>
     onStep(share * part, 'attack'),
   );
   const attacked = result?.adversarial ?? x;
   const bare = await classify(defence.classifier, attacked);
-  const seeds = Array.from({ length: evaluations }, (_, e) => judgeSeed(plan.seed, run, e));
   const judged: Vote[][] = [];
   let purified: Tensor | null = null;
   let purification: Judged['purification'];
@@ -169,6 +222,7 @@ async function evaluateBatch(
     const each = await defence.judge(attacked, {
       seed: own,
       imageIds: ids,
+      looks: e === 0 ? looks : 0,
       onProgress: (part, what) => onStep(share + ((1 - share) * (e + part)) / evaluations, what),
     });
     judged.push(each.votes);
@@ -180,11 +234,23 @@ async function evaluateBatch(
   const [clean, points, made] = await Promise.all([x.floats(), attacked.floats(), purified?.floats()]);
   const seconds = (performance.now() - began) / 1000 / count;
 
-  const name = attack.id.replace('@', '.');
+  // No name of a file anywhere may hold a colon or a slash.
+  const name = attack.id.replace('@', '.').replaceAll(/[^\w.=-]/g, '+');
   const file = `images/${name}-r${run}-${String(ids[0]).padStart(6, '0')}.safetensors`;
   const tensors: Record<string, TensorToWrite> = {};
   if (result || made) tensors.images = { shape: [count], data: Int32Array.from(ids) };
   if (result) tensors.adversarial = { shape: [count, ...image], data: points };
+  const stages = result?.stages ?? [];
+  for (const stage of stages) {
+    const { adversarial } = stage.result;
+    const rows = Int32Array.from(stage.images, (i) => ids[i] as number);
+    tensors[`${stage.attack}.images`] = { shape: [rows.length], data: rows };
+    tensors[`${stage.attack}.adversarial`] = {
+      shape: [...adversarial.shape],
+      data: await adversarial.floats(),
+    };
+    adversarial.dispose();
+  }
   if (purified && made) tensors.purified = { shape: [...purified.shape], data: made, type: 'F16' };
   const records = ids.map((id, i): EvaluationRecord => {
     const trace = result?.trace[i];
@@ -204,6 +270,7 @@ async function evaluateBatch(
       success: result ? (result.success[i] as boolean) : bare[i] !== labels[i],
       loss: finite(result?.loss[i]),
       trace: { loss: (trace?.loss ?? []).map(finite), hit: trace?.hit ?? [] },
+      ...(stages.length > 0 ? { stages: stages.flatMap((stage) => stageOf(stage, i)) } : {}),
       ...distances(clean, points, i * size, size),
       file: result ? file : null,
       row: i,
@@ -215,17 +282,31 @@ async function evaluateBatch(
         batch: count,
       },
       adapter: `${device.adapter.name}, ${device.adapter.driver}`,
-      ...(purification ? { purification: columns(purification[i] as Purification) } : {}),
+      ...(purification
+        ? { purification: columns(purification[i] as Purification, labels[i] as number) }
+        : {}),
     };
   });
   for (const tensor of [x, result?.adversarial, purified]) tensor?.dispose();
   return { file, tensors, records, notes: result?.notes ?? [] };
 }
 
+/** What a member of an ensemble did to image i of the batch; nothing where one before it had been enough. */
+function stageOf(
+  { attack, images, broken, result }: Stage,
+  i: number,
+): NonNullable<EvaluationRecord['stages']> {
+  const row = images.indexOf(i);
+  return row < 0 ? [] : [{ attack, broke: broken.includes(i), loss: finite(result.loss[row]) }];
+}
+
+/** On the way of an optimisation, about. */
+const looks = 20;
+
 type Purification = NonNullable<Judged['purification']>[number];
 
 /** A trace by field. */
-function columns({ labels, trace }: Purification): PurificationRecord {
+function columns({ labels, trace, looks }: Purification, label: number): PurificationRecord {
   const of = (field: keyof TraceEntry) => trace.map((entry) => finite(entry[field]));
   return {
     labels,
@@ -234,6 +315,8 @@ function columns({ labels, trace }: Purification): PurificationRecord {
     constraint: of('constraint'),
     latentMean: of('latentMean'),
     latentStd: of('latentStd'),
+    looked: looks.map((look) => look.iteration),
+    right: looks.map((look) => mean(look.labels.map((own) => Number(own === label)))),
   };
 }
 
@@ -279,10 +362,11 @@ export async function estimateCost(device: Device, plan: EvaluationPlan): Promis
     return (performance.now() - began) / 1000;
   };
   try {
-    const bySurface = new Map<string, number>();
-    for (const { surface } of attacks) {
-      if (surface === '' || bySurface.has(surface)) continue;
-      const { target } = defence.surfaces[surface] as Defence['surfaces'][string];
+    // Seconds of an evaluation of a surface's network.
+    const bySurface = new Map<AttackSurface, number>();
+    for (const { on, passes } of attacks) {
+      if (!on || passes === 0 || bySurface.has(on)) continue;
+      const { target, cost = 1 } = on;
       const steps = async (count: number) => {
         const probe = new Pgd({ eps: 0.01, steps: count, stepSize: 0.01, randomStart: false, seed: 0 });
         const result = await probe.run(target, x, labels, { batch: plan.batch });
@@ -290,7 +374,7 @@ export async function estimateCost(device: Device, plan: EvaluationPlan): Promis
       };
       await steps(1); // compiles
       // Four evaluations, forward and backward.
-      bySurface.set(surface, (await timed(() => steps(3))) / 8 / rows.length);
+      bySurface.set(on, (await timed(() => steps(3))) / 8 / cost / rows.length);
     }
     const imageIds = rows.map((row) => data.ids[row] as number);
     const judge = async () => (await defence.judge(x, { seed: plan.seed, imageIds })).purified?.dispose();
@@ -299,9 +383,13 @@ export async function estimateCost(device: Device, plan: EvaluationPlan): Promis
     let [attack, judgements, seconds] = [0, 0, 0];
     for (const planned of attacks) {
       const times = runsOf(planned, runs);
-      attack += times * planned.passes;
+      const { on, passes, inside } = planned;
+      attack += times * attackWork(planned);
       judgements += times * evaluations;
-      seconds += times * (planned.passes * (bySurface.get(planned.surface) ?? 0) + evaluations * judgement);
+      // The defence's own network is that of a judgement.
+      const each = judgement / defence.passes;
+      const surface = (on && bySurface.get(on)) ?? 0;
+      seconds += times * (passes * surface + inside * each + evaluations * judgement);
     }
     return { attack, judgement: judgements * defence.passes, seconds: n * seconds, images: rows.length };
   } finally {

@@ -30,6 +30,8 @@ export interface AttackConfig {
   readonly surface: string;
   readonly knowledge: Knowledge;
   readonly settings: Readonly<Record<string, unknown>>;
+  /** Of the surface, where it has any. */
+  readonly surfaceSettings?: Readonly<Record<string, unknown>>;
 }
 
 export interface EvaluationConfig {
@@ -74,6 +76,12 @@ export interface EvaluationRecord {
   readonly loss: number | null;
   /** An entry an evaluation of the surface; restarts and target classes follow one another. */
   readonly trace: { readonly loss: readonly (number | null)[]; readonly hit: readonly number[] };
+  /** Of an ensemble: its attacks that saw the image; their own images lie in the file, `ATTACK.adversarial`. */
+  readonly stages?: readonly {
+    readonly attack: string;
+    readonly broke: boolean;
+    readonly loss: number | null;
+  }[];
   /** Of the perturbation, in [0, 1] pixel units. */
   readonly linf: number;
   readonly l2: number;
@@ -97,7 +105,7 @@ export interface EvaluationRecord {
   readonly purification?: PurificationRecord;
 }
 
-/** Fields of CMAP's trace (src/cmap/purify.ts), an entry an iteration. */
+/** Fields of CMAP's trace (src/cmap/purify.ts), an entry an iteration; `looked` and `right` have an entry a look. */
 export interface PurificationRecord {
   readonly labels: readonly number[];
   readonly mae: readonly (number | null)[];
@@ -105,6 +113,9 @@ export interface PurificationRecord {
   readonly constraint: readonly (number | null)[];
   readonly latentMean: readonly (number | null)[];
   readonly latentStd: readonly (number | null)[];
+  /** After how many iterations the K images were classified, and what share of them was right. */
+  readonly looked: readonly number[];
+  readonly right: readonly number[];
 }
 
 /** Where runEvaluation puts what it finds. */

@@ -1,20 +1,22 @@
 /**
  * The checklist of Carlini et al. 2019, "On evaluating adversarial robustness" (Sec. 4 and 5), as far as a machine can
  * tick it. Some items are read off the records; others need small experiments on some of the images, judged on the
- * surface that is attacked. An item that cannot be told is `not-tested`, with the reason, and never `pass`.
+ * surface that is attacked, with the very attack that the records are of: its settings, its seed, its surface. An item that
+ * cannot be told is `not-tested`, with the reason, and never `pass`.
  */
 
 import { type AttackHooks, Job, type Norm, Slots } from '../attacks/attack.ts';
 import { attackLoss } from '../attacks/losses.ts';
+import { surfaceOf } from '../attacks/spec.ts';
 import { Query, type Target } from '../attacks/target.ts';
-import type { Defence } from '../defences/defence.ts';
+import type { AttackSurface, Defence } from '../defences/defence.ts';
 import type { Device } from '../engine/device.ts';
 import { sizeOf, type Tensor } from '../engine/tensor.ts';
 import { affine } from '../kernels/elementwise.ts';
 import { median } from '../report/statistics.ts';
 import { type AttackSettings, type PlannedAttack, planAttacks } from './attacks.ts';
 import { majorityRight, RecordTable } from './metrics.ts';
-import { attackImages, distances, type EvaluationImages, pickImages } from './run.ts';
+import { attackImages, attackSeed, distances, type EvaluationImages, judgeSeed, pickImages } from './run.ts';
 import { type EvaluationConfig, type EvaluationRecord, readAdversarial } from './store.ts';
 
 export interface ChecklistItem {
@@ -62,6 +64,7 @@ export async function verifyEvaluation(device: Device, input: VerifyInput): Prom
   );
   const bench = new Bench(device, input);
   try {
+    add('reproduced', 'the attack, run again, does what the records say', await bench.reproduced());
     add('iterative', 'iterative attacks beat single steps', await bench.iterative());
     add('black-box', 'black-box attacks do not beat white-box attacks', await bench.blackBox());
     add('noise', 'random noise breaks nothing that gradients left', await bench.noise());
@@ -172,8 +175,10 @@ class Bench {
   readonly #x: Tensor | null;
   readonly #labels: readonly number[];
   readonly #ids: readonly number[];
-  /** The iterative gradient attack that experiments vary. */
-  readonly #main: { name: string; settings: AttackSettings };
+  /** The iterative gradient attack that experiments vary, as it was evaluated where one was. */
+  readonly #main: PlannedAttack;
+  readonly #settings: AttackSettings;
+  readonly #recorded: boolean;
   readonly #plain = new Map<string, readonly boolean[]>();
 
   constructor(device: Device, input: VerifyInput) {
@@ -184,20 +189,21 @@ class Bench {
     this.#x = rows.length > 0 ? pickImages(device, data, rows) : null;
     this.#labels = rows.map((i) => data.labels[i] as number);
     this.#ids = rows.map((i) => data.ids[i] as number);
-    const iterative = namesOf(config, (a) => a.kind === 'iterative');
-    const name = iterative.find((n) => config.attacks[n]?.knowledge === 'adaptive') ?? iterative[0] ?? 'pgd';
-    const known = config.attacks[name]?.settings as { steps?: number; restarts?: number; eot?: number };
-    this.#main = {
-      name,
-      settings: {
-        norm: config.norm,
-        eps: config.eps,
-        steps: known?.steps ?? 20,
-        restarts: known?.restarts ?? 1,
-        eot: known?.eot ?? 1,
-        queries: 300,
-      },
+    // An attack on the inside of a defence has no gradient of a surface to check.
+    const iterative = namesOf(config, (a) => a.kind === 'iterative').filter(
+      (n) =>
+        config.attacks[n]?.knowledge === input.defence.surfaces[config.attacks[n]?.surface ?? '']?.knowledge,
+    );
+    const name = iterative.find((n) => config.attacks[n]?.knowledge === 'adaptive') ?? iterative[0];
+    this.#recorded = name !== undefined;
+    const known = (name === undefined ? {} : config.attacks[name]?.settings) as Partial<AttackSettings>;
+    this.#settings = {
+      ...{ steps: 20, restarts: 1, eot: 1, queries: 300 },
+      ...known,
+      norm: config.norm,
+      eps: config.eps,
     };
+    this.#main = this.#plan(name ?? 'pgd');
   }
 
   get #n(): number {
@@ -205,48 +211,75 @@ class Bench {
   }
 
   #plan(name: string): PlannedAttack {
-    return planAttacks([name], this.#main.settings, this.#input.defence)[1] as PlannedAttack;
+    return planAttacks([name], this.#settings, this.#input.defence)[1] as PlannedAttack;
   }
 
-  #surface(): Defence['surfaces'][string] {
-    return this.#input.defence.surfaces[this.#plan(this.#main.name).surface] as Defence['surfaces'][string];
+  /** Another attack on the surface of the main one. */
+  #beside(name: string): PlannedAttack {
+    return this.#plan(`${name}${surfaceOf(this.#main.id)}`);
+  }
+
+  get #surface(): AttackSurface {
+    return this.#main.on as AttackSurface;
   }
 
   /** How many of the images an attack fools on its surface. */
-  async #fooled(name: string, other: Partial<AttackSettings> = {}): Promise<number> {
-    return (await this.#successes(name, other)).filter(Boolean).length;
+  async #fooled(attack: PlannedAttack, other: Partial<AttackSettings> = {}): Promise<number> {
+    return (await this.#successes(attack, other)).filter(Boolean).length;
   }
 
-  async #successes(name: string, other: Partial<AttackSettings> = {}): Promise<readonly boolean[]> {
-    const key = `${name} ${JSON.stringify(other)}`;
-    const known = this.#plain.get(key) ?? (await this.#attack(name, this.#labels.keys(), other));
+  async #successes(attack: PlannedAttack, other: Partial<AttackSettings> = {}): Promise<readonly boolean[]> {
+    const key = `${attack.id} ${JSON.stringify(other)}`;
+    const known = this.#plain.get(key) ?? (await this.#attack(attack, this.#labels.keys(), other));
     this.#plain.set(key, known);
     return known;
   }
 
-  /** An attack on the images of some rows: which it fools. */
-  async #attack(name: string, rows: Iterable<number>, other: Partial<AttackSettings>): Promise<boolean[]> {
+  /** An attack on the images of some rows, as in the first run: which it fools. */
+  async #attack(
+    attack: PlannedAttack,
+    rows: Iterable<number>,
+    other: Partial<AttackSettings>,
+  ): Promise<boolean[]> {
     const { defence, batch, config, data, onProgress } = this.#input;
-    onProgress?.(`${name} ${JSON.stringify(other)}`.replace(/[{}"]/g, ''));
+    onProgress?.(`${attack.id} ${JSON.stringify(other)}`.replace(/[{}"]/g, ''));
     const chosen = [...rows];
     const x = pickImages(this.#device, data, chosen);
     const of = (list: readonly number[]) => chosen.map((row) => list[row] as number);
+    const seeds = Array.from({ length: config.evaluations }, (_, e) => judgeSeed(config.seed, 0, e));
     try {
       const result = await attackImages(
         { defence, batch },
-        this.#plan(name),
-        config.seed,
-        x,
-        of(this.#labels),
-        of(this.#ids),
+        attack,
+        attackSeed(config.seed, 0),
+        seeds,
+        { ids: of(this.#ids), labels: of(this.#labels), x },
         undefined,
         other,
       );
+      for (const stage of result?.stages ?? []) stage.result.adversarial.dispose();
       result?.adversarial.dispose();
       return result?.success ?? chosen.map(() => false);
     } finally {
       x.dispose();
     }
+  }
+
+  async reproduced(): Promise<Finding> {
+    const skipped = this.#skipped();
+    if (skipped) return skipped;
+    if (!this.#recorded) return untested('no iterative attack on a surface was evaluated');
+    const table = new RecordTable(this.#input.records);
+    const { id } = this.#main;
+    const now = await this.#successes(this.#main);
+    const before = this.#ids.map((image) => table.at(id, 0, image)?.success);
+    if (before.some((success) => success === undefined))
+      return ['fail', `${id}: the records of the first ${this.#n} images are not all there`];
+    const other = before.filter((success, i) => success !== now[i]).length;
+    return verdict(
+      other <= slack(this.#n),
+      `${id}: other success on ${other} of ${this.#n} images, ${now.filter(Boolean).length} fooled now`,
+    );
   }
 
   #skipped(): Finding | null {
@@ -264,15 +297,14 @@ class Bench {
     }
     const skipped = this.#skipped();
     if (skipped) return skipped;
-    const at = this.#main.name.includes('@') ? `@${this.#main.name.split('@')[1]}` : '';
-    const [a, b] = [await this.#fooled(this.#main.name), await this.#fooled(`fgsm${at}`)];
-    return verdict(a > b || a === this.#n, `${this.#main.name} fooled ${a}, fgsm ${b} of ${this.#n}`);
+    const [a, b] = [await this.#fooled(this.#main), await this.#fooled(this.#beside('fgsm'))];
+    return verdict(a > b || a === this.#n, `${this.#main.id} fooled ${a}, fgsm ${b} of ${this.#n}`);
   }
 
   async blackBox(): Promise<Finding> {
     const { config, records } = this.#input;
     const black = namesOf(config, (a) => a.kind === 'black-box');
-    const white = namesOf(config, (a) => a.kind === 'iterative' || a.kind === 'single-step');
+    const white = namesOf(config, (a) => ['iterative', 'single-step', 'ensemble'].includes(a.kind));
     if (black.length > 0 && white.length > 0) {
       const open = brokenBy(config, records, white);
       const only = [...brokenBy(config, records, black)].filter((image) => !open.has(image)).length;
@@ -284,11 +316,11 @@ class Bench {
     }
     const skipped = this.#skipped();
     if (skipped) return skipped;
-    const at = this.#main.name.includes('@') ? `@${this.#main.name.split('@')[1]}` : '';
-    const [a, b] = [await this.#fooled(this.#main.name), await this.#fooled(`square${at}`)];
+    const square = this.#beside('square:queries=300');
+    const [a, b] = [await this.#fooled(this.#main), await this.#fooled(square)];
     return verdict(
       b <= a + slack(this.#n),
-      `square with 300 queries fooled ${b}, ${this.#main.name} ${a} of ${this.#n}`,
+      `square with 300 queries fooled ${b}, ${this.#main.id} ${a} of ${this.#n}`,
     );
   }
 
@@ -297,21 +329,20 @@ class Bench {
     const skipped = this.#skipped();
     if (skipped) return skipped;
     const { noise } = this.#input;
-    const at = this.#main.name.includes('@') ? `@${this.#main.name.split('@')[1]}` : '';
-    const { cost = 1 } = this.#surface();
+    const { cost = 1 } = this.#surface;
     if (noise === 0) return untested('noise was switched off by --noise 0');
     if (cost > 1)
       return untested(
-        `a point costs ${cost} network evaluations; cmap eval --attack noise${at} tries 10,000`,
+        `a point costs ${cost} network evaluations; cmap eval --attack noise${surfaceOf(this.#main.id)} tries 10,000`,
       );
-    const broken = await this.#successes(this.#main.name);
+    const broken = await this.#successes(this.#main);
     const left = [...broken.keys()].filter((row) => !broken[row]);
-    if (left.length === 0) return verdict(true, `${this.#main.name} left none of ${this.#n} images to noise`);
-    const hits = await this.#attack(`noise${at}`, left, { points: noise });
+    if (left.length === 0) return verdict(true, `${this.#main.id} left none of ${this.#n} images to noise`);
+    const hits = await this.#attack(this.#beside('noise'), left, { points: noise });
     const count = hits.filter(Boolean).length;
     return verdict(
       count <= slack(this.#n),
-      `${noise} random points broke ${count} of the ${left.length} images that ${this.#main.name} left`,
+      `${noise} random points broke ${count} of the ${left.length} images that ${this.#main.id} left`,
     );
   }
 
@@ -324,33 +355,43 @@ class Bench {
     const most = { Linf: 0.5, L2: 0.5 * Math.sqrt(size), L1: 0.5 * size }[config.norm];
     const levels = [0.25, 0.5, 1, 2, 4].map((f) => f * config.eps).filter((eps) => eps < most && eps > 0);
     const fooled: number[] = [];
-    for (const eps of [...levels, most]) fooled.push(await this.#fooled(this.#main.name, { eps }));
+    const { stepSize } = this.#settings;
+    for (const eps of [...levels, most]) {
+      const step = stepSize === undefined ? {} : { stepSize: (stepSize * eps) / config.eps };
+      fooled.push(await this.#fooled(this.#main, { eps, ...step }));
+    }
     const rises = fooled.every((count, i) => i === 0 || count >= (fooled[i - 1] as number) - slack(this.#n));
     const all = fooled.at(-1) === this.#n;
     const detail = [...levels, most].map((eps, i) => `${eps.toPrecision(3)}: ${fooled[i]}`).join(', ');
-    return verdict(rises && all, `${this.#main.name}, images fooled of ${this.#n} by eps: ${detail}`);
+    return verdict(rises && all, `${this.#main.id}, images fooled of ${this.#n} by eps: ${detail}`);
   }
 
   async more(what: 'steps' | 'restarts'): Promise<Finding> {
     const skipped = this.#skipped();
     if (skipped) return skipped;
-    const { name, settings } = this.#main;
+    const { id, settings } = this.#main;
     const factor = what === 'steps' ? 2 : 5;
+    const times = settings[what] as number | undefined;
+    if (times === undefined) return untested(`${id} has no ${what}`);
     const [before, after] = [
-      await this.#fooled(name),
-      await this.#fooled(name, { [what]: factor * settings[what] }),
+      await this.#fooled(this.#main),
+      await this.#fooled(this.#main, {
+        [what]: factor * times,
+        // From one and the same point all restarts are one.
+        ...(what === 'restarts' ? { start: 'random' as const } : {}),
+      }),
     ];
     return verdict(
       after <= before + slack(this.#n),
-      `${name}: ${settings[what]} ${what} fooled ${before}, ${factor * settings[what]} fooled ${after} of ${this.#n}`,
+      `${id}: ${times} ${what} fooled ${before}, ${factor * times} fooled ${after} of ${this.#n}`,
     );
   }
 
   async gradients(): Promise<{ zero: Finding; exact: Finding }> {
     const skipped = this.#skipped();
     if (skipped) return { zero: skipped, exact: skipped };
-    const { surface } = this.#plan(this.#main.name);
-    const { target, exact, summary } = this.#surface();
+    const { surface } = this.#main;
+    const { target, exact, summary } = this.#surface;
     this.#input.onProgress?.('gradients');
     const found = await directionalErrors(
       this.#device,

@@ -186,6 +186,29 @@ test('names of attacks', async () => {
   refused(() => plan('pdg'), /attack "pdg" is not known; there are none, fgsm, pgd/);
   refused(() => plan('pgd,,fgsm'), /an empty name/);
   refused(() => plan('pgd@inside'), /no surface "inside"; it has classifier, bpda, derivative/);
+  const [, own] = plan('pgd:loss=margin:steps=7:step-size=2/255:restarts=2@bpda');
+  assert.equal(own?.settings, {
+    ...{ steps: 7, stepSize: 2 / 255, start: 'random', restarts: 2, loss: 'margin', eot: 1 },
+  });
+  assert.is(own?.passes, 2 * 8 * 2);
+  assert.equal(plan('autoattack:version=custom:attacks=apgd-ce+square')[1]?.settings, {
+    ...{ version: 'custom', attacks: ['apgd-ce', 'square'], eot: 1, evaluations: 1 },
+  });
+  refused(
+    () => plan('pgd:loss=difference'),
+    /attack pgd: loss must be one of ce, margin, dlr, got "difference"/,
+  );
+  refused(() => plan('pgd:queries=3'), /attack pgd has no option "queries"; it has steps, step-size/);
+  refused(() => plan('pgd:steps'), /"steps" is not KEY=VALUE/);
+  refused(() => plan('pgd:steps=1:steps=2'), /steps is given twice/);
+  refused(() => plan('pgd@bpda@bpda'), /more than one @/);
+  refused(() => plan('pgd:eot=3'), /eot without effect, surface bpda draws nothing/);
+  refused(() => plan('pgd@bpda:k=2'), /surface bpda of the defence bits has no options/);
+  refused(() => plan('pgd:target=10'), /target must be a class of 0 to 9, got 10/);
+  refused(() => plan('pgd:start=image:restarts=2'), /2 restarts without a random start/);
+  refused(() => plan('autoattack:version=custom'), /version custom needs attacks/);
+  refused(() => plan('transfer'), /the folder is missing; write transfer:from=DIR/);
+  refused(() => plan('square:queries=4000000000'), /queries must be a positive integer to 16777216/);
   refused(() => plan('pgd-l2'), /pgd-l2 is for L2, this evaluation for Linf/);
   refused(() => plan('pgd', { eps: 8 }), /eps must be in \[0, 1\] pixel units, got 8; did you mean 8\/255\?/);
   refused(() => plan('pgd', { steps: 0 }), /steps must be a positive integer, got 0/);
@@ -194,7 +217,7 @@ test('names of attacks', async () => {
     summary: 'nothing',
     kind: 'iterative',
     make: () => ({ name: 'still', norm: 'Linf', eps: 0, run: () => Promise.reject(new Error('not run')) }),
-    settings: () => ({}),
+    options: [],
     passes: () => 0,
   });
   assert.is(plan('still')[1]?.surface, 'bpda');
@@ -247,7 +270,7 @@ test('an undefended net falls, and so does bit depth through BPDA, but not by it
     [none, ['pgd']],
     [bits, ['pgd', 'pgd@derivative']],
   ] as const) {
-    const attacks = planAttacks(names, { ...large, randomStart: false }, defence);
+    const attacks = planAttacks(names, { ...large, start: 'image' }, defence);
     const config = configOf(
       ids,
       Object.fromEntries(
