@@ -196,7 +196,8 @@ class Loop {
       this.#adam.step([g]);
       return { g };
     });
-    const classes = (g: Tensor) => combine(classifier.logits(affine(g, 0.5, 0.5)), b, k, options, labels);
+    const classes = (g: Tensor) =>
+      combineVotes(classifier.logits(affine(g, 0.5, 0.5)), b, k, options, labels);
     this.#logits = device.record('cmap logits', () => ({
       logits: classes(generate(model, this.#z, forward)),
     }));
@@ -341,11 +342,11 @@ class Loop {
 }
 
 /** [B·K, classes] -> [B, classes]. @param labels true classes u32 [B] */
-function combine(
+export function combineVotes(
   logits: Tensor,
   b: number,
   k: number,
-  { votes = 'probabilities', temperature = 1 }: ThroughCmapOptions,
+  { votes = 'probabilities', temperature = 1 }: Pick<ThroughCmapOptions, 'votes' | 'temperature'>,
   labels: Tensor | undefined,
 ): Tensor {
   const classes = logits.shape[1] as number;

@@ -369,6 +369,7 @@ async function evaluate(own: EvalFlags, command: Command): Promise<void> {
     purified: flags.purified,
   };
   checkWholeBatches(plan);
+  for (const attack of attacks) attack.checkImages(data.ids);
   const config = configOf(plan, opened, { ...subject, flags: storedFlags(flags) }, norm, eps);
   const store = Store.open(flags.out, config, flags.resume ?? false);
   try {

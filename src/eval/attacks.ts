@@ -138,6 +138,8 @@ export interface AttackEntry {
   /** What it makes of settings that were left open. */
   readonly defaults?: Partial<AttackSettings> | ((s: AttackSettings) => Partial<AttackSettings>);
   make(context: AttackContext): Attack;
+  /** Refuses images that it cannot attack, by their numbers in the test set. @throws InputError */
+  checkImages?(s: AttackSettings, ids: readonly number[]): void;
   /** Evaluations of the surface for an image at most, a backward pass counted as one. */
   passes(s: AttackSettings, defence: Defence): number;
   /** Evaluations of the defence's own network besides. */
@@ -449,6 +451,7 @@ const registry = new Map<string, AttackEntry>([
       knowledge: 'transfer',
       options: ['from'],
       make: (c) => new Replay(c.from, c.norm, c.eps),
+      checkImages: (s, ids) => new Replay(s.from, s.norm, s.eps).checkImages(ids),
       passes: () => 1,
     },
   ],
@@ -479,6 +482,8 @@ export interface PlannedAttack {
   /** Evaluations of the surface an image, at most, and of the defence's own network besides. */
   readonly passes: number;
   readonly inside: number;
+  /** Refuses images that it cannot attack. @throws InputError */
+  checkImages(ids: readonly number[]): void;
   /** @param other settings than planned, for sanity checks. @returns null for `none` */
   make(seed: number, judgeSeeds: readonly number[], other?: Partial<AttackSettings>): Attack | null;
 }
@@ -493,6 +498,7 @@ export const noAttack: PlannedAttack = {
   settings: {},
   passes: 0,
   inside: 0,
+  checkImages: () => {},
   make: () => null,
 };
 
@@ -591,6 +597,7 @@ function planAttack(id: string, given: AttackSettings, defence: Defence): Planne
     ),
     passes: entry.passes(resolved, defence) * (on.cost ?? 1),
     inside: entry.inside?.(resolved, defence) ?? 0,
+    checkImages: (ids) => entry.checkImages?.(resolved, ids),
     make,
   };
 }

@@ -45,6 +45,15 @@ export class Replay implements Attack {
       throw new InputError(`attack transfer: ${folder} holds no attacked images; evaluate an attack there`);
   }
 
+  /** @throws InputError for images that the folder has not, by their numbers in the test set */
+  checkImages(ids: readonly number[]): void {
+    const missing = ids.filter((id) => !this.#images.has(id));
+    if (missing.length > 0)
+      throw new InputError(
+        `attack transfer: ${this.folder} has no image ${missing[0]}, ${missing.length} of ${ids.length} are missing; evaluate the same images`,
+      );
+  }
+
   async run(
     target: Target,
     x: Tensor,
@@ -52,11 +61,8 @@ export class Replay implements Attack {
     hooks: AttackHooks = {},
   ): Promise<AttackResult> {
     const job = await Job.open(this.name, target, x, labels, this, hooks);
-    const found = job.ids.map((id) => {
-      const record = this.#images.get(id);
-      if (record) return record;
-      throw new InputError(`attack transfer: ${this.folder} has no image ${id}; evaluate the same images`);
-    });
+    this.checkImages(job.ids);
+    const found = job.ids.map((id) => this.#images.get(id) as EvaluationRecord);
     const points = readAdversarial(this.folder as string, found);
     const { size } = job;
     points.forEach((point, i) => {

@@ -7,7 +7,7 @@ import { type AttackResult, streams } from '../attacks/attack.ts';
 import type { Stage } from '../attacks/autoattack.ts';
 import { Pgd } from '../attacks/pgd.ts';
 import type { TraceEntry } from '../cmap/purify.ts';
-import { classify, type Vote } from '../cmap/vote.ts';
+import { classify, countVotes, type Vote } from '../cmap/vote.ts';
 import type { AttackSurface, Defence, Judged } from '../defences/defence.ts';
 import type { Device } from '../engine/device.ts';
 import { randomUniform } from '../engine/random.ts';
@@ -283,7 +283,7 @@ async function evaluateBatch(
       },
       adapter: `${device.adapter.name}, ${device.adapter.driver}`,
       ...(purification
-        ? { purification: columns(purification[i] as Purification, labels[i] as number) }
+        ? { purification: columns(purification[i] as Purification, labels[i] as number, defence.classes) }
         : {}),
     };
   });
@@ -306,7 +306,7 @@ const looks = 20;
 type Purification = NonNullable<Judged['purification']>[number];
 
 /** A trace by field. */
-function columns({ labels, trace, looks }: Purification, label: number): PurificationRecord {
+function columns({ labels, trace, looks }: Purification, label: number, classes: number): PurificationRecord {
   const of = (field: keyof TraceEntry) => trace.map((entry) => finite(entry[field]));
   return {
     labels,
@@ -316,6 +316,7 @@ function columns({ labels, trace, looks }: Purification, label: number): Purific
     latentMean: of('latentMean'),
     latentStd: of('latentStd'),
     looked: looks.map((look) => look.iteration),
+    voted: looks.map((look) => countVotes(look.labels, classes).label),
     right: looks.map((look) => mean(look.labels.map((own) => Number(own === label)))),
   };
 }
@@ -362,11 +363,11 @@ export async function estimateCost(device: Device, plan: EvaluationPlan): Promis
     return (performance.now() - began) / 1000;
   };
   try {
-    // Seconds of an evaluation of a surface's network.
     const bySurface = new Map<AttackSurface, number>();
     for (const { on, passes } of attacks) {
-      if (!on || passes === 0 || bySurface.has(on)) continue;
-      const { target, cost = 1 } = on;
+      // A surface that runs the defence asks the network of a judgement, which is measured below.
+      if (!on || passes === 0 || on.cost !== undefined || bySurface.has(on)) continue;
+      const { target } = on;
       const steps = async (count: number) => {
         const probe = new Pgd({ eps: 0.01, steps: count, stepSize: 0.01, randomStart: false, seed: 0 });
         const result = await probe.run(target, x, labels, { batch: plan.batch });
@@ -374,7 +375,7 @@ export async function estimateCost(device: Device, plan: EvaluationPlan): Promis
       };
       await steps(1); // compiles
       // Four evaluations, forward and backward.
-      bySurface.set(on, (await timed(() => steps(3))) / 8 / cost / rows.length);
+      bySurface.set(on, (await timed(() => steps(3))) / 8 / rows.length);
     }
     const imageIds = rows.map((row) => data.ids[row] as number);
     const judge = async () => (await defence.judge(x, { seed: plan.seed, imageIds })).purified?.dispose();
@@ -386,10 +387,9 @@ export async function estimateCost(device: Device, plan: EvaluationPlan): Promis
       const { on, passes, inside } = planned;
       attack += times * attackWork(planned);
       judgements += times * evaluations;
-      // The defence's own network is that of a judgement.
-      const each = judgement / defence.passes;
-      const surface = (on && bySurface.get(on)) ?? 0;
-      seconds += times * (passes * surface + inside * each + evaluations * judgement);
+      const own = judgement / defence.passes;
+      const asked = (on && bySurface.get(on)) ?? own;
+      seconds += times * (passes * asked + inside * own + evaluations * judgement);
     }
     return { attack, judgement: judgements * defence.passes, seconds: n * seconds, images: rows.length };
   } finally {

@@ -105,7 +105,7 @@ export interface EvaluationRecord {
   readonly purification?: PurificationRecord;
 }
 
-/** Fields of CMAP's trace (src/cmap/purify.ts), an entry an iteration; `looked` and `right` have an entry a look. */
+/** Fields of CMAP's trace (src/cmap/purify.ts), an entry an iteration; the last three, a look. */
 export interface PurificationRecord {
   readonly labels: readonly number[];
   readonly mae: readonly (number | null)[];
@@ -113,8 +113,9 @@ export interface PurificationRecord {
   readonly constraint: readonly (number | null)[];
   readonly latentMean: readonly (number | null)[];
   readonly latentStd: readonly (number | null)[];
-  /** After how many iterations the K images were classified, and what share of them was right. */
+  /** After how many iterations the K images were classified; their vote, and what share of them was right. */
   readonly looked: readonly number[];
+  readonly voted: readonly number[];
   readonly right: readonly number[];
 }
 

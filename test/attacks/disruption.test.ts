@@ -80,7 +80,45 @@ test('target-latent: the generator’s own image is misclassified, which the pla
     return result.trace.flatMap((trace) => trace.hit).reduce((a, b) => a + b, 0);
   };
   const [plain, wanted] = [await hits('equation', 1e-9), await hits('latent', 1e4)];
-  assert.ok(wanted > plain, `${wanted} of 6 candidates fool the classifier, ${plain} without the class term`);
+  assert.ok(
+    wanted > plain,
+    `candidates fool the classifier ${wanted} times, ${plain} without the class term`,
+  );
+});
+
+test('the defence chooses among the candidates, where it is asked', async () => {
+  const { model, net, cmap, x, labels } = await setUp();
+  const options: DisruptionOptions = { norm: 'Linf', eps: 0.05, cmap, steps: 6, tau: 100 };
+  const rounds: number[] = [];
+  // Of image 0 the last candidate is the worst, of image 1 the first.
+  const judge = async (
+    at: { shape: readonly number[] },
+    _: readonly number[],
+    ids: readonly number[],
+    round: number,
+  ) => {
+    rounds.push(round);
+    assert.is(at.shape[0], ids.length);
+    return ids.map((id) => (id === 70 ? round / cmap.k : 1 - (round + 1) / cmap.k));
+  };
+  const hooks = { imageIds: [70, 71] };
+  const result = await new Disruption(model, net, { ...options, judge }).run(net, x, labels, hooks);
+  const [all, chosen] = await Promise.all([result.candidates.floats(), result.adversarial.floats()]);
+  const size = chosen.length / 2;
+  const candidate = (i: number, j: number) => all.slice((i * cmap.k + j) * size, (i * cmap.k + j + 1) * size);
+  assert.equal(chosen.slice(0, size), candidate(0, cmap.k - 1));
+  assert.equal(chosen.slice(size), candidate(1, 0));
+  assert.equal(
+    rounds,
+    Array.from({ length: cmap.k }, (_, j) => j),
+  );
+  assert.equal(result.success, [(cmap.k - 1) / cmap.k >= 0.5, 1 - 1 / cmap.k >= 0.5]);
+  // Three iterations of the attack after the defence's three, and the answer.
+  for (const { loss, hit } of result.trace) {
+    assert.is(loss.length, options.steps - cmap.iterations + 1);
+    assert.ok(loss.every(Number.isFinite) && hit.every((h) => h >= 0 && h <= 1));
+  }
+  for (const t of [result.candidates, result.adversarial]) t.dispose();
 });
 
 test('results do not depend on the batch', async () => {

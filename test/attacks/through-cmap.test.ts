@@ -4,19 +4,25 @@
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { streams } from '../../src/attacks/attack.ts';
 import { Pgd } from '../../src/attacks/pgd.ts';
-import { karrasGrid, publishedAttackSigma, surrogate } from '../../src/attacks/surrogate.ts';
-import type { Draw } from '../../src/attacks/target.ts';
-import { ThroughCmap, type ThroughCmapOptions } from '../../src/attacks/through-cmap.ts';
+import { consistencyStep, karrasGrid, publishedAttackSigma, surrogate } from '../../src/attacks/surrogate.ts';
+import type { Draw, Target } from '../../src/attacks/target.ts';
+import { combineVotes, ThroughCmap, type ThroughCmapOptions } from '../../src/attacks/through-cmap.ts';
 import type { CmapOptions } from '../../src/cmap/options.ts';
+import { cmapDefence } from '../../src/defences/cmap.ts';
+import { vjp } from '../../src/engine/autograd.ts';
 import { InputError } from '../../src/engine/errors.ts';
+import { randomNormal } from '../../src/engine/random.ts';
 import type { Tensor } from '../../src/engine/tensor.ts';
+import { mean } from '../../src/kernels/reduce.ts';
+import { reshape } from '../../src/kernels/shape.ts';
 import { ClassifierNet } from '../../src/nets/classifier.ts';
 import { ConsistencyModel } from '../../src/nets/consistency.ts';
 import { ncsnpp } from '../../src/nets/ncsnpp.ts';
 import { wideResNet } from '../../src/nets/wide-resnet.ts';
 import { syntheticCheckpoint } from '../nets/parity.ts';
-import { assertClose, fromNchw, lcg, loadFixture, testDevice, toNchw } from '../support.ts';
+import { assertClose, fromNchw, lcg, loadFixture, relativeError, testDevice, toNchw } from '../support.ts';
 
 async function setUp() {
   const device = await testDevice();
@@ -109,6 +115,154 @@ test('identity (BPDA): PyTorch’s gradient with dG/dx = 1', async () => {
   assertClose(logits, fixture.get('logits.identity').data, 1e-4, 'logits');
   assertClose(toNchw(dx, fixture.get('x').shape), fixture.get('dx.identity').data, 1e-3, 'dx');
   target.dispose();
+});
+
+test('surrogate (BPDA): the identity’s cotangent pulled back through one consistency step', async () => {
+  const { device, model, net, cmap, x, latents, cotangent, draw } = await setUp();
+  const sigma = 0.5;
+  const of = async (backward: 'identity' | 'surrogate') => {
+    const target = new ThroughCmap(model, net, { cmap, backward, sigma, latents });
+    const found = await gradient(target, x, cotangent, draw);
+    target.dispose();
+    return found;
+  };
+  const [identity, own] = [await of('identity'), await of('surrogate')];
+  assert.equal(own.logits, identity.logits, 'the same forward pass');
+  const want = device.scope(() => {
+    const n = randomNormal(device, x.shape, { ...draw, purpose: streams.surrogate });
+    const { pullback } = vjp((u) => consistencyStep(model, u, n, sigma), [x]);
+    return pullback(device.tensor(identity.dx, x.shape))[0] as Tensor;
+  });
+  assertClose(own.dx, await want.floats(), 1e-5, 'dx');
+  assert.ok(relativeError(own.dx, identity.dx) > 0.1, 'and not the identity');
+});
+
+test('votes: mean logits, mean probabilities, soft votes, and the easiest majority', async () => {
+  const device = await testDevice();
+  const [b, k, classes] = [2, 4, 3];
+  const random = lcg(5);
+  const host = Float32Array.from({ length: b * k * classes }, () => 4 * random() - 2);
+  const labels = [0, 2];
+  const own = device.tensor(labels, [b], 'u32');
+  const logits = device.tensor(host, [b * k, classes]);
+  const got = async (options: Pick<ThroughCmapOptions, 'votes' | 'temperature'>) => {
+    const out = device.scope(() => combineVotes(logits, b, k, options, own));
+    return [...(await out.floats())];
+  };
+  const rows = (i: number) =>
+    Array.from({ length: k }, (_, j) => [...host.subarray((i * k + j) * classes, (i * k + j + 1) * classes)]);
+  const softmax = (z: number[], t: number) => {
+    const e = z.map((v) => Math.exp(v / t));
+    return e.map((v) => v / e.reduce((p, q) => p + q, 0));
+  };
+  const average = (list: number[][]) =>
+    Array.from(
+      { length: classes },
+      (_, c) => list.reduce((sum, p) => sum + (p[c] as number), 0) / list.length,
+    );
+  const want = (f: (z: number[][], label: number) => number[]) =>
+    labels.flatMap((label, i) => f(rows(i), label));
+  const close = (a: number[], e: number[], name: string) => assertClose(a, Float32Array.from(e), 1e-5, name);
+  close(await got({ votes: 'logits' }), want(average), 'logits');
+  for (const temperature of [1, 0.05])
+    close(
+      await got({ temperature }),
+      want((z) => average(z.map((row) => softmax(row, temperature))).map((p) => Math.log(p + 1e-12))),
+      `probabilities at ${temperature}`,
+    );
+  // Three of the four are a majority: the one that is surest of the true class is left alone.
+  close(
+    await got({ votes: 'easiest' }),
+    want((z, label) =>
+      average(
+        z
+          .map((row) => softmax(row, 1))
+          .sort((p, q) => (p[label] as number) - (q[label] as number))
+          .slice(0, 3),
+      ).map((p) => Math.log(p + 1e-12)),
+    ),
+    'easiest',
+  );
+});
+
+test('with the seeds of the judgements the attack sees what they will see', async () => {
+  const { device, model, net, cmap, x } = await setUp();
+  const defence = cmapDefence(model, net, cmap);
+  const seeds = [2 ** 40 + 7, 2 ** 40 + 8];
+  const imageIds = [4, 9];
+  const target = defence.surfaces.bpda?.with?.({ votes: 'logits' }).target as ThroughCmap;
+  const ids = device.tensor(imageIds, [2], 'u32');
+  const draw = (seed: number, known: boolean): Draw => ({
+    ...{ seed, rows: ids, step: device.tensor([3], [1], 'u32') },
+    ...(known ? { known } : {}),
+  });
+  const logits = async (seed: number, known: boolean) => {
+    const process = await target.process(x, draw(seed, known));
+    const host = await process.logits.floats();
+    process.dispose();
+    return host;
+  };
+  // The mean of the logits of the very images that the judgement classified.
+  const judged = await defence.judge(x, { seed: seeds[0] as number, imageIds });
+  const [n, k, ...image] = (judged.purified as Tensor).shape as [number, number, number, number, number];
+  const want = device.scope(() =>
+    mean(
+      reshape(net.logits(reshape(judged.purified as Tensor, [n * k, ...image])), [n, k, net.classes]),
+      [1],
+    ),
+  );
+  assertClose(await logits(seeds[0] as number, true), await want.floats(), 1e-4, 'known');
+  assert.ok(relativeError(await logits(seeds[0] as number, false), await want.floats()) > 1e-2, 'unknown');
+  assert.ok(
+    relativeError(await logits(seeds[1] as number, true), await want.floats()) > 1e-2,
+    'another seed',
+  );
+  target.dispose();
+  // Through a Query: a fixed list of seeds gives the same answer at every pass.
+  const eot = { draws: 2, randomness: { seeds } } as const;
+  const attack = new Pgd({ eps: 0.01, steps: 1, stepSize: 1e-9, randomStart: false, seed: 0, eot });
+  const { trace, adversarial } = await attack.run(defence.surfaces.bpda?.target as Target, x, [1, 2], {
+    imageIds,
+  });
+  adversarial.dispose();
+  for (const { loss } of trace)
+    assert.ok(Math.abs((loss[0] as number) - (loss[1] as number)) < 1e-3, `the same draws: ${loss}`);
+  const graph = new Pgd({ eps: 0.01, steps: 1, stepSize: 0.01, randomStart: false, seed: 0, eot });
+  try {
+    await graph.run(net, x, [1, 2]);
+    assert.unreachable();
+  } catch (error) {
+    assert.match((error as Error).message, /known seeds are for a target that runs the defence itself/);
+  }
+});
+
+test('options of surfaces', async () => {
+  const { model, net, cmap } = await setUp();
+  const { surfaces } = cmapDefence(model, net, cmap);
+  const refused = (surface: string, texts: Record<string, string>, pattern: RegExp) =>
+    assert.throws(
+      () => surfaces[surface]?.with?.(texts),
+      (e: Error) => e instanceof InputError && pattern.test(e.message),
+    );
+  refused('bpda', { last: '3' }, /surface bpda has no option "last"; it has k, iterations/);
+  refused('unroll', { backward: 'identity' }, /surface unroll has no option "backward"/);
+  refused('unroll', { huber: '-1' }, /surface unroll: huber must be a positive number, got "-1"/);
+  refused('bpda', { k: '1' }, /k must be an integer of at least 2/);
+  refused('surrogate', { sigma: '0' }, /surface surrogate: sigma must be a positive number, got "0"/);
+  const own = surfaces.unroll?.with?.({ k: '2', last: '2', huber: '0', clip: 'exact', votes: 'easiest' });
+  assert.equal(own?.settings, {
+    ...{
+      k: 2,
+      votes: 'easiest',
+      temperature: 1,
+      warm: 'no',
+      preconditioner: 'exact',
+      huber: 0,
+      clip: 'exact',
+    },
+    ...{ iterations: cmap.iterations, last: 2 },
+  });
+  assert.is(own?.cost, 2 * (cmap.iterations + 2 * 2));
 });
 
 test('a shorter horizon and a truncated unroll give other gradients; a warm start goes on', async () => {

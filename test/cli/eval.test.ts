@@ -6,7 +6,8 @@ import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { EvaluationSummary } from '../../src/eval/metrics.ts';
-import { readAdversarial, readEvaluation } from '../../src/eval/store.ts';
+import { type EvaluationRecord, readAdversarial, readEvaluation } from '../../src/eval/store.ts';
+import { openSafetensors } from '../../src/formats/safetensors.node.ts';
 import { root } from '../support.ts';
 import { commandIn } from './command.ts';
 
@@ -21,12 +22,32 @@ const { cmap, refused } = commandIn(() => folder);
 const base = ['eval', '--dataset', 'fashion-mnist', '--count', '3', '--steps', '2', '--batch', '1'];
 
 test('bad input', () => {
-  refused(['eval'], /required option '--dataset <name>' not specified/);
+  refused(
+    ['eval', '--out', join(folder, 'none')],
+    /--dataset is missing; it is one of cifar10, fashion-mnist/,
+  );
+  refused(
+    ['eval', '--resume', '--out', join(folder, 'none')],
+    /--dataset is missing, and .*none does not say it/,
+  );
+  refused([...base, '--subset', 'paper'], /the paper's images are of cifar10, not of fashion-mnist/);
+  refused(
+    [...base, '--norm', 'L2', '--eps', '128'],
+    /eps 128 in L2 is more than 28\.00.*did you mean 128\/255\?/,
+  );
+  refused(
+    [...base, '--attack', 'square', '--queries', '4000000000'],
+    /queries must be a positive integer to/,
+  );
+  refused([...base, '--attack', 'pgd:lost=margin'], /attack pgd has no option "lost"; it has steps/);
+  refused([...base, '--attack', `transfer:from=${folder}`], /holds no evaluation/);
+  const official = ['--defence', 'cmap', '--attack', 'disruption', '--compat', 'official', '--batch', '2'];
+  refused([...base, ...official], /whole batches, and 3 images in batches of 2 leave 1; give a --batch/);
   refused(['eval', '--dataset', 'mnist'], /'mnist' is invalid.*cifar10, fashion-mnist/);
   refused([...base, '--count', '0'], /--count must be at least 1, got 0/);
   refused([...base, '--offset', '999'], /image 1000 is not there; the package holds 1000/);
   refused([...base, '--subset', 'paper', '--offset', '1'], /exclude each other/);
-  refused([...base, '--runs', '0'], /--runs must be at least 1, got 0/);
+  refused([...base, '--runs', '0'], /--runs must be an integer of 1 to 1048575, got 0/);
   refused([...base, '--attack', 'pgd,'], /an empty name/);
   refused([...base, '--seed', '-1'], /--seed must be an integer of 0 to/);
   refused(['eval', '--dataset', 'cifar10', '--data', join(folder, 'nowhere')], /nowhere/);
@@ -73,7 +94,8 @@ test('killed by SIGKILL and resumed, equal to an uninterrupted run; table and pl
   assert.ok(before >= 4 && before < 9, `${before} of 9 lines at the kill`);
   assert.not(existsSync(join(folder, 'killed', 'summary.json')));
   refused(['table', join(folder, 'killed')], /is not finished; cmap eval --resume/);
-  const resumed = cmap([...args('killed'), '--resume', '-q']);
+  // What it was begun with it knows.
+  const resumed = cmap(['eval', '--resume', '--out', join(folder, 'killed'), '-q']);
   assert.is(resumed.status, 0, resumed.lines.join('\n'));
 
   const read = (name: string) => {
@@ -115,6 +137,70 @@ test('killed by SIGKILL and resumed, equal to an uninterrupted run; table and pl
   assert.match(readFileSync(join(folder, 'killed', 'iterations.svg'), 'utf8'), /^<svg/);
   refused([...args('whole'), '-q'], /holds an evaluation/);
   refused([...args('whole'), '--eps', '8/255', '--resume', '-q'], /eps was .*, now it is/);
+});
+
+test('stages of AutoAttack are kept, and another evaluation’s images can be shown to a defence', () => {
+  const at = (name: string) => join(folder, name);
+  const few = [...base, '--count', '4', '--batch', '4', '--eps', '6/255'];
+  const spec = 'autoattack:version=custom:attacks=apgd-ce+square';
+  const made = cmap([...few, '--attack', `pgd,${spec}`, '--out', at('stages'), '-q']);
+  assert.is(made.status, 0, made.lines.join('\n'));
+  const { records } = readEvaluation(at('stages'));
+  const own = records.filter((r) => r.attack === spec);
+  assert.is(own.length, 4);
+  const { attacks } = JSON.parse(
+    readFileSync(join(at('stages'), 'summary.json'), 'utf8'),
+  ) as EvaluationSummary;
+  const stages = attacks[spec]?.stages ?? [];
+  assert.equal(stages.map((stage) => stage.attack).slice(0, 1), ['apgd-ce']);
+  assert.is(stages.at(-1)?.robust, attacks[spec]?.surfaceRobust);
+  const source = openSafetensors(join(at('stages'), own[0]?.file as string));
+  const seen = own.filter((r) => r.stages?.some((stage) => stage.attack === 'apgd-ce'));
+  assert.equal(
+    [...source.read('apgd-ce.images')],
+    seen.map((r) => r.image),
+  );
+  assert.equal(source.shape('apgd-ce.adversarial'), [seen.length, 28, 28, 1]);
+  source.close();
+
+  // The worst image of either attack, judged by a defence that had no part in it.
+  const shown = cmap([
+    ...[...few, '--defence', 'bits', '--attack', `transfer:from=${at('stages')}`],
+    ...['--out', at('shown'), '-q'],
+  ]);
+  assert.is(shown.status, 0, shown.lines.join('\n'));
+  const after = readEvaluation(at('shown'));
+  const transfer = after.records.filter((r) => r.attack !== 'none');
+  const points = readAdversarial(at('shown'), transfer);
+  transfer.forEach((record, i) => {
+    assert.is(record.knowledge, 'transfer');
+    const candidates = records.filter((r) => r.image === record.image && r.attack !== 'none');
+    const wrong = candidates.filter((r) => r.labels[0] !== r.label);
+    const [want] = readAdversarial(at('stages'), [(wrong[0] ?? candidates[0]) as EvaluationRecord]);
+    assert.equal(points[i], want, `image ${record.image}`);
+  });
+  refused(
+    [...few, '--eps', '3/255', '--attack', `transfer:from=${at('stages')}`, '--out', at('less')],
+    /is of Linf eps 0\.02353, this evaluation of Linf 0\.01176; take one within this ball/,
+  );
+  refused(
+    [...few, '--offset', '4', '--attack', `transfer:from=${at('stages')}`, '--out', at('others')],
+    /has no image 4, 4 of 4 are missing; evaluate the same images/,
+  );
+});
+
+test('verify: an attack that hardly moves fails, with the settings that it was run with', () => {
+  const at = join(folder, 'weak');
+  const made = cmap([
+    ...['eval', '--dataset', 'fashion-mnist', '--count', '8', '--steps', '8', '--eps', '12/255'],
+    ...['--attack', 'pgd:step-size=1e-5:start=image', '--out', at, '-q'],
+  ]);
+  assert.is(made.status, 0, made.lines.join('\n'));
+  const checked = cmap(['verify', at, '--count', '6', '--noise', '0', '-q']);
+  assert.is(checked.status, 1, checked.stdout);
+  assert.match(checked.stdout, /reproduced +pass/);
+  assert.match(checked.stdout, /budget-sweep +fail/);
+  assert.match(checked.stdout, /iterative +fail/);
 });
 
 test('a diffusion defence takes the shipped denoiser, which CMAP refuses; its record says so', () => {

@@ -4,15 +4,28 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import { Apgd } from '../../src/attacks/apgd.ts';
+import type { Attack } from '../../src/attacks/attack.ts';
+import { AutoAttack } from '../../src/attacks/autoattack.ts';
+import { Noise } from '../../src/attacks/noise.ts';
+import { Pgd } from '../../src/attacks/pgd.ts';
+import { Square } from '../../src/attacks/square.ts';
 import type { Target } from '../../src/attacks/target.ts';
 import { bitDepth, bitDepthDefence } from '../../src/defences/bits.ts';
 import { undefended } from '../../src/defences/none.ts';
 import { InputError } from '../../src/engine/errors.ts';
-import { type AttackSettings, planAttacks, registerAttack, splitAttacks } from '../../src/eval/attacks.ts';
+import {
+  type AttackSettings,
+  attackConfig,
+  type PlannedAttack,
+  planAttacks,
+  registerAttack,
+  splitAttacks,
+} from '../../src/eval/attacks.ts';
 import { fooledBy } from '../../src/eval/curves.ts';
 import { checkClassifier, checkPixelRange } from '../../src/eval/guards.ts';
 import { compare, summarise } from '../../src/eval/metrics.ts';
-import { type EvaluationPlan, runEvaluation } from '../../src/eval/run.ts';
+import { attackImages, type EvaluationPlan, runEvaluation } from '../../src/eval/run.ts';
 import {
   type EvaluationConfig,
   type EvaluationRecord,
@@ -271,15 +284,7 @@ test('an undefended net falls, and so does bit depth through BPDA, but not by it
     [bits, ['pgd', 'pgd@derivative']],
   ] as const) {
     const attacks = planAttacks(names, { ...large, start: 'image' }, defence);
-    const config = configOf(
-      ids,
-      Object.fromEntries(
-        attacks.map((a) => [
-          a.id,
-          { kind: a.kind, surface: a.surface, knowledge: a.knowledge, settings: {} },
-        ]),
-      ),
-    );
+    const config = configOf(ids, Object.fromEntries(attacks.map((a) => [a.id, attackConfig(a, count)])));
     const at = join(folder, defence.name);
     const store = Store.open(at, { ...config, eps: 0.3 }, false);
     const plan: EvaluationPlan = {
@@ -334,6 +339,114 @@ test('an undefended net falls, and so does bit depth through BPDA, but not by it
     hooks,
   );
   assert.is(masked.zeros, count);
+  dispose();
+});
+
+test('what a random or partial surface misreads is attacked; a success needs half of the draws', async () => {
+  const { device, net, x, images, size, dispose } = await fashion(2);
+  // Wrong labels: both images are misread from the start.
+  const labels = [3, 4];
+  const ball = { norm: 'Linf', eps: 8 / 255, seed: 0 } as const;
+  const attacks = [
+    new Apgd({ ...ball, loss: 'ce', steps: 3 }),
+    new Square({ ...ball, queries: 10 }),
+    new Noise({ ...ball, points: 10 }),
+    new AutoAttack({ ...ball, version: 'custom', attacks: [new Square({ ...ball, queries: 10 })] }),
+  ];
+  for (const attack of attacks) {
+    const moved: boolean[] = [];
+    for (const misread of ['left', 'attacked'] as const) {
+      const { adversarial, success, trace } = await attack.run(net, x, labels, { misread });
+      const points = await adversarial.floats();
+      moved.push(points.some((v, k) => v !== images[k]));
+      assert.equal(success, [true, true], `${attack.name}, ${misread}`);
+      assert.is(
+        trace.every(({ loss }) => loss.length > 0),
+        misread === 'attacked',
+      );
+      adversarial.dispose();
+    }
+    assert.equal(moved, [false, true], attack.name);
+  }
+
+  // One draw of four is lucky: no success; the point is kept all the same.
+  const lucky = (share: number) => {
+    let call = 0;
+    const draws = 4;
+    const target: Target = {
+      classes: 2,
+      randomised: true,
+      process: async (at) => {
+        const wrong = call++ % draws < share * draws;
+        const logits = device.tensor(wrong ? [0, 1, 0, 1] : [1, 0, 1, 0], [2, 2]);
+        const pullback = async () => device.full(at.shape, 1);
+        return { logits, pullback, dispose: () => logits.dispose() };
+      },
+    };
+    return new Pgd({
+      ...ball,
+      steps: 2,
+      stepSize: 0.01,
+      randomStart: false,
+      keep: 'best',
+      eot: { draws },
+    }).run(target, x, [0, 0]);
+  };
+  assert.equal((await lucky(0.25)).success, [false, false]);
+  assert.equal((await lucky(0.5)).success, [true, true]);
+  assert.ok(size > 0);
+  dispose();
+});
+
+test('wanted classes: the next, the least, a random one, never the image’s own', async () => {
+  const count = 6;
+  const { net, x, labels, dispose } = await fashion(count);
+  const logits = await net.logits(x).floats();
+  const ids = labels.map((_, i) => i);
+  const wanted = async (rule: string) => {
+    const defence = undefended(net);
+    const [, attack] = planAttacks([`pgd:target=${rule}`], { ...settings, steps: 1 }, defence);
+    let seen: readonly number[] = [];
+    const spy = (attack as PlannedAttack).make(0, [0]) as Attack;
+    const make = () => ({
+      ...{ name: spy.name, norm: spy.norm, eps: spy.eps },
+      run: (...args: Parameters<Attack['run']>) => {
+        seen = args[3]?.targets as number[];
+        return spy.run(...args);
+      },
+    });
+    const result = await attackImages(
+      { defence, batch: count },
+      { ...(attack as PlannedAttack), make },
+      0,
+      [0],
+      { ids, labels, x },
+    );
+    result?.adversarial.dispose();
+    return seen;
+  };
+  const ranked = labels.map((label, i) =>
+    [...logits.subarray(i * 10, (i + 1) * 10).entries()]
+      .filter(([c]) => c !== label)
+      .sort(([, p], [, q]) => q - p)
+      .map(([c]) => c),
+  );
+  assert.equal(
+    await wanted('next'),
+    ranked.map((order) => order[0]),
+  );
+  assert.equal(
+    await wanted('least'),
+    ranked.map((order) => order.at(-1)),
+  );
+  const random = await wanted('random');
+  assert.ok(random.every((c, i) => c !== labels[i] && c >= 0 && c < 10) && new Set(random).size > 1);
+  assert.equal(random, await wanted('random'));
+  const own = labels[0] as number;
+  assert.equal(
+    await wanted(String(own)),
+    labels.map((label, i) => (label === own ? ranked[i]?.[0] : own)),
+  );
   dispose();
 });
 
