@@ -1,6 +1,6 @@
 /** Summaries as rows of tables: what `cmap table` shows. */
 import { InputError } from '../engine/errors.ts';
-import type { EvaluationSummary } from './metrics.ts';
+import type { Comparison, EvaluationSummary } from './metrics.ts';
 
 export interface RobustnessTable {
   readonly headings: readonly string[];
@@ -91,6 +91,28 @@ export function longTable(summaries: readonly EvaluationSummary[]): { headings: 
         ...[a.forward, a.backward, a.defence, a.secondsAnImage],
       ].map(String),
     ),
+  );
+  return { headings, rows };
+}
+
+/** Two evaluations by name, compared. */
+export interface Pair extends Comparison {
+  readonly first: string;
+  readonly second: string;
+}
+
+/** A row a paired test; a pair that is not tested has one that says why. @param exact every digit of p */
+export function pairedTable(pairs: readonly Pair[], exact = false): { headings: string[]; rows: string[][] } {
+  const headings = ['first', 'second', 'attack', 'n', 'runs', 'first better', 'second better', 'p', 'note'];
+  const probability = (p: number) => (exact ? String(p) : p < 1e-4 ? p.toExponential(1) : p.toFixed(4));
+  const rows = pairs.flatMap(({ first, second, refusal, tests }) =>
+    refusal === null
+      ? tests.map(({ attack, images, runs, firstBetter, secondBetter, p, differences }) => [
+          ...[first, second, attack],
+          ...[images, runs, firstBetter, secondBetter].map(String),
+          ...[probability(p), differences.join('; ')],
+        ])
+      : [[first, second, '', '', '', '', '', '', `not paired: ${refusal}`]],
   );
   return { headings, rows };
 }
