@@ -70,6 +70,11 @@ test('folders that are not finished evaluations', () => {
     /eps is 0\.1, wanted 0\.0627.*; cmap eval --resume --out other writes it anew/,
   );
   refused(['table', spoil('none', 'summary.json', () => 'null')], /it is no object/);
+  rmSync(join(folder, made('killed', 1), 'summary.json'));
+  refused(
+    ['table', 'killed'],
+    /killed: the evaluation is not finished; cmap eval --resume --out killed goes on/,
+  );
   refused(
     ['table', spoil('empty', 'summary.json', changed({ worst: null }))],
     /worst is no proportion with an interval/,
