@@ -104,7 +104,7 @@ export function evaluationGrid(
   const stored = attacked.some(({ purified }) => purified !== null);
   const verdict = ({ labels, label, votes }: EvaluationRecord) => {
     const vote = labels[0] as number;
-    return said(`${name(vote)}${k > 1 ? `, ${votes[0]?.[vote]} of ${k}` : ''}`, vote === label);
+    return said(`${name(vote)}${k > 1 ? `, ${votes[0]?.[vote] ?? 0} of ${k}` : ''}`, vote === label);
   };
   const seen = ({ bare, label }: EvaluationRecord) => said(name(bare), bare === label);
   const agreeing = attacked.some(({ record }) => record.purification) ? ' that agrees with the vote' : '';

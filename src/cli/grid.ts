@@ -3,7 +3,8 @@ import { join } from 'node:path';
 import { Command } from 'commander';
 import { cifar10Classes, className, fashionMnistClasses } from '../data/labels.ts';
 import { InputError } from '../engine/errors.ts';
-import { type EvaluationConfig, type EvaluationRecord, keyOf, readEvaluation } from '../eval/store.ts';
+import { readStored, resume } from '../eval/finished.ts';
+import { type EvaluationConfig, type EvaluationRecord, keyOf } from '../eval/store.ts';
 import { fraction } from '../eval/tables.ts';
 import { openSafetensors } from '../formats/safetensors.node.ts';
 import { writeFileAtomic } from '../report/files.ts';
@@ -44,7 +45,7 @@ export function gridCommand(): Command {
 }
 
 async function picture(folder: string, flags: GridFlags): Promise<Uint8Array> {
-  const { config, records } = readEvaluation(folder);
+  const { config, records } = readStored(folder);
   const attacks = chosenAttacks(folder, config, flags.attack);
   const images = chosenImages(folder, config, flags);
   const source = config.source as Partial<DatasetChoice> | undefined;
@@ -61,7 +62,7 @@ async function picture(folder: string, flags: GridFlags): Promise<Uint8Array> {
     const record = byKey.get(keyOf({ image, attack, run: 0 }));
     if (record) return record;
     throw new InputError(
-      `${folder}: image ${image} under ${attack} is not evaluated yet; cmap eval --resume --out ${folder} goes on`,
+      `${folder}: image ${image} under ${attack} is not evaluated yet; ${resume(folder)} goes on`,
     );
   };
   const stored = new StoredImages(folder, [height, width, channels]);

@@ -2,6 +2,7 @@
 import { Command } from 'commander';
 import { InputError } from '../engine/errors.ts';
 import { accuracyByIteration, fooledBy } from '../eval/curves.ts';
+import { type FinishedEvaluation, readFinished } from '../eval/finished.ts';
 import type { EvaluationSummary } from '../eval/metrics.ts';
 import type { EvaluationRecord } from '../eval/store.ts';
 import { fraction } from '../eval/tables.ts';
@@ -9,7 +10,6 @@ import { publishedSigmas } from '../nets/consistency.ts';
 import type { Chart, Series } from '../report/chart.ts';
 import { wilsonShare } from '../report/statistics.ts';
 import { purificationChart, writeChart } from './figures.ts';
-import { type FinishedEvaluation, readFinished } from './table.ts';
 
 export function plotCommand(): Command {
   return new Command('plot')

@@ -1,16 +1,8 @@
 /** `cmap table DIR…`: evaluations side by side. */
-import { existsSync } from 'node:fs';
-import { join } from 'node:path';
 import { Command, Option } from 'commander';
 import { InputError } from '../engine/errors.ts';
-import { compare, type EvaluationSummary } from '../eval/metrics.ts';
-import {
-  type EvaluationConfig,
-  type EvaluationRecord,
-  keyOf,
-  readConfig,
-  readEvaluation,
-} from '../eval/store.ts';
+import { readFinished, readSummary } from '../eval/finished.ts';
+import { compare } from '../eval/metrics.ts';
 import {
   type Cell,
   longTable,
@@ -18,8 +10,8 @@ import {
   pairedTable,
   robustBenchEntry,
   robustnessTable,
+  threatColumn,
 } from '../eval/tables.ts';
-import { readJson } from '../formats/read.ts';
 import { writeFileAtomic } from '../report/files.ts';
 import { csvTable, escapeLatex, latexTable, markdownTable } from '../report/table.ts';
 
@@ -53,74 +45,6 @@ export function tableCommand(): Command {
     });
 }
 
-/** @throws InputError when a folder holds no finished evaluation, or a summary that is not of it */
-export function readSummary(folder: string): EvaluationSummary {
-  const config = readConfig(folder);
-  const path = join(folder, 'summary.json');
-  const resume = `cmap eval --resume --out ${folder}`;
-  if (!existsSync(path)) throw new InputError(`${folder}: the evaluation is not finished; ${resume} goes on`);
-  const summary = readJson(path) as Partial<EvaluationSummary> | null;
-  const wrong = whatIsWrong(summary, config);
-  if (wrong !== null)
-    throw new InputError(`${path}: not the summary of this evaluation: ${wrong}; ${resume} writes it anew`);
-  return summary as EvaluationSummary;
-}
-
-/** @throws InputError when a folder holds no finished evaluation, or lacks records of it */
-export function readFinished(folder: string): FinishedEvaluation {
-  const summary = readSummary(folder);
-  const { config, records } = readEvaluation(folder);
-  const known = new Set(records.map(keyOf));
-  for (const [attack, { kind }] of Object.entries(config.attacks))
-    for (let run = 0; run < (kind === 'none' ? 1 : config.runs); run++)
-      for (const image of config.images)
-        if (!known.has(keyOf({ image, attack, run })))
-          throw new InputError(
-            `${join(folder, 'records.jsonl')}: no record of image ${image} under ${attack}, run ${run}; cmap eval --resume --out ${folder} makes it`,
-          );
-  return { config, records, summary };
-}
-
-export interface FinishedEvaluation {
-  readonly config: EvaluationConfig;
-  readonly records: readonly EvaluationRecord[];
-  readonly summary: EvaluationSummary;
-}
-
-/** Why a summary cannot be that of an evaluation, in numbers; null where it can. */
-function whatIsWrong(summary: Partial<EvaluationSummary> | null, config: EvaluationConfig): string | null {
-  if (typeof summary !== 'object' || summary === null) return 'it is no object';
-  const told = {
-    schema: [summary.schema, 1],
-    dataset: [summary.dataset, config.dataset],
-    classifier: [summary.classifier, config.classifier?.name],
-    defence: [summary.defence, config.defence.name],
-    norm: [summary.norm, config.norm],
-    eps: [summary.eps, config.eps],
-    count: [summary.count, config.images.length],
-    attacks: [Object.keys(summary.attacks ?? {}).join(), Object.keys(config.attacks).join()],
-  };
-  for (const [name, [found, wanted]] of Object.entries(told))
-    if (found !== wanted) return `${name} is ${JSON.stringify(found)}, wanted ${JSON.stringify(wanted)}`;
-  const shares: Record<string, [unknown, unknown]> = {
-    clean: [summary.clean, summary.cleanInterval],
-    standard: [summary.standard, summary.standardInterval],
-    robust: [summary.robust, summary.robustInterval],
-    worst: [summary.worst?.value, summary.worst?.interval],
-  };
-  for (const [name, a] of Object.entries(summary.attacks ?? {})) {
-    shares[`attacks.${name}.robust`] = [a?.robust, a?.interval];
-    shares[`attacks.${name}.worst`] = [a?.worst?.value, a?.worst?.interval];
-    shares[`attacks.${name}.majority`] = [a?.majority?.value, a?.majority?.interval];
-  }
-  const isShare = (x: unknown) => typeof x === 'number' && x >= 0 && x <= 1;
-  const unusable = Object.entries(shares).find(
-    ([, [value, interval]]) =>
-      !(isShare(value) && Array.isArray(interval) && interval.length === 2 && interval.every(isShare)),
-  );
-  return unusable ? `${unusable[0]} is no proportion with an interval` : null;
-}
-
 function tableText(folders: readonly string[], format: Format): string {
   const summaries = folders.map(readSummary);
   switch (format) {
@@ -136,7 +60,7 @@ function tableText(folders: readonly string[], format: Format): string {
     }
     case 'latex': {
       const { headings, rows } = robustnessTable(summaries);
-      return latexTable(headings.map(escapeLatex), bestRows(rows), 4);
+      return latexTable(headings.map(escapeLatex), bestRows(rows), threatColumn + 1);
     }
     case 'markdown': {
       const { headings, rows } = robustnessTable(summaries);
@@ -158,19 +82,26 @@ function cellText(cell: Cell): string {
   return `${percent(value)}${typeof std === 'number' ? ` ± ${percent(std)}` : ''} [${interval.map(percent).join(', ')}]${transfer ? ' transfer' : ''}`;
 }
 
-/** LaTeX cells; of several rows the best of a column is bold. */
+/**
+ * LaTeX cells. Of several rows with the same data set and threat model the best of a column is bold; a transfer attack's
+ * number does not compete with those of attacks that know their defence.
+ */
 function bestRows(rows: readonly (readonly Cell[])[]): string[][] {
-  const best = (rows[0] ?? []).map((_, i) =>
-    Math.max(...rows.map((row) => (typeof row[i] === 'object' ? (row[i] as { value: number }).value : -1))),
-  );
-  return rows.map((row) =>
-    row.map((cell, i) => {
+  const rivals = (row: readonly Cell[]) =>
+    rows.filter((other) => other[0] === row[0] && other[threatColumn] === row[threatColumn]);
+  const competing = (cell: Cell | undefined) =>
+    typeof cell === 'object' && !cell.transfer ? cell.value : Number.NEGATIVE_INFINITY;
+  return rows.map((row) => {
+    const others = rivals(row);
+    return row.map((cell, i) => {
       if (typeof cell === 'string') return escapeLatex(cell || '–');
       const text = `${percent(cell.value)}${typeof cell.std === 'number' ? `\\,$\\pm$\\,${percent(cell.std)}` : ''}`;
-      const value = rows.length > 1 && cell.value === best[i] ? `\\textbf{${text}}` : text;
+      const best = Math.max(...others.map((other) => competing(other[i])));
+      const value =
+        others.length > 1 && competing(cell) === best && !cell.transfer ? `\\textbf{${text}}` : text;
       return `${value} {\\scriptsize [${cell.interval.map(percent).join(', ')}]${cell.transfer ? ' transfer' : ''}}`;
-    }),
-  );
+    });
+  });
 }
 
 /** Every two of the evaluations, compared. */

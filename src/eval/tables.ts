@@ -18,6 +18,9 @@ export type Cell =
       readonly transfer?: boolean;
     };
 
+/** Where a row of a robustness table says norm and eps; text stands up to there. */
+export const threatColumn = 3;
+
 /** A row an evaluation: accuracies in the order clean, standard, each attack, per-sample worst case, worst of N. */
 export function robustnessTable(summaries: readonly EvaluationSummary[]): RobustnessTable {
   const names = [...new Set(summaries.flatMap((s) => Object.keys(s.attacks)))].filter((a) => a !== 'none');

@@ -49,6 +49,22 @@ test('paired tests in markdown, csv, latex and json', () => {
   refused(['table', a, b, '--paired', '--format', 'robustbench'], /robustbench has no paired tests/);
 });
 
+test('in latex the best of a column is bold, among those of the same threat model alone', () => {
+  const known = { ...attacks, pgd: kind('iterative', 'transfer') };
+  const dirs = [
+    made('two', 0, { eps: 0.1, attacks: known }),
+    made('three', 1, { eps: 0.1 }),
+    made('four', 2, { eps: 0.1 }),
+    made('alone', 0, { norm: 'L2', eps: 0.5 }),
+  ];
+  const { stdout } = cmap(['table', ...dirs, '--format', 'latex']);
+  const pgd = stdout
+    .split('\n')
+    .filter((line) => line.startsWith('fashion-mnist'))
+    .map((line) => line.split(' & ')[7]?.replace(/ {.*/, ''));
+  assert.equal(pgd, ['100.0', '\\textbf{50.0}', '0.0', '100.0']);
+});
+
 test('folders that are not finished evaluations', () => {
   const spoil = (name: string, file: string, content: (text: string) => string) => {
     const path = join(folder, made(name, 1), file);
@@ -69,7 +85,10 @@ test('folders that are not finished evaluations', () => {
     ['table', spoil('other', 'summary.json', changed({ eps: 0.1 }))],
     /eps is 0\.1, wanted 0\.0627.*; cmap eval --resume --out other writes it anew/,
   );
-  refused(['table', spoil('none', 'summary.json', () => 'null')], /it is no object/);
+  refused(
+    ['table', spoil('none', 'summary.json', () => 'null')],
+    /none.summary\.json: .*: it is null, wanted an object/,
+  );
   rmSync(join(folder, made('killed', 1), 'summary.json'));
   refused(
     ['table', 'killed'],
@@ -77,7 +96,15 @@ test('folders that are not finished evaluations', () => {
   );
   refused(
     ['table', spoil('empty', 'summary.json', changed({ worst: null }))],
-    /worst is no proportion with an interval/,
+    /worst is null, wanted an object/,
+  );
+  refused(
+    ['table', spoil('config', 'config.json', changed({ eps: '8/255' }))],
+    /config\.json: eps is "8\/255", wanted a number; the file was changed/,
+  );
+  refused(
+    ['plot', spoil('trace', 'records.jsonl', (text) => text.replaceAll('"trace":{', '"trace":[],"was":{'))],
+    /trace.records\.jsonl: line 1: trace is \[\], wanted an object; the file was changed/,
   );
   // An attack was added, and the evaluation was killed before its end.
   const more = { attacks: { ...attacks, fgsm: kind('single') } };
