@@ -5,6 +5,7 @@ import { type Image, imageFromFloats } from '../formats/image.ts';
 import { type Chart, chartToPng, lineChart, type Panel, type Series } from '../report/chart.ts';
 import { writeFileAtomic } from '../report/files.ts';
 import { type Cell, type Grid, gridToPng } from '../report/grid.ts';
+import { quantile } from '../report/statistics.ts';
 
 /** One row of the picture; images are [H, W, C] in [0, 1]. */
 export interface GridImage {
@@ -99,7 +100,7 @@ export function evaluationGrid(
 ): Grid {
   const picture = pictureOf(shape);
   const attacked = rows.flatMap((row) => row.attacked);
-  const factor = magnification(Math.max(...attacked.map(({ record }) => record.linf)));
+  const factor = magnification(rows);
   const k = Math.max(0, ...attacked.map(({ record }) => record.votes[0]?.reduce((a, b) => a + b, 0) ?? 0));
   const stored = attacked.some(({ purified }) => purified !== null);
   const verdict = ({ labels, label, votes }: EvaluationRecord) => {
@@ -141,10 +142,21 @@ export function evaluationGrid(
   };
 }
 
-/** The greatest of 1, 2, 5, 10, 20, … by which the largest perturbation still fits half the range of pixels. */
-function magnification(linf: number): number {
+/**
+ * The greatest of 1, 2, 5, 10, … 500 that leaves 99 % of the pixels that were changed in range: in L2 a single one may
+ * differ by far more than the rest.
+ */
+function magnification(rows: readonly EvaluatedImage[]): number {
+  const changes: number[] = [];
+  for (const { clean, attacked } of rows)
+    for (const { adversarial } of attacked)
+      clean.forEach((v, i) => {
+        const change = Math.abs((adversarial[i] as number) - v);
+        if (change > 0) changes.push(change);
+      });
   const steps = [1, 2, 5].flatMap((step) => [0, 1, 2].map((power) => step * 10 ** power));
-  return Math.max(1, ...steps.filter((step) => step * linf <= 0.5));
+  const usual = quantile(changes, 0.99);
+  return Math.max(1, ...steps.filter((step) => step * usual <= 0.5));
 }
 
 /** Of K purified images the one nearest to the input, where their labels are known among those that agree with the vote. */

@@ -91,7 +91,7 @@ test('shows what was stored: attacked images, and the purified one that agrees w
 test('labels say who sees what', () => {
   const one = (level: number) => new Float32Array(4).fill(level);
   const unattacked = record(3, 'none', [1]);
-  const under = record(3, 'pgd', [0], { bare: 2, linf: 0.06, votes: [[3, 1]] });
+  const under = record(3, 'pgd', [0], { bare: 2, votes: [[3, 1]] });
   const rows = [
     {
       clean: one(0.5),
@@ -114,6 +114,16 @@ test('labels say who sees what', () => {
   );
   // 0.5 + 5 · 0.06
   assert.is(grid.rows[0]?.cells[1]?.image?.data[0], Math.round(255 * 0.8));
+  // One pixel in two hundred that differs by far more does not hide the others; nothing changed, nothing enlarged.
+  const factor = (adversarial: Float32Array, clean = new Float32Array(adversarial.length)) =>
+    evaluationGrid(
+      [{ clean, unattacked, attacked: [{ record: under, adversarial, purified: null }] }],
+      [1, adversarial.length, 1],
+      String,
+      about,
+    ).columns[1];
+  assert.is(factor(new Float32Array(200).fill(0.02).fill(0.9, 0, 1)), 'perturbation ×20');
+  assert.is(factor(new Float32Array(4)), 'perturbation ×1');
   const bare = evaluationGrid(rows, [2, 2, 1], String, { ...about, defended: false });
   assert.equal(bare.columns, ['clean', 'perturbation ×5', 'pgd']);
 });
