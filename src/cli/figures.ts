@@ -4,7 +4,8 @@ import type { EvaluationRecord, PurificationRecord } from '../eval/store.ts';
 import { type Image, imageFromFloats } from '../formats/image.ts';
 import { type Chart, chartToPng, lineChart, type Panel, type Series } from '../report/chart.ts';
 import { writeFileAtomic } from '../report/files.ts';
-import { type Cell, gridToPng } from '../report/grid.ts';
+import { type Cell, type Grid, gridToPng } from '../report/grid.ts';
+import { quantile } from '../report/statistics.ts';
 
 /** One row of the picture; images are [H, W, C] in [0, 1]. */
 export interface GridImage {
@@ -18,28 +19,36 @@ export interface GridImage {
   readonly record: EvaluationRecord;
 }
 
+type ImageShape = readonly [height: number, width: number, channels: number];
+
+const pictureOf =
+  ([height, width, channels]: ImageShape) =>
+  (values: ArrayLike<number>): Image =>
+    imageFromFloats(values, height, width, channels as 1 | 3);
+
+/** Green where it is right, red where it is wrong. */
+const said = (text: string, right: boolean) => ({ text, tone: right ? ('good' as const) : ('bad' as const) });
+
+/** What an attack added, enlarged around gray. */
+const perturbation = (clean: Float32Array, adversarial: Float32Array, factor: number) =>
+  clean.map((v, i) => 0.5 + factor * ((adversarial[i] as number) - v));
+
 /** Rows are images; columns clean, adversarial, the perturbation ×10 around gray, and the K purified images. */
 export async function writeGrid(
   path: string,
   images: readonly GridImage[],
-  shape: readonly [number, number, number],
+  shape: ImageShape,
   classes: readonly string[],
   subtitle: string,
 ): Promise<void> {
-  const [height, width, channels] = shape;
-  const size = height * width * channels;
-  const picture = (values: Float32Array): Image => imageFromFloats(values, height, width, channels as 1 | 3);
-  const said = (text: string, right: boolean) => ({
-    text,
-    tone: right ? ('good' as const) : ('bad' as const),
-  });
+  const size = shape[0] * shape[1] * shape[2];
+  const picture = pictureOf(shape);
   let k = 0;
   const rows = images.map(({ clean, adversarial, purified, label, record }) => {
     const captioned = (image: Image, given: number): Cell => ({
       image,
       captions: [said(classes[given] as string, given === record.label)],
     });
-    const difference = clean.map((v, i) => 0.5 + 10 * ((adversarial[i] as number) - v));
     const each = record.purification?.labels ?? [];
     k = each.length;
     const vote = record.labels[0] as number;
@@ -47,7 +56,7 @@ export async function writeGrid(
       cells: [
         captioned(picture(clean), label),
         captioned(picture(adversarial), record.bare),
-        { image: picture(difference) },
+        { image: picture(perturbation(clean, adversarial, 10)) },
         ...each.map((l, j) => captioned(picture(purified.subarray(j * size, (j + 1) * size)), l)),
         { captions: [said(`${classes[vote]}, ${record.votes[0]?.[vote]} of ${k}`, vote === record.label)] },
       ],
@@ -62,6 +71,111 @@ export async function writeGrid(
   ];
   const grid = { title: 'CMAP: attacked images, purified', subtitle, columns, rows };
   writeFileAtomic(path, await gridToPng(grid));
+}
+
+/** An image under an attack, as an evaluation stored it. */
+export interface AttackedImage {
+  readonly record: EvaluationRecord;
+  readonly adversarial: Float32Array;
+  /** K of them, one after another; null where none are stored. */
+  readonly purified: Float32Array | null;
+}
+
+export interface EvaluatedImage {
+  readonly clean: Float32Array;
+  readonly unattacked: EvaluationRecord;
+  /** By attack. */
+  readonly attacked: readonly AttackedImage[];
+}
+
+/**
+ * Rows are images, named by number and true class; columns the clean image and, of each attack, perturbation, attacked
+ * and purified image. Below an image stands what the bare classifier sees in it, below a purified one the defence's label.
+ */
+export function evaluationGrid(
+  rows: readonly EvaluatedImage[],
+  shape: ImageShape,
+  name: (label: number) => string,
+  about: { title: string; subtitle: string; attacks: readonly string[]; defended: boolean },
+): Grid {
+  const picture = pictureOf(shape);
+  const attacked = rows.flatMap((row) => row.attacked);
+  const factor = magnification(rows);
+  const k = Math.max(0, ...attacked.map(({ record }) => record.votes[0]?.reduce((a, b) => a + b, 0) ?? 0));
+  const stored = attacked.some(({ purified }) => purified !== null);
+  const verdict = ({ labels, label, votes }: EvaluationRecord) => {
+    const vote = labels[0] as number;
+    return said(`${name(vote)}${k > 1 ? `, ${votes[0]?.[vote] ?? 0} of ${k}` : ''}`, vote === label);
+  };
+  const seen = ({ bare, label }: EvaluationRecord) => said(name(bare), bare === label);
+  const agreeing = attacked.some(({ record }) => record.purification) ? ' that agrees with the vote' : '';
+  const shown = stored && k > 1 ? `; of ${k} purified images the nearest${agreeing}` : '';
+  return {
+    title: about.title,
+    subtitle: `${about.subtitle}; labels: the bare classifier’s${about.defended ? `, below purified images the defence’s${shown}` : ''}`,
+    columns: [
+      'clean',
+      ...about.attacks.flatMap((attack) => [
+        `perturbation ×${factor}`,
+        attack,
+        ...(about.defended ? ['purified'] : []),
+      ]),
+    ],
+    rows: rows.map(({ clean, unattacked, attacked }) => ({
+      label: `${unattacked.image} ${name(unattacked.label)}`,
+      cells: [
+        { image: picture(clean), captions: [seen(unattacked)] },
+        ...attacked.flatMap(({ record, adversarial, purified }): Cell[] => [
+          { image: picture(perturbation(clean, adversarial, factor)) },
+          { image: picture(adversarial), captions: [seen(record)] },
+          ...(about.defended
+            ? [
+                {
+                  ...(purified ? { image: picture(nearest(purified, adversarial, record)) } : {}),
+                  captions: [verdict(record)],
+                },
+              ]
+            : []),
+        ]),
+      ],
+    })),
+  };
+}
+
+/**
+ * The greatest of 1, 2, 5, 10, … 500 that leaves 99 % of the pixels that were changed in range: in L2 a single one may
+ * differ by far more than the rest.
+ */
+function magnification(rows: readonly EvaluatedImage[]): number {
+  const changes: number[] = [];
+  for (const { clean, attacked } of rows)
+    for (const { adversarial } of attacked)
+      clean.forEach((v, i) => {
+        const change = Math.abs((adversarial[i] as number) - v);
+        if (change > 0) changes.push(change);
+      });
+  const steps = [1, 2, 5].flatMap((step) => [0, 1, 2].map((power) => step * 10 ** power));
+  const usual = quantile(changes, 0.99);
+  return Math.max(1, ...steps.filter((step) => step * usual <= 0.5));
+}
+
+/** Of K purified images the one nearest to the input, where their labels are known among those that agree with the vote. */
+function nearest(purified: Float32Array, input: Float32Array, record: EvaluationRecord): Float32Array {
+  const size = input.length;
+  const labels = record.purification?.labels;
+  let best = purified.subarray(0, size);
+  let least = Number.POSITIVE_INFINITY;
+  for (let k = 0; k < purified.length / size; k++) {
+    const image = purified.subarray(k * size, (k + 1) * size);
+    const distance = image.reduce((sum, v, i) => sum + Math.abs(v - (input[i] as number)), 0);
+    // Pixels lie in [0, 1]: no image is further away than its size.
+    const disagrees = labels && labels[k] !== record.labels[0];
+    if (distance + (disagrees ? size : 0) < least) {
+      best = image;
+      least = distance + (disagrees ? size : 0);
+    }
+  }
+  return best;
 }
 
 type Field = Exclude<keyof PurificationRecord, 'labels'>;

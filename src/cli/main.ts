@@ -11,6 +11,7 @@ import { demoCommand } from './demo.ts';
 import { doctorCommand } from './doctor.ts';
 import { evalCommand } from './eval.ts';
 import { forwardCommand } from './forward.ts';
+import { gridCommand } from './grid.ts';
 import { plotCommand } from './plot.ts';
 import { purifyCommand } from './purify.ts';
 import { qualityCommand } from './quality.ts';
@@ -39,6 +40,7 @@ for (const command of [
   evalCommand(),
   tableCommand(),
   plotCommand(),
+  gridCommand(),
   verifyCommand(),
   qualityCommand(),
   doctorCommand(),

@@ -1,16 +1,28 @@
 /** `cmap table DIR…`: evaluations side by side. */
-import { existsSync } from 'node:fs';
-import { join } from 'node:path';
 import { Command, Option } from 'commander';
 import { InputError } from '../engine/errors.ts';
-import { compare, type EvaluationSummary } from '../eval/metrics.ts';
-import { readConfig, readEvaluation } from '../eval/store.ts';
-import { type Cell, longTable, robustBenchEntry, robustnessTable } from '../eval/tables.ts';
-import { readJson } from '../formats/read.ts';
+import { readFinished, readSummary } from '../eval/finished.ts';
+import { compare } from '../eval/metrics.ts';
+import {
+  type Cell,
+  longTable,
+  type Pair,
+  pairedTable,
+  robustBenchEntry,
+  robustnessTable,
+  threatColumn,
+} from '../eval/tables.ts';
 import { writeFileAtomic } from '../report/files.ts';
 import { csvTable, escapeLatex, latexTable, markdownTable } from '../report/table.ts';
 
 const formats = ['markdown', 'csv', 'latex', 'robustbench', 'json'] as const;
+type Format = (typeof formats)[number];
+
+interface TableFlags {
+  readonly format: Format;
+  readonly paired?: boolean;
+  readonly out?: string;
+}
 
 export function tableCommand(): Command {
   return new Command('table')
@@ -21,9 +33,10 @@ export function tableCommand(): Command {
         .choices([...formats])
         .default('markdown'),
     )
+    .option('--paired', 'the paired tests alone, in that format; markdown ends with them anyway')
     .option('--out <file>', 'write it there instead of printing it')
-    .action((folders: string[], { format, out }: { format: (typeof formats)[number]; out?: string }) => {
-      const text = `${tableText(folders, format)}\n`;
+    .action((folders: string[], { format, paired, out }: TableFlags) => {
+      const text = `${paired ? pairedText(folders, format) : tableText(folders, format)}\n`;
       if (out === undefined) process.stdout.write(text);
       else {
         writeFileAtomic(out, text);
@@ -32,21 +45,7 @@ export function tableCommand(): Command {
     });
 }
 
-/** @throws InputError when a folder holds no finished evaluation */
-export function readSummary(folder: string): EvaluationSummary {
-  const config = readConfig(folder);
-  const path = join(folder, 'summary.json');
-  if (!existsSync(path))
-    throw new InputError(
-      `${folder}: the evaluation is not finished; cmap eval --resume --out ${folder} goes on`,
-    );
-  const summary = readJson(path) as EvaluationSummary | null;
-  if (summary?.schema !== 1 || typeof summary.attacks !== 'object' || summary.count !== config.images.length)
-    throw new InputError(`${path}: not the summary of this evaluation; cmap eval --resume writes it anew`);
-  return summary;
-}
-
-function tableText(folders: readonly string[], format: (typeof formats)[number]): string {
+function tableText(folders: readonly string[], format: Format): string {
   const summaries = folders.map(readSummary);
   switch (format) {
     case 'json':
@@ -61,7 +60,7 @@ function tableText(folders: readonly string[], format: (typeof formats)[number])
     }
     case 'latex': {
       const { headings, rows } = robustnessTable(summaries);
-      return latexTable(headings.map(escapeLatex), bestRows(rows), 4);
+      return latexTable(headings.map(escapeLatex), bestRows(rows), threatColumn + 1);
     }
     case 'markdown': {
       const { headings, rows } = robustnessTable(summaries);
@@ -69,7 +68,7 @@ function tableText(folders: readonly string[], format: (typeof formats)[number])
       return [
         markdownTable(headings, cells),
         'Accuracies in percent with 95 % Wilson intervals of n images; ± is the standard deviation over runs. “all attacks” is the per-sample worst case.',
-        ...paired(folders),
+        ...(folders.length > 1 ? [pairedText(folders, format)] : []),
       ].join('\n\n');
     }
   }
@@ -83,45 +82,66 @@ function cellText(cell: Cell): string {
   return `${percent(value)}${typeof std === 'number' ? ` ± ${percent(std)}` : ''} [${interval.map(percent).join(', ')}]${transfer ? ' transfer' : ''}`;
 }
 
-/** LaTeX cells; of several rows the best of a column is bold. */
+/**
+ * LaTeX cells. Of several rows with the same data set and threat model the best of a column is bold; a transfer attack's
+ * number does not compete with those of attacks that know their defence.
+ */
 function bestRows(rows: readonly (readonly Cell[])[]): string[][] {
-  const best = (rows[0] ?? []).map((_, i) =>
-    Math.max(...rows.map((row) => (typeof row[i] === 'object' ? (row[i] as { value: number }).value : -1))),
-  );
-  return rows.map((row) =>
-    row.map((cell, i) => {
+  const rivals = (row: readonly Cell[]) =>
+    rows.filter((other) => other[0] === row[0] && other[threatColumn] === row[threatColumn]);
+  const competing = (cell: Cell | undefined) =>
+    typeof cell === 'object' && !cell.transfer ? cell.value : Number.NEGATIVE_INFINITY;
+  return rows.map((row) => {
+    const others = rivals(row);
+    return row.map((cell, i) => {
       if (typeof cell === 'string') return escapeLatex(cell || '–');
       const text = `${percent(cell.value)}${typeof cell.std === 'number' ? `\\,$\\pm$\\,${percent(cell.std)}` : ''}`;
-      const value = rows.length > 1 && cell.value === best[i] ? `\\textbf{${text}}` : text;
+      const best = Math.max(...others.map((other) => competing(other[i])));
+      const value =
+        others.length > 1 && competing(cell) === best && !cell.transfer ? `\\textbf{${text}}` : text;
       return `${value} {\\scriptsize [${cell.interval.map(percent).join(', ')}]${cell.transfer ? ' transfer' : ''}}`;
-    }),
+    });
+  });
+}
+
+/** Every two of the evaluations, compared. */
+function pairsOf(folders: readonly string[]): Pair[] {
+  const read = folders.map(readFinished);
+  return read.flatMap((a, i) =>
+    read.slice(i + 1).map((b, j) => ({
+      first: folders[i] as string,
+      second: folders[i + 1 + j] as string,
+      ...compare(a, b),
+    })),
   );
 }
 
-/** McNemar's test of every two evaluations of the same images. */
-function paired(folders: readonly string[]): string[] {
-  if (folders.length < 2) return [];
-  const read = folders.map(readEvaluation);
-  const rows: string[][] = [];
-  for (let a = 0; a < read.length; a++) {
-    for (let b = a + 1; b < read.length; b++) {
-      const test = compare(read[a] as (typeof read)[number], read[b] as (typeof read)[number]);
-      if (!test) continue;
-      const { onlyFirst, onlySecond, p, images, attacks } = test;
-      rows.push([
-        folders[a] as string,
-        folders[b] as string,
-        attacks.join(', '),
-        String(images),
-        String(onlyFirst),
-        String(onlySecond),
-        p < 1e-4 ? p.toExponential(1) : p.toFixed(4),
-      ]);
-    }
+/** The paired tests in a format of their own. */
+function pairedText(folders: readonly string[], format: Format): string {
+  if (folders.length < 2)
+    throw new InputError(`--paired compares evaluations: ${folders[0]} is one; name a second folder`);
+  const pairs = pairsOf(folders);
+  const { headings, rows } = pairedTable(pairs, format === 'csv');
+  switch (format) {
+    case 'robustbench':
+      throw new InputError('--format robustbench has no paired tests; markdown, csv, latex and json have');
+    case 'json':
+      return JSON.stringify(pairs, null, 1);
+    case 'csv':
+      return csvTable(
+        headings.map((heading) => heading.replaceAll(' ', '_')),
+        rows,
+      );
+    case 'latex':
+      return latexTable(
+        headings.map(escapeLatex),
+        rows.map((row) => row.map((cell) => escapeLatex(cell || '–'))),
+        3,
+      );
+    case 'markdown':
+      return [
+        markdownTable(headings, rows),
+        'Of the images that both have, those that one has right in more of its runs than the other; p of the exact sign test, which is McNemar’s of one run, not corrected for the number of tests.',
+      ].join('\n\n');
   }
-  if (rows.length === 0) return [];
-  return [
-    'Paired on the images that both have; right under every shared attack, by majority (McNemar’s exact test):',
-    markdownTable(['first', 'second', 'attacks', 'n', 'only first right', 'only second right', 'p'], rows),
-  ];
 }

@@ -1,4 +1,6 @@
-/** Curves from the traces of attacks. */
+/** Curves from the traces of attacks and of purification. */
+
+import { mean } from '../report/statistics.ts';
 import type { EvaluationRecord } from './store.ts';
 
 /**
@@ -13,4 +15,20 @@ export function fooledBy(records: readonly EvaluationRecord[]): number[] {
     if (at >= 0) for (let t = at; t < length; t++) counts[t]!++;
   }
   return counts.map((count) => count / Math.max(1, records.length));
+}
+
+/** Share of the records that the vote has right at each iteration at which it was taken; empty without such traces. */
+export function accuracyByIteration(records: readonly EvaluationRecord[]): {
+  iterations: number[];
+  accuracy: number[];
+} {
+  const right: number[][] = [];
+  for (const { label, purification } of records)
+    purification?.voted?.forEach((vote, j) => {
+      const t = purification.looked[j] as number;
+      right[t] ??= [];
+      right[t].push(vote === label ? 1 : 0);
+    });
+  const iterations = Object.keys(right).map(Number);
+  return { iterations, accuracy: iterations.map((t) => mean(right[t] as number[])) };
 }

@@ -14,8 +14,9 @@
  * Intervals are Wilson's at 95 %, of n images. Where an image counts as a fraction its variance is less than that of a
  * coin, so they are wide rather than narrow.
  */
-import { type Interval, mcnemar, mean, type PairedTest, std, wilsonShare } from '../report/statistics.ts';
-import type { EvaluationConfig, EvaluationRecord } from './store.ts';
+import { type Interval, mcnemarExact, mean, std, wilsonShare } from '../report/statistics.ts';
+import type { AttackConfig, EvaluationConfig, EvaluationRecord } from './store.ts';
+import { fraction } from './tables.ts';
 
 export interface Share {
   readonly value: number;
@@ -115,6 +116,13 @@ export class RecordTable {
     const runs = this.#byAttack.get(attack);
     return runs?.[Math.min(run, runs.length - 1)]?.get(image);
   }
+
+  /** @throws RangeError when it is missing */
+  get(attack: string, run: number, image: number): EvaluationRecord {
+    const record = this.at(attack, run, image);
+    if (!record) throw new RangeError(`no record of image ${image} under ${attack}, run ${run}`);
+    return record;
+  }
 }
 
 /** An image that an attack did not see had been fooled before. */
@@ -135,11 +143,7 @@ export function summarise(
   const table = new RecordTable(list);
   const { images } = config;
   const n = images.length;
-  const get = (attack: string, run: number, image: number): EvaluationRecord => {
-    const record = table.at(attack, run, image);
-    if (!record) throw new RangeError(`no record of image ${image} under ${attack}, run ${run}`);
-    return record;
-  };
+  const get = (attack: string, run: number, image: number) => table.get(attack, run, image);
   /** mean_i mean_r min_a mean_e, with the value of each run. */
   const worstOf = (attacks: readonly string[], runs: number) =>
     Array.from({ length: runs }, (_, r) =>
@@ -228,31 +232,109 @@ export function summarise(
   };
 }
 
+/** A paired test of two evaluations on the images that both have. */
+export interface PairedResult {
+  /** One that both met, or `all shared attacks`. */
+  readonly attack: string;
+  readonly images: number;
+  /** Of each image: the runs that both have. */
+  readonly runs: number;
+  /** Images that one evaluation has right in more of the runs than the other. */
+  readonly firstBetter: number;
+  readonly secondBetter: number;
+  /** Two-sided probability of so uneven a split, were both equally good. */
+  readonly p: number;
+  /** What differs besides the defence, to be said beside the result: "classifier wrn and resnet20". */
+  readonly differences: readonly string[];
+}
+
+export interface Comparison {
+  /** Why the two cannot be paired; there are no tests then. */
+  readonly refusal: string | null;
+  readonly tests: readonly PairedResult[];
+}
+
+export interface Evaluation {
+  readonly config: EvaluationConfig;
+  readonly records: Iterable<EvaluationRecord>;
+}
+
 /**
- * Do two evaluations differ, judged on the images that both have? Right means: by the majority of the judgements, under
- * every attack that both have, in the first run.
- * @returns null when they share no image or no attack
+ * Do two evaluations differ? The unit is the image, because runs of one image are no independent samples. In a run an
+ * image is right when the majority of its judgements is, under each attack in question. An image speaks for the
+ * evaluation that has it right in more of the runs, and the exact sign test decides; of one run that is McNemar's test.
+ * Attacks correspond by name, whatever surface they take in either.
  */
-export function compare(
-  a: { readonly config: EvaluationConfig; readonly records: readonly EvaluationRecord[] },
-  b: { readonly config: EvaluationConfig; readonly records: readonly EvaluationRecord[] },
-): (PairedTest & { readonly images: number; readonly attacks: readonly string[] }) | null {
-  // Attacks correspond by name, whatever surface they take in either.
-  const attacks = Object.keys(a.config.attacks).filter((x) => x in b.config.attacks);
-  const [first, second] = [new RecordTable(a.records), new RecordTable(b.records)];
-  const results: [boolean, boolean][] = [];
-  for (const image of a.config.images) {
-    const pairs = attacks.map((x) => [first.at(x, 0, image), second.at(x, 0, image)] as const);
-    if (pairs.some(([p, q]) => !p || !q)) continue;
-    results.push([
-      pairs.every(([p]) => majorityRight(p as EvaluationRecord)),
-      pairs.every(([, q]) => majorityRight(q as EvaluationRecord)),
-    ]);
-  }
-  if (results.length === 0) return null;
-  const test = mcnemar(
-    results.map(([x]) => x),
-    results.map(([, y]) => y),
-  );
-  return { ...test, images: results.length, attacks };
+export function compare(a: Evaluation, b: Evaluation): Comparison {
+  const refusal = whyNotPaired(a.config, b.config);
+  if (refusal !== null) return { refusal, tests: [] };
+  const general = differencesOf(a.config, b.config);
+  const known = new Set(b.config.images);
+  const images = a.config.images.filter((image) => known.has(image));
+  const tables = [new RecordTable(a.records), new RecordTable(b.records)] as const;
+  const differencesOfAttack = (x: string) =>
+    attackDifferences(a.config.attacks[x] as AttackConfig, b.config.attacks[x] as AttackConfig);
+  const test = (attack: string, attacks: readonly string[]): PairedResult => {
+    const runs = Math.min(...tables.map((table) => Math.max(...attacks.map((x) => table.runs(x)))));
+    const runsRight = (table: RecordTable, image: number): number => {
+      let count = 0;
+      for (let run = 0; run < runs; run++)
+        if (attacks.every((x) => majorityRight(table.get(x, run, image)))) count++;
+      return count;
+    };
+    let [firstBetter, secondBetter] = [0, 0];
+    for (const image of images) {
+      const [first, second] = [runsRight(tables[0], image), runsRight(tables[1], image)];
+      if (first > second) firstBetter++;
+      if (second > first) secondBetter++;
+    }
+    const p = mcnemarExact(firstBetter, secondBetter);
+    const own =
+      attacks.length === 1
+        ? differencesOfAttack(attack)
+        : attacks.filter((x) => differencesOfAttack(x).length > 0).map((x) => `${x} differs`);
+    const differences = [...general, ...own];
+    return { attack, images: images.length, runs, firstBetter, secondBetter, p, differences };
+  };
+  const shared = sharedAttacks(a.config, b.config);
+  const tests = shared.map((name) => test(name, [name]));
+  return { refusal: null, tests: shared.length > 1 ? [...tests, test('all shared attacks', shared)] : tests };
+}
+
+const sharedAttacks = (a: EvaluationConfig, b: EvaluationConfig) =>
+  Object.keys(a.attacks).filter((name) => Object.hasOwn(b.attacks, name));
+
+/** Without the same images and the same threat model a pair means nothing. */
+function whyNotPaired(a: EvaluationConfig, b: EvaluationConfig): string | null {
+  if (a.dataset !== b.dataset) return `data sets ${a.dataset} and ${b.dataset}`;
+  if (a.norm !== b.norm) return `norms ${a.norm} and ${b.norm}`;
+  if (Math.abs(a.eps - b.eps) > 1e-6) return `eps ${fraction(a.eps)} and ${fraction(b.eps)}`;
+  if (!a.images.some((image) => b.images.includes(image))) return 'no image in both';
+  return sharedAttacks(a, b).length > 0 ? null : 'no attack in both';
+}
+
+/** What may differ, but not silently. */
+function differencesOf(a: EvaluationConfig, b: EvaluationConfig): string[] {
+  const [c, d] = [a.classifier, b.classifier];
+  return [
+    ...(c.name === d.name && c.sha256 !== d.sha256 ? [`classifier ${c.name} with other weights`] : []),
+    ...differing('classifier', c.name, d.name),
+    ...differing('runs', a.runs, b.runs),
+    ...differing('judgements', a.evaluations, b.evaluations),
+  ];
+}
+
+/** The same of one attack. */
+function attackDifferences(a: AttackConfig, b: AttackConfig): string[] {
+  const surface = ({ surface, knowledge }: AttackConfig) => `${surface} (${knowledge})`;
+  const keys = new Set([...Object.keys(a.settings), ...Object.keys(b.settings)]);
+  return [
+    ...differing('surface', surface(a), surface(b)),
+    ...[...keys].flatMap((key) => differing(key, a.settings[key], b.settings[key])),
+  ];
+}
+
+function differing(what: string, a: unknown, b: unknown): string[] {
+  const text = (value: unknown) => (typeof value === 'string' ? value : (JSON.stringify(value) ?? 'not set'));
+  return text(a) === text(b) ? [] : [`${what} ${text(a)} and ${text(b)}`];
 }

@@ -1,6 +1,6 @@
 /** Summaries as rows of tables: what `cmap table` shows. */
 import { InputError } from '../engine/errors.ts';
-import type { EvaluationSummary } from './metrics.ts';
+import type { Comparison, EvaluationSummary } from './metrics.ts';
 
 export interface RobustnessTable {
   readonly headings: readonly string[];
@@ -17,6 +17,9 @@ export type Cell =
       /** Of an attack that does not know this defence, in a column where others do. */
       readonly transfer?: boolean;
     };
+
+/** Where a row of a robustness table says norm and eps; text stands up to there. */
+export const threatColumn = 3;
 
 /** A row an evaluation: accuracies in the order clean, standard, each attack, per-sample worst case, worst of N. */
 export function robustnessTable(summaries: readonly EvaluationSummary[]): RobustnessTable {
@@ -91,6 +94,28 @@ export function longTable(summaries: readonly EvaluationSummary[]): { headings: 
         ...[a.forward, a.backward, a.defence, a.secondsAnImage],
       ].map(String),
     ),
+  );
+  return { headings, rows };
+}
+
+/** Two evaluations by name, compared. */
+export interface Pair extends Comparison {
+  readonly first: string;
+  readonly second: string;
+}
+
+/** A row a paired test; a pair that is not tested has one that says why. @param exact every digit of p */
+export function pairedTable(pairs: readonly Pair[], exact = false): { headings: string[]; rows: string[][] } {
+  const headings = ['first', 'second', 'attack', 'n', 'runs', 'first better', 'second better', 'p', 'note'];
+  const probability = (p: number) => (exact ? String(p) : p < 1e-4 ? p.toExponential(1) : p.toFixed(4));
+  const rows = pairs.flatMap(({ first, second, refusal, tests }) =>
+    refusal === null
+      ? tests.map(({ attack, images, runs, firstBetter, secondBetter, p, differences }) => [
+          ...[first, second, attack],
+          ...[images, runs, firstBetter, secondBetter].map(String),
+          ...[probability(p), differences.join('; ')],
+        ])
+      : [[first, second, '', '', '', '', '', '', `not paired: ${refusal}`]],
   );
   return { headings, rows };
 }

@@ -106,7 +106,8 @@ function drawPanel(panel: Panel, width: number, height: number, id: string): str
     usable,
   );
   const [yLow, yHigh] = panel.yDomain ?? widened(found ?? (log ? [0.1, 1] : [0, 1]), log);
-  const top = (panel.title ? 22 : 0) + (curves.length > 1 ? 20 : 0) + 8;
+  const legend = curves.length > 1 ? legendLines(curves, width - 60) : [];
+  const top = (panel.title ? 22 : 0) + 20 * legend.length + 8;
   const bottom = height - (panel.xLabel ? 44 : 24);
 
   const y = (log ? scaleLog() : scaleLinear()).domain([yLow, yHigh]).range([bottom, top]);
@@ -129,14 +130,16 @@ function drawPanel(panel: Panel, width: number, height: number, id: string): str
 
   const parts: string[] = [];
   if (panel.title) parts.push(label(left, 12, panel.title, `font-size="14" font-weight="600" fill="${ink}"`));
-  if (curves.length > 1) {
-    // One text element: its spans follow each other, so no widths have to be known.
-    const spans = curves.map(
+  legend.forEach((entries, row) => {
+    // One text element a line: its spans follow each other, so no widths have to be known.
+    const spans = entries.map(
       ({ name, color, dashed }, i) =>
         `<tspan fill="${escapeXml(color)}" font-weight="600"${i > 0 ? ' dx="16"' : ''}>${dashed ? '- -' : '—'}</tspan><tspan dx="5" fill="${ink}">${escapeXml(name)}</tspan>`,
     );
-    parts.push(`<text x="${left}" y="${panel.title ? 32 : 12}" font-size="12">${spans.join('')}</text>`);
-  }
+    parts.push(
+      `<text x="${left}" y="${(panel.title ? 32 : 12) + 20 * row}" font-size="12">${spans.join('')}</text>`,
+    );
+  });
   yTicks.forEach((tick, i) => {
     const at = round(y(tick));
     parts.push(`<path d="M${left},${at}H${right}" stroke="${faint}"/>`);
@@ -229,6 +232,23 @@ function drawPanel(panel: Panel, width: number, height: number, id: string): str
     );
   }
   return parts.join('\n');
+}
+
+/** Names of lines, as many side by side as fit. */
+function legendLines<T extends { name: string }>(entries: readonly T[], width: number): T[][] {
+  const lines: T[][] = [];
+  let used = 0;
+  for (const entry of entries) {
+    // The sign of the line, and the room around it.
+    const wide = textWidth(entry.name, 12) + 36;
+    if (lines.length === 0 || used + wide > width) {
+      lines.push([]);
+      used = 0;
+    }
+    lines.at(-1)?.push(entry);
+    used += wide;
+  }
+  return lines;
 }
 
 function label(x: number, y: number, text: string, style: string): string {

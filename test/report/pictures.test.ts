@@ -92,6 +92,16 @@ test('a chart draws its lines, gaps and legend', async () => {
   assert.is(svg.match(/<circle/g)?.length, 2);
 });
 
+test('a legend that is too wide goes on in the next line', () => {
+  const series = Array.from({ length: 6 }, (_, i) => ({ name: `a long name of line ${i}`, y: [0, 1] }));
+  const legends = (width: number) =>
+    [...lineChart({ width, panels: [{ series }] }).matchAll(/<text[^>]* y="(\d+)"[^>]*><tspan/g)].map(
+      (m) => m[1],
+    );
+  assert.equal(legends(2000), ['12']);
+  assert.equal(legends(450), ['12', '32', '52']);
+});
+
 test('nothing, constants and huge numbers can be drawn', async () => {
   const panels = [
     [],
