@@ -3,23 +3,9 @@
  * The command line. Each command is a file that parses, calls the library and prints. What a user can cause ends
  * in one line on stderr and a non-zero exit; anything else is a bug and keeps its stack.
  */
-import { Command, CommanderError } from 'commander';
+import { CommanderError } from 'commander';
 import { CmapError } from '../engine/errors.ts';
-import { classifyCommand } from './classify.ts';
-import { dataCommand } from './data.ts';
-import { demoCommand } from './demo.ts';
-import { doctorCommand } from './doctor.ts';
-import { evalCommand } from './eval.ts';
-import { forwardCommand } from './forward.ts';
-import { gridCommand } from './grid.ts';
-import { plotCommand } from './plot.ts';
-import { purifyCommand } from './purify.ts';
-import { qualityCommand } from './quality.ts';
-import { tableCommand } from './table.ts';
-import { trainCommand } from './train.ts';
-import { tuneCommand } from './tune.ts';
-import { verifyCommand } from './verify.ts';
-import { weightsCommand } from './weights.ts';
+import { commandTree } from './commands.ts';
 
 /** The parser's complaint, on one line. */
 const outputError = (text: string, write: (text: string) => void) =>
@@ -30,29 +16,7 @@ const outputError = (text: string, write: (text: string) => void) =>
       .replace(/\s*\n\s*/g, ' ')}\n`,
   );
 
-const program = new Command('cmap')
-  .description('Adversarial purification with consistency models on WebGPU.')
-  .configureHelp({ showGlobalOptions: true })
-  .exitOverride()
-  .configureOutput({ outputError });
-for (const command of [
-  demoCommand(),
-  evalCommand(),
-  tableCommand(),
-  plotCommand(),
-  gridCommand(),
-  verifyCommand(),
-  qualityCommand(),
-  doctorCommand(),
-  purifyCommand(),
-  classifyCommand(),
-  forwardCommand(),
-  weightsCommand(),
-  dataCommand(),
-  tuneCommand(),
-  trainCommand(),
-])
-  program.addCommand(command);
+const program = commandTree().exitOverride().configureOutput({ outputError });
 for (const command of program.commands.flatMap((c) => [c, ...c.commands])) {
   command.exitOverride().configureOutput({ outputError });
 }
