@@ -134,11 +134,7 @@ function stagesOf(records: readonly EvaluationRecord[]): { attack: string; robus
 }
 
 /** @throws RangeError when a record is missing */
-export function summarise(
-  config: EvaluationConfig,
-  records: Iterable<EvaluationRecord>,
-  extra: { readonly notes?: readonly string[] } = {},
-): EvaluationSummary {
+export function summarise(config: EvaluationConfig, records: Iterable<EvaluationRecord>): EvaluationSummary {
   const list = [...records];
   const table = new RecordTable(list);
   const { images } = config;
@@ -228,7 +224,7 @@ export function summarise(
     attacks,
     adapters: [...new Set(list.map((r) => r.adapter))],
     seconds: list.reduce((total, r) => total + r.cost.seconds, 0),
-    notes: extra.notes ?? [],
+    notes: [...new Set(list.flatMap((r) => (r.notes ?? []).map((note) => `${r.attack}: ${note}`)))],
   };
 }
 

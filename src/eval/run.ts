@@ -80,7 +80,6 @@ export async function runEvaluation(
   const n = data.ids.length;
   const total = workOf(plan);
   let done = 0;
-  const notes = new Set<string>();
   for (const attack of attacks) {
     const work = workOfImage(plan, attack);
     for (let run = 0; run < runsOf(attack, runs); run++) {
@@ -97,14 +96,13 @@ export async function runEvaluation(
         const onStep = (part: number, what: string) =>
           hooks.onProgress?.(done + part * work * rows.length, total, `${name}, ${what}`);
         const found = await evaluateBatch(device, plan, attack, run, rows, onStep);
-        for (const note of found.notes) notes.add(`${attack.id}: ${note}`);
         store.append(found.file, found.tensors, found.records);
         done += work * rows.length;
         hooks.onProgress?.(done, total, name);
       }
     }
   }
-  return summarise(store.config, store.records.values(), { notes: [...notes] });
+  return summarise(store.config, store.records.values());
 }
 
 const groupsOf = (rows: readonly number[], size: number) =>
@@ -282,13 +280,15 @@ async function evaluateBatch(
         batch: count,
       },
       adapter: `${device.adapter.name}, ${device.adapter.driver}`,
+      // Of the batch.
+      ...(i === 0 && result && result.notes.length > 0 ? { notes: result.notes } : {}),
       ...(purification
         ? { purification: columns(purification[i] as Purification, labels[i] as number, defence.classes) }
         : {}),
     };
   });
   for (const tensor of [x, result?.adversarial, purified]) tensor?.dispose();
-  return { file, tensors, records, notes: result?.notes ?? [] };
+  return { file, tensors, records };
 }
 
 /** What a member of an ensemble did to image i of the batch; nothing where one before it had been enough. */

@@ -15,7 +15,7 @@ import { join } from 'node:path';
 import type { Norm } from '../attacks/attack.ts';
 import type { Knowledge } from '../defences/defence.ts';
 import { InputError } from '../engine/errors.ts';
-import { readJson } from '../formats/read.ts';
+import { cannotRead, readJson } from '../formats/read.ts';
 import { openSafetensors, writeSafetensors } from '../formats/safetensors.node.ts';
 import type { TensorToWrite } from '../formats/safetensors.ts';
 import { cannotWrite, ensureDirectory, writeFileAtomic } from '../report/files.ts';
@@ -101,6 +101,8 @@ export interface EvaluationRecord {
     readonly batch: number;
   };
   readonly adapter: string;
+  /** What the attack had to say of its batch, at the first image of it. */
+  readonly notes?: readonly string[];
   /** Where the defence optimises: of the first judgement, the label of each of the K images and the losses by iteration. */
   readonly purification?: PurificationRecord;
 }
@@ -310,7 +312,12 @@ export function readAdversarial(folder: string, records: readonly EvaluationReco
 /** The lines of a file; the last one does not count until it is ended. */
 function readRecords(path: string): { records: EvaluationRecord[]; whole: number; bytes: number } {
   if (!existsSync(path)) return { records: [], whole: 0, bytes: 0 };
-  const content = readFileSync(path);
+  let content: Buffer;
+  try {
+    content = readFileSync(path);
+  } catch (error) {
+    throw cannotRead(path, error);
+  }
   const whole = content.lastIndexOf(10) + 1;
   const lines = content.subarray(0, whole).toString('utf8').split('\n').slice(0, -1);
   const records = lines.map((line, i) => {
