@@ -4,11 +4,11 @@ import { join } from 'node:path';
 import { Command } from 'commander';
 import { imageFromFloats } from '../formats/image.ts';
 import { chartToPng, lineChart } from '../report/chart.ts';
-import { ensureDirectory, writeFileAtomic } from '../report/files.ts';
+import { writeFileAtomic } from '../report/files.ts';
 import { gridToPng } from '../report/grid.ts';
 import { formatDuration, type Progress, progress } from '../report/progress.ts';
 import { formatProportion } from '../report/statistics.ts';
-import { configure, presets, type TrainConfig } from '../train/config.ts';
+import { checkFiles, configure, presets, type TrainConfig } from '../train/config.ts';
 import { loadTrainingData } from '../train/data.ts';
 import { files, type LogEntry, type TrainHooks, train } from '../train/loop.ts';
 import { type Look, networkOf } from '../train/session.ts';
@@ -42,12 +42,12 @@ async function run(preset: string, settings: string[], options: TrainOptions): P
     return;
   }
   const out = options.out ?? join('out', 'train', preset);
-  // A network that cannot be built is said before the data are read.
+  // What cannot be trained is said before the data are read.
+  checkFiles(config);
   const net = networkOf(config);
   const [side] = net.kind === 'classifier' ? net.architecture.imageShape : net.unet.imageShape;
   const data = await loadTrainingData(config, side);
   const device = await openDevice(options);
-  ensureDirectory(out);
 
   const stop = new AbortController();
   const interrupt = () => {

@@ -2,7 +2,6 @@
 import { type Cifar10Selection, loadCifar10 } from '../data/cifar10.ts';
 import { type LabelledImages, loadFashionMnist } from '../data/fashion-mnist.ts';
 import { ImageFolder } from '../data/image-folder.ts';
-import { InputError } from '../engine/errors.ts';
 import type { ImageSet } from './batches.ts';
 import type { TrainConfig } from './config.ts';
 
@@ -36,8 +35,6 @@ export async function loadTrainingData(config: TrainConfig, side: number): Promi
       return { train: of('train'), test: tested ? of('test') : null, classes: 10 };
     }
     default: {
-      if (data === '')
-        throw new InputError('train: dataset=image-folder wants data=DIR, which holds train/ and val/');
       const images = new ImageFolder(data, { split: 'train' });
       const train = packed(dataset, await images.load(side, choice));
       const test = tested ? packed(dataset, await new ImageFolder(data, { split: 'val' }).load(side)) : null;

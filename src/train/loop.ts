@@ -8,7 +8,7 @@ import type { Device } from '../engine/device.ts';
 import { CmapError, InputError } from '../engine/errors.ts';
 import { ensureDirectory, writeFileAtomic } from '../report/files.ts';
 import { loadCheckpoint, saveCheckpoint, saveResult } from './checkpoint.ts';
-import type { TrainConfig } from './config.ts';
+import { checkFiles, type TrainConfig } from './config.ts';
 import type { TrainingData } from './data.ts';
 import { learningRate } from './schedules.ts';
 import { type Look, netConfigOf, Session } from './session.ts';
@@ -72,6 +72,7 @@ export async function train(
     );
   if (resume && !existsSync(path('checkpoint')))
     throw new InputError(`${path('checkpoint')}: is not there; there is nothing to resume`);
+  checkFiles(config);
   const session = await Session.open(device, config, data);
   try {
     const first = resume ? loadCheckpoint(path('checkpoint'), session) : 0;

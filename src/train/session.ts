@@ -45,7 +45,7 @@ export function netConfigOf(config: TrainConfig, classes?: number): Record<strin
   return augment > 0 ? { ...net_config, augment_dim: augmentLabels } : net_config;
 }
 
-/** The network of a configuration. @throws InputError */
+/** The network of a configuration. @throws InputError when it cannot be built, or not be trained as the configuration says */
 export function networkOf(config: TrainConfig, classes?: number): Network {
   const { net, task } = config;
   const plain = config.augment > 0 ? network(net, config.net_config) : null;
@@ -54,6 +54,13 @@ export function networkOf(config: TrainConfig, classes?: number): Network {
   const found = network(net, netConfigOf(config, classes));
   if ((found.kind === 'classifier') !== (task === 'classifier'))
     throw new InputError(`train: task ${task} does not train ${net}, a ${found.kind} network`);
+  if (found.kind === 'classifier') {
+    if (config.dropout > 0 && !found.architecture.dropout)
+      throw new InputError(`train: ${net} has no place for dropout, only WideResNets; set dropout=0`);
+  } else if (found.unet.outChannels !== found.unet.imageShape[2] || found.unet.classes > 0)
+    throw new InputError(
+      `train: ${net} is class-conditional or predicts a variance; training is built for neither`,
+    );
   return found;
 }
 
@@ -114,10 +121,6 @@ export class Session {
         attack_step_size: stepSize,
         trades_beta: beta,
       } = config;
-      if (config.dropout > 0 && !architecture.dropout)
-        throw new InputError(
-          `train: ${config.net} has no place for dropout, only WideResNets; set dropout=0`,
-        );
       recipe = new ClassifierRecipe(classifier, store, batches, {
         ...config,
         batch,
@@ -125,10 +128,6 @@ export class Session {
           adversarial === 'none' ? undefined : { method: adversarial as 'pgd', eps, steps, stepSize, beta },
       });
     } else if (unet) {
-      if (unet.outChannels !== unet.imageShape[2] || unet.classes > 0)
-        throw new InputError(
-          `train: ${config.net} is class-conditional or predicts a variance; training is built for neither`,
-        );
       const options = {
         ...config,
         batch,
@@ -279,11 +278,7 @@ async function startingWeights(
   fresh: TensorSource,
   head: readonly string[],
 ): Promise<Opened> {
-  if (init === '') {
-    if (trained === 'head')
-      throw new InputError('train: trained=head wants init, a checkpoint to start from');
-    return fresh;
-  }
+  if (init === '') return fresh;
   const file = await openCheckpoint(init);
   const other = (name: string) => {
     const own = head.find((h) => name === h || name.endsWith(`.${h}`));
@@ -309,7 +304,7 @@ async function lpipsOf(
   device: Device,
   { distance, lpips, lpips_size: size }: TrainConfig,
 ): Promise<Lpips | undefined> {
-  if (distance !== 'lpips' || lpips === '') return undefined;
+  if (distance !== 'lpips') return undefined;
   const opened = [];
   try {
     for (const path of lpips.split(',')) opened.push(await openCheckpoint(path));
@@ -324,8 +319,6 @@ async function teacherOf(
   { teacher }: TrainConfig,
   declared: ParameterShapes,
 ): Promise<ParameterStore> {
-  if (teacher === '')
-    throw new InputError('train: cd wants teacher=FILE, a denoiser’s checkpoint of the same network');
   const file = await openCheckpoint(teacher);
   try {
     return new ParameterStore(device, declared, file);

@@ -7,7 +7,7 @@ import { CmapError, InputError } from '../../src/engine/errors.ts';
 import { openSafetensors } from '../../src/formats/safetensors.node.ts';
 import { ConsistencyModel } from '../../src/nets/consistency.ts';
 import { ncsnpp } from '../../src/nets/ncsnpp.ts';
-import { configure, presets } from '../../src/train/config.ts';
+import { checked, configure, presets, type TrainConfig } from '../../src/train/config.ts';
 import { loadTrainingData } from '../../src/train/data.ts';
 import { type LogEntry, type TrainHooks, train } from '../../src/train/loop.ts';
 import { networkOf } from '../../src/train/session.ts';
@@ -192,41 +192,114 @@ test('only the last layer is trained; what it stands on stays, bit for bit', asy
   for (const file of [was!, is!]) file.close();
 });
 
-test('presets are whole and can be built; what is wrong with a setting is said in one line', async () => {
-  for (const name of Object.keys(presets)) networkOf(configure(name, []));
-  const wrong = (settings: string[], message: RegExp) =>
-    assert.throws(
-      () => configure('fashion-mnist-edm', settings),
-      (e: Error) => e instanceof InputError && message.test(e.message) && !e.message.includes('\n'),
-    );
-  wrong(['lerning=1'], /there is no setting "lerning"; there are task, dataset/);
-  wrong(['lr=fast'], /lr wants a number, got "fast"/);
-  wrong(['steps=0'], /steps must be an integer of at least 1, got 0/);
-  wrong(['averages=0.9,1'], /averages must be in \[0, 1\), got 1/);
-  wrong(['flip=yes'], /flip wants true or false/);
-  wrong(['lr'], /"lr" is not KEY=VALUE/);
-  wrong(['task=gan'], /task is one of edm, ct/);
-  wrong(['accumulate=0'], /accumulate must be an integer of at least 1, got 0/);
-  wrong(['dropout=1'], /dropout must be in \[0, 1\), got 1/);
-  wrong(['augment=2'], /augment must be in \[0, 1\], got 2/);
+test('presets are whole, can be built, and set nothing without effect', () => {
+  for (const [name, preset] of Object.entries(presets)) {
+    const config = configure(name, []);
+    networkOf(config);
+    checked(config, Object.keys(preset) as (keyof TrainConfig)[]);
+  }
+});
+
+/** Must be refused in one line. */
+function wrong(preset: string, settings: string[], message: RegExp) {
+  const refused = (e: Error) =>
+    e instanceof InputError && message.test(e.message) && !e.message.includes('\n');
   assert.throws(
-    () => configure('fashion-mnist-ect', ['augment=0.1']),
-    /augment is built for task edm, not ect; set augment=0/,
+    () => networkOf(configure(preset, settings)),
+    (e: Error) => refused(e) || assert.unreachable(`${settings}: ${e}`),
   );
-  assert.throws(
-    () => networkOf(configure('cifar10-edm', ['augment=0.1', 'net=adm-imagenet64', 'net_config={}'])),
-    /augment is built for NCSN\+\+ and DDPM\+\+, not adm-imagenet64/,
+}
+
+test('what is wrong with a setting is said in one line', () => {
+  const edm = (setting: string, message: RegExp) => wrong('fashion-mnist-edm', [setting], message);
+  edm('lerning=1', /there is no setting "lerning"; there are task, dataset/);
+  edm('lr=fast', /lr wants a number, got "fast"/);
+  edm('steps=0', /steps must be an integer of at least 1, got 0/);
+  edm('averages=0.9,1', /averages must be in \[0, 1\), got 1/);
+  edm('averages=0.9,0.9', /averages must differ from each other, got 0.9, 0.9/);
+  edm('flip=yes', /flip wants true or false/);
+  edm('lr', /"lr" is not KEY=VALUE/);
+  edm('task=gan', /task is one of edm, ct/);
+  edm('optimiser=lion', /optimiser is one of adam, radam, sgd, got "lion"/);
+  edm('accumulate=0', /accumulate must be an integer of at least 1, got 0/);
+  edm('dropout=1', /dropout must be in \[0, 1\), got 1/);
+  edm('augment=2', /augment must be in \[0, 1\], got 2/);
+  edm('clip=-1', /clip must be at least 0 \(0 is none\), got -1/);
+  edm('lr=-1', /lr must be above 0, got -1/);
+  edm('lr=0', /lr must be above 0, got 0/);
+  edm('beta2=1', /beta2 must be in \[0, 1\), got 1/);
+  edm('weight_decay=-1e-4', /weight_decay must be at least 0, got -0.0001/);
+  edm('crop=1.5', /crop must be an integer of at least 0, got 1.5/);
+  edm('log_std=0', /log_std must be above 0, got 0/);
+  edm('sigma_min=90', /sigma_min must be below sigma_max, got 90 and 80/);
+  const conditional = ['net=adm-imagenet64-cond', 'net_config={}'];
+  wrong('fashion-mnist-edm', conditional, /adm-imagenet64-cond is class-conditional or predicts a variance/);
+  wrong('fashion-mnist-ct', ['s0=200'], /s0 must be at most s1, got 200 and 150/);
+  wrong('fashion-mnist-ect', ['q=1'], /q must be above 1, got 1/);
+  wrong('fashion-mnist-ect', ['stage_steps=0'], /stage_steps must be an integer of at least 1, got 0/);
+  wrong('fashion-mnist-wrn', ['momentum=0'], /nesterov wants a momentum above 0; set nesterov=false/);
+  wrong(
+    'cifar10-wrn-adversarial',
+    ['mixup=0.2'],
+    /mixup and adversarial=pgd exclude each other; set mixup=0/,
   );
-  assert.throws(() => configure('mnist', []), /there is no preset "mnist"; there are fashion-mnist-edm/);
-  assert.is(configure('cifar10-wrn', ['attack_eps=8/255']).attack_eps, 8 / 255);
+  wrong('cifar10-wrn-adversarial', ['attack_eps=8'], /attack_eps must be above 0, at most 1, got 8/);
+  wrong('cifar10-wrn', ['net=resnet20', 'dropout=0.1'], /resnet20 has no place for dropout/);
+  const adm = ['augment=0.1', 'net=adm-imagenet64', 'net_config={}'];
+  wrong('cifar10-edm', adm, /augment is built for NCSN\+\+ and DDPM\+\+, not adm-imagenet64/);
+  wrong('mnist', [], /there is no preset "mnist"; there are fashion-mnist-edm/);
+  assert.is(configure('cifar10-wrn-adversarial', ['attack_eps=8/255']).attack_eps, 8 / 255);
   assert.is(configure('fashion-mnist-edm', ['net_config.nf=32']).net_config.nf, 32);
-  const error = await run('cifar10-ct-published', [...small, 'steps=1', 'batch=1'], 'lpips').then(
-    () => null,
-    (e: Error) => e,
+});
+
+test('a setting without effect is refused with what it belongs to; turned off it is taken', () => {
+  const idle = (preset: string, settings: string[], owner: string) =>
+    wrong(
+      preset,
+      settings,
+      new RegExp(`${settings.at(-1)} has no effect here: it belongs to ${owner}; leave`),
+    );
+  idle('fashion-mnist-edm', ['mixup=0.2'], 'task=classifier');
+  idle('fashion-mnist-edm', ['stage_steps=25000'], 'task=ect');
+  idle('fashion-mnist-edm', ['huber=0.1'], 'task=ct or cd or ict or ect');
+  idle('fashion-mnist-edm', ['momentum=0.9'], 'optimiser=sgd');
+  idle('fashion-mnist-edm', ['attack_steps=3'], 'task=classifier');
+  idle('fashion-mnist-edm', ['decay_matrices_only=true'], 'weight_decay above 0');
+  idle('fashion-mnist-edm', ['augment=0.1', 'flip=true'], 'augment=0, since augmentation mirrors by itself');
+  idle('fashion-mnist-ect', ['augment=0.1'], 'task=edm');
+  idle('fashion-mnist-ict', ['mu0=0.9'], 'task=ct or cd');
+  idle('fashion-mnist-cd', ['s0=2'], 'task=ct or ict');
+  idle('fashion-mnist-ct', ['lpips_size=64'], 'distance=lpips');
+  idle('fashion-mnist-wrn', ['attack_steps=3'], 'adversarial=pgd or trades');
+  idle('cifar10-wrn-adversarial', ['trades_beta=1'], 'adversarial=trades');
+  idle('fashion-mnist-wrn', ['sigma_max=8'], 'task=edm or ct or cd or ict or ect');
+  wrong('fashion-mnist-wrn', ['teacher=a.pt'], /teacher="a.pt" has no effect here: it belongs to task=cd/);
+  wrong(
+    'fashion-mnist-edm',
+    ['dataset=fashion-mnist-1000', 'data=x'],
+    /it belongs to dataset=fashion-mnist or/,
   );
-  assert.ok(
-    error instanceof InputError && /distance=lpips wants its weights: lpips=BACKBONE,LIN/.test(error.message),
-    String(error),
+  configure('fashion-mnist-edm', ['mixup=0', 'adversarial=none', 'teacher=']);
+});
+
+test('nothing is begun where a setting, a file or the data are wrong', async () => {
+  const refused = async (preset: string, settings: string[], message: RegExp) => {
+    const error = await run(preset, settings, 'refused').then(
+      () => null,
+      (e: Error) => e,
+    );
+    assert.ok(error instanceof InputError && message.test(error.message), String(error));
+    assert.not(existsSync(join(folder, 'refused')), 'no folder');
+  };
+  await refused('cifar10-ct-published', small, /distance=lpips wants its weights: lpips=BACKBONE,LIN/);
+  await refused('fashion-mnist-cd', small, /cd wants teacher=FILE/);
+  await refused('fashion-mnist-cd', [...small, 'teacher=nowhere.pt'], /nowhere\.pt/);
+  await refused('fashion-mnist-edm', [...small, 'init=nowhere.pt'], /nowhere\.pt/);
+  await refused('fashion-mnist-wrn', [...wrn, 'trained=head'], /trained=head wants init=FILE/);
+  await refused(
+    'fashion-mnist-edm',
+    [...small, 'crop=28'],
+    /crop must be an integer of 0 to 27 pixels, got 28/,
   );
 });
 
