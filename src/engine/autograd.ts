@@ -21,7 +21,6 @@ export interface Node {
 }
 
 let recording = true;
-let observer: ((name: string, output: Tensor) => void) | null = null;
 /** Nodes made since the innermost `recompute` began. */
 let made: Set<Node> | null = null;
 
@@ -32,22 +31,12 @@ export function differentiable(
   output: Tensor,
   backward: Node['backward'],
 ): Tensor {
-  observer?.(name, output);
+  output.device.named(`${name} [${output.shape}]`);
   if (recording && inputs.some((x) => x.node)) {
     output.node = { name, inputs, backward };
     made?.add(output.node);
   }
   return output;
-}
-
-/** Runs `f` and shows every differentiable operation's output as it is made, to look for the first that went wrong. */
-export function observing<T>(onOperation: (name: string, output: Tensor) => void, f: () => T): T {
-  observer = onOperation;
-  try {
-    return f();
-  } finally {
-    observer = null;
-  }
 }
 
 /** Runs `f` without recording gradients. */
@@ -201,6 +190,7 @@ function pull(output: Tensor, wanted: readonly Tensor[], cotangent: Tensor | und
     cotangents.delete(tensor);
     const needs = node.inputs.map((x) => reaches.get(x) === true);
     const gradients = node.backward(dy, needs);
+    device.named(`the gradient of ${node.name} [${tensor.shape}]`);
     node.inputs.forEach((input, j) => {
       const g = gradients[j];
       if (!needs[j] || !g) return;

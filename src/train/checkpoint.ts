@@ -3,7 +3,7 @@
  * published layouts, so that `--weights` of other commands reads the moving average from it; configuration, step and seed are
  * metadata. Batches, noise and masks are functions of the step: nothing else is needed to go on bit for bit.
  */
-import { InputError } from '../engine/errors.ts';
+import { CmapError, InputError } from '../engine/errors.ts';
 import type { Tensor } from '../engine/tensor.ts';
 import { openSafetensors, writeSafetensors } from '../formats/safetensors.node.ts';
 import type { Parameter } from '../nets/parameters.ts';
@@ -45,11 +45,21 @@ function stateOf({ store, step, config }: Session): { key: string; tensor: Tenso
   ];
 }
 
-/** @param done updates that are in the state @throws InputError when it cannot be written */
+/** A state that no run could go on from. */
+export class NotFiniteError extends CmapError {}
+
+/**
+ * @param done updates that are in the state
+ * @throws InputError when it cannot be written; NotFiniteError, with the old file left, when a number of it is not finite
+ */
 export async function saveCheckpoint(path: string, session: Session, done: number): Promise<void> {
   const tensors: Record<string, { shape: readonly number[]; data: Float32Array }> = {};
-  for (const { key, tensor, parameter } of stateOf(session))
-    tensors[key] = { shape: parameter.file, data: fileLayout(parameter, await tensor.floats()) };
+  for (const { key, tensor, parameter } of stateOf(session)) {
+    const values = await tensor.floats();
+    if (!values.every(Number.isFinite))
+      throw new NotFiniteError(`after update ${done} ${key} holds numbers that are not finite`);
+    tensors[key] = { shape: parameter.file, data: fileLayout(parameter, values) };
+  }
   writeSafetensors(path, tensors, {
     step: String(done),
     seed: String(session.config.seed),

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import type { Device } from '../engine/device.ts';
 import { CmapError, InputError } from '../engine/errors.ts';
 import { ensureDirectory, writeFileAtomic } from '../report/files.ts';
-import { loadCheckpoint, saveCheckpoint, saveResult } from './checkpoint.ts';
+import { loadCheckpoint, NotFiniteError, saveCheckpoint, saveResult } from './checkpoint.ts';
 import { checkFiles, type TrainConfig } from './config.ts';
 import type { TrainingData } from './data.ts';
 import { learningRate } from './schedules.ts';
@@ -116,6 +116,7 @@ async function loop(
   const started = performance.now();
   let loss = Number.NaN;
   let finished = first;
+  let saved = first;
   const seconds = () => (performance.now() - started) / 1000;
   // Saving and looking are no part of the speed.
   let aside = 0;
@@ -138,9 +139,8 @@ async function loop(
       if (!Number.isFinite(value) || !Number.isFinite(norm)) {
         append(path('log'), entries);
         const why = await step.diagnose(t);
-        await saveCheckpoint(path('checkpoint'), session, t);
         throw new CmapError(
-          `train: update ${t + 1}: the loss is ${value}, the gradient's norm ${norm}: ${why}; the checkpoint holds the state before it; try a lower lr, or clip=1`,
+          `train: update ${t + 1}: the loss is ${value}, the gradient's norm ${norm}: ${why}; ${wayOn(saved, path('checkpoint'))}`,
         );
       }
       const lr = learningRate(config, t);
@@ -149,6 +149,16 @@ async function loop(
     }
     append(path('log'), entries);
     hooks.onLog?.(entries, rate());
+  };
+
+  const save = async (done: number) => {
+    try {
+      await saveCheckpoint(path('checkpoint'), session, done);
+    } catch (error) {
+      if (!(error instanceof NotFiniteError)) throw error;
+      throw new CmapError(`train: ${error.message}; ${wayOn(saved, path('checkpoint'))}`);
+    }
+    saved = done;
   };
 
   const inFlight: Promise<void>[] = [];
@@ -182,7 +192,7 @@ async function loop(
     const last = t === steps;
     if (last || t % checkpoint_every === 0) {
       await settle(t);
-      await setAside(() => saveCheckpoint(path('checkpoint'), session, t));
+      await setAside(() => save(t));
     }
     if (last || (sample_every > 0 && t % sample_every === 0)) {
       await settle(t);
@@ -192,10 +202,16 @@ async function loop(
   }
   await settle(t);
   const interrupted = t < steps;
-  if (interrupted) await saveCheckpoint(path('checkpoint'), session, t);
+  if (interrupted) await save(t);
   else await saveResult(path('result'), session, t);
   return { steps: t, interrupted, loss, seconds: seconds(), imagesPerSecond: rate() };
 }
+
+/** After an update that is no number. @param saved updates in the last checkpoint; 0 is none */
+const wayOn = (saved: number, path: string) =>
+  saved === 0
+    ? 'no checkpoint was written yet; begin anew with a lower lr, or clip=1'
+    : `${path} is of update ${saved}; --resume with a lower lr=, or clip=1, may go on from it`;
 
 function append(path: string, entries: readonly LogEntry[]): void {
   appendFileSync(path, entries.map((entry) => `${JSON.stringify(entry)}\n`).join(''));
