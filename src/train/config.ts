@@ -1,5 +1,6 @@
 /** What a run is, completely: a flat list of settings that a person can read, with presets of it. */
 import { InputError } from '../engine/errors.ts';
+import { readJson } from '../formats/read.ts';
 
 export const defaults = {
   /** edm, ct, cd, ict, ect or classifier. */
@@ -102,6 +103,15 @@ export const resumable: readonly (keyof TrainConfig)[] = [
   'sample_every',
   'data',
 ];
+
+/** Settings that a run may be steered with on its way; the log says when. */
+export const steerable = ['lr', 'clip', 'steps'] as const satisfies readonly (keyof TrainConfig)[];
+
+/** What spreads over all steps, so that with another number of them the updates made would have been others; else null. */
+export function spread({ schedule, task }: TrainConfig): string | null {
+  if (schedule === 'cosine') return 'schedule=cosine';
+  return task === 'ct' || task === 'ict' ? `N(k) of task ${task}` : null;
+}
 
 const smallNcsnpp = {
   image_size: 28,
@@ -251,22 +261,65 @@ export function configure(preset: string, assignments: readonly string[]): Train
     throw new InputError(
       `train: there is no preset "${preset}"; there are ${Object.keys(presets).join(', ')}`,
     );
-  const config: TrainConfig = structuredClone({ ...defaults, ...base });
+  return adjusted({ ...defaults, ...base }, assignments);
+}
+
+/**
+ * A configuration with single settings changed.
+ * @param named settings beside the assigned ones that the user gave
+ * @throws InputError as `configure`
+ */
+export function adjusted(
+  base: TrainConfig,
+  assignments: readonly string[],
+  named: readonly (keyof TrainConfig)[] = [],
+): TrainConfig {
+  const config = structuredClone(base);
   const given = assignments.map((text) => {
     const at = text.indexOf('=');
     if (at < 1) throw new InputError(`train: "${text}" is not KEY=VALUE`);
     return assign(config, text.slice(0, at), text.slice(at + 1));
   });
-  return checked(config, given);
+  return checked(config, [...named, ...given]);
+}
+
+/**
+ * The configuration in a JSON file, such as a run's config.json, with single settings changed; what the file leaves out has its default.
+ * @throws InputError for what is no configuration, and as `configure`
+ */
+export function configureFrom(path: string, assignments: readonly string[]): TrainConfig {
+  const given = readJson(path);
+  if (typeof given !== 'object' || given === null || Array.isArray(given))
+    throw new InputError(`${path}: not an object of settings`);
+  for (const [key, value] of Object.entries(given)) {
+    known(key, path);
+    const usual: unknown = defaults[key as keyof TrainConfig];
+    const fits = Array.isArray(usual)
+      ? Array.isArray(value) && value.every((v) => typeof v === 'number')
+      : typeof value === typeof usual && value !== null && !Array.isArray(value);
+    if (!fits)
+      throw new InputError(
+        `${path}: ${key} is ${JSON.stringify(value)}, wants what is like ${JSON.stringify(usual)}`,
+      );
+  }
+  const base: TrainConfig = { ...defaults, ...given };
+  const unusual = (Object.keys(given) as (keyof TrainConfig)[]).filter(
+    (key) => JSON.stringify(base[key]) !== JSON.stringify(defaults[key]),
+  );
+  return adjusted(base, assignments, unusual);
+}
+
+function known(key: string, where: string): void {
+  if (!Object.hasOwn(defaults, key))
+    throw new InputError(
+      `${where}: there is no setting "${key}"; there are ${Object.keys(defaults).join(', ')}`,
+    );
 }
 
 /** @returns the setting that was changed */
 function assign(config: TrainConfig, key: string, value: string): keyof TrainConfig {
   const [first, second, ...rest] = key.split('.') as [keyof TrainConfig, ...string[]];
-  if (!Object.hasOwn(defaults, first))
-    throw new InputError(
-      `train: there is no setting "${first}"; there are ${Object.keys(defaults).join(', ')}`,
-    );
+  known(first, 'train');
   const settings = config as Record<string, unknown>;
   if (second !== undefined) {
     if (first !== 'net_config' || rest.length > 0)

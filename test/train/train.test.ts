@@ -1,19 +1,28 @@
-import { appendFileSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import {
+  appendFileSync,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { CmapError, InputError } from '../../src/engine/errors.ts';
-import { openSafetensors } from '../../src/formats/safetensors.node.ts';
+import { openSafetensors, writeSafetensors } from '../../src/formats/safetensors.node.ts';
 import { add } from '../../src/kernels/broadcast.ts';
 import { sqrt, square } from '../../src/kernels/elementwise.ts';
 import { sum } from '../../src/kernels/reduce.ts';
 import { ConsistencyModel } from '../../src/nets/consistency.ts';
 import { ncsnpp } from '../../src/nets/ncsnpp.ts';
 import type { Parameters } from '../../src/nets/parameters.ts';
-import { checked, configure, presets, type TrainConfig } from '../../src/train/config.ts';
+import { continued } from '../../src/train/checkpoint.ts';
+import { checked, configure, configureFrom, presets, type TrainConfig } from '../../src/train/config.ts';
 import { loadTrainingData } from '../../src/train/data.ts';
-import { type LogEntry, type TrainHooks, train } from '../../src/train/loop.ts';
+import { type LogEntry, readLosses, type TrainHooks, train } from '../../src/train/loop.ts';
 import { networkOf } from '../../src/train/session.ts';
 import { TrainingStep } from '../../src/train/step.ts';
 import { ParameterStore } from '../../src/train/store.ts';
@@ -48,6 +57,9 @@ const log = (out: string) =>
     .split('\n')
     .map((line) => JSON.parse(line) as LogEntry);
 
+/** A line of the log without what a clock said. */
+const timeless = ({ seconds, images_per_second, ...entry }: LogEntry) => entry;
+
 for (const [name, preset, settings] of [
   [
     'a consistency model with target, averages, clipping and dropout',
@@ -80,11 +92,17 @@ for (const [name, preset, settings] of [
     assert.not(existsSync(join(folder, killed, 'weights.safetensors')));
     appendFileSync(join(folder, killed, 'log.jsonl'), '{"step":6,"lo');
     await run(preset, all, killed, {}, true);
-    for (const file of ['checkpoint.safetensors', 'weights.safetensors', 'log.jsonl', 'config.json'])
+    for (const file of ['checkpoint.safetensors', 'weights.safetensors', 'config.json'])
       assert.ok(bytes(killed, file).equals(bytes(`${preset}-whole`, file)), `${file} is the same`);
+    assert.equal(log(killed).map(timeless), log(`${preset}-whole`).map(timeless));
     assert.equal(
       log(killed).map((entry) => entry.step),
       [1, 2, 3, 4, 5, 6, 7],
+    );
+    const clock = log(killed).map(({ seconds }) => seconds);
+    assert.ok(
+      clock.every((s, i) => s >= (clock[i - 1] ?? 0)) && log(killed).every((e) => e.images_per_second > 0),
+      `time goes on where it stopped: ${clock}`,
     );
     assert.is(device.memory().tensors, before, 'nothing is left behind');
   });
@@ -103,19 +121,134 @@ test('a run that is interrupted saves and stops; another configuration is refuse
   const file = openSafetensors(join(folder, 'stopped', 'checkpoint.safetensors'));
   assert.is(file.metadata.step, String(result.steps));
   file.close();
-  const refused = async (promise: Promise<unknown>, message: RegExp) => {
-    const error = await promise.then(
-      () => null,
-      (e: Error) => e,
-    );
-    assert.ok(error instanceof InputError && message.test(error.message), String(error));
-  };
-  await refused(
-    run('fashion-mnist-edm', [...settings, 'lr=1'], 'stopped', {}, true),
-    /trained with lr=0.0015, not 1/,
+  const batch = [...small, 'steps=50', 'batch=4', 'log_every=1'];
+  await refuses(
+    run('fashion-mnist-edm', batch, 'stopped', {}, true),
+    /trained with batch=2, not 4; leave it out, or begin/,
   );
-  await refused(run('fashion-mnist-edm', settings, 'stopped'), /is there already; go on with --resume/);
-  await refused(run('fashion-mnist-edm', settings, 'nothing', {}, true), /there is nothing to resume/);
+  await refuses(run('fashion-mnist-edm', settings, 'stopped'), /is there already; go on with --resume/);
+  await refuses(run('fashion-mnist-edm', settings, 'nothing', {}, true), /there is nothing to resume/);
+});
+
+async function refuses(promise: Promise<unknown>, message: RegExp) {
+  const error = await promise.then(
+    () => null,
+    (e: Error) => e,
+  );
+  assert.ok(error instanceof InputError && message.test(error.message), String(error));
+}
+
+/** What lies in a run's folder, by name. */
+const contents = (out: string) =>
+  new Map(readdirSync(join(folder, out)).map((name) => [name, bytes(out, name).toString('base64')]));
+
+test('a finished run is left as it is; more steps continue it bit for bit where no schedule spreads over them', async () => {
+  const settings = [...small, 'batch=2', 'schedule=constant', 'averages=0.9', 'log_every=2'];
+  const to = (steps: number, out: string, resume: boolean, hooks: TrainHooks = {}) =>
+    run('fashion-mnist-edm', [...settings, `steps=${steps}`], out, hooks, resume);
+  await to(6, 'six', false);
+  await to(3, 'more', false);
+  const before = contents('more');
+  let looks = 0;
+  const again = await to(3, 'more', true, { onLook: () => void looks++ });
+  assert.equal([again.steps, again.interrupted, looks], [3, false, 0]);
+  assert.is(again.loss, log('more').at(-1)?.loss);
+  assert.equal(contents('more'), before, 'nothing is written');
+  await refuses(to(2, 'more', true), /has had 3 updates, more than steps=2; take a larger number/);
+  await to(6, 'more', true);
+  assert.ok(bytes('more', 'weights.safetensors').equals(bytes('six', 'weights.safetensors')), 'bit for bit');
+  assert.ok(bytes('more', 'checkpoint.safetensors').equals(bytes('six', 'checkpoint.safetensors')));
+
+  // Killed after the last checkpoint, before its result was written.
+  rmSync(join(folder, 'more', 'weights.safetensors'));
+  const ended = await to(6, 'more', true, { onLook: () => void looks++ });
+  assert.ok(looks === 1 && Number.isFinite(ended.loss));
+  assert.ok(bytes('more', 'weights.safetensors').equals(bytes('six', 'weights.safetensors')));
+});
+
+test('steps are not changed where a schedule spreads over them', () => {
+  const saved = (preset: string) => ({ step: 5, config: configure(preset, ['steps=10']), adapter: '' });
+  for (const [preset, spreads] of [
+    [
+      'fashion-mnist-edm',
+      /steps=10, over which schedule=cosine spreads: with 20 its 5 updates would have been others/,
+    ],
+    ['fashion-mnist-ct', /over which N\(k\) of task ct spreads/],
+    ['fashion-mnist-ict', /over which N\(k\) of task ict spreads/],
+  ] as const)
+    assert.throws(
+      () => continued('x', saved(preset), configure(preset, ['steps=20'])),
+      (e: Error) => e instanceof InputError && spreads.test(e.message),
+    );
+  assert.equal(
+    continued('x', saved('fashion-mnist-ect'), configure('fashion-mnist-ect', ['steps=20', 'log_every=7'])),
+    { steps: 20 },
+  );
+});
+
+test('lr and clip may be changed on the way, and the log and the configuration say so', async () => {
+  const settings = [...small, 'batch=2', 'schedule=constant', 'warmup=0', 'log_every=1', 'steps=2'];
+  await run('fashion-mnist-edm', settings, 'steered');
+  const steered = [...settings, 'steps=4', 'lr=1e-4', 'clip=0.01'];
+  await run('fashion-mnist-edm', steered, 'steered', {}, true);
+  assert.equal(log('steered')[2] as unknown, { step: 2, changed: { lr: 1e-4, clip: 0.01, steps: 4 } });
+  const losses = readLosses(join(folder, 'steered'));
+  assert.equal(
+    losses.map(({ step, lr }) => [step, lr]),
+    [
+      [1, 1.5e-3],
+      [2, 1.5e-3],
+      [3, 1e-4],
+      [4, 1e-4],
+    ],
+  );
+  assert.is(JSON.parse(bytes('steered', 'config.json').toString()).clip, 0.01);
+});
+
+test('on another adapter a line says that it is not bit for bit', async () => {
+  const settings = [...small, 'batch=2', 'schedule=constant', 'steps=1'];
+  await run('fashion-mnist-edm', settings, 'moved');
+  const path = join(folder, 'moved', 'checkpoint.safetensors');
+  const file = openSafetensors(path);
+  const tensors = Object.fromEntries(
+    file.names.map((n) => [n, { shape: file.shape(n), data: file.read(n) as Float32Array }]),
+  );
+  writeSafetensors(path, tensors, { ...file.metadata, adapter: 'Another GPU' });
+  file.close();
+  const said: string[] = [];
+  const notice: TrainHooks = { onNotice: (text) => said.push(text) };
+  await run('fashion-mnist-edm', [...settings, 'steps=2'], 'moved', notice, true);
+  await run('fashion-mnist-edm', [...settings, 'steps=3'], 'moved', notice, true);
+  const { name } = (await testDevice()).adapter;
+  assert.is(said.length, 1, said.join('\n'));
+  assert.ok(said[0]!.startsWith(`the checkpoint was made on Another GPU, this is ${name}: `), said[0]);
+});
+
+test('a configuration is read from a file, with settings on top', () => {
+  const path = join(folder, 'given.json');
+  const write = (value: unknown) => writeFileSync(path, JSON.stringify(value));
+  const wrote = configure('fashion-mnist-ict', ['seed=3']);
+  write(wrote);
+  assert.equal(configureFrom(path, []), wrote);
+  assert.equal(
+    configureFrom(path, ['lr=1', 'net_config.nf=8']),
+    configure('fashion-mnist-ict', ['seed=3', 'lr=1', 'net_config.nf=8']),
+  );
+  const no = (value: unknown, message: RegExp, settings: string[] = []) => {
+    write(value);
+    assert.throws(
+      () => configureFrom(path, settings),
+      (e: Error) => (e instanceof InputError && message.test(e.message)) || assert.unreachable(String(e)),
+    );
+  };
+  no([], /given.json: not an object of settings/);
+  no({ lerning: 1 }, /given.json: there is no setting "lerning"; there are task/);
+  no({ lr: '1e-3' }, /given.json: lr is "1e-3", wants what is like 0.001/);
+  no({ averages: 0.9 }, /averages is 0.9, wants what is like \[0.999\]/);
+  no({ lr: -1 }, /lr must be above 0/);
+  no({ mixup: 0.3 }, /mixup=0.3 has no effect here: it belongs to task=classifier/);
+  writeFileSync(path, '{');
+  assert.throws(() => configureFrom(path, []), /given.json: not valid JSON/);
 });
 
 test('smoke: a denoiser of 1,000 images loses two fifths of its loss in 50 updates, and is loaded by name', async () => {
