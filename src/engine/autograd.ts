@@ -54,20 +54,21 @@ export function noGrad<T>(f: () => T): T {
  * f's value, whose intermediate results are not kept for the gradient but computed again when it is taken
  * (activation checkpointing, Chen et al. 2016). f must give the same value again; what it reads besides its own
  * results must live until then.
+ * @param beside f may put other results here, which are kept and have no gradient
  */
-export function recompute(device: Device, f: () => Tensor): Tensor {
-  if (!recording) return device.scope(f);
+export function recompute(device: Device, f: () => Tensor, beside: Tensor[] = []): Tensor {
+  if (!recording) return device.scope(() => [f(), ...beside] as const)[0];
   const before = made;
   const nodes = new Set<Node>();
   let outer: Tensor[] = [];
   let output: Tensor;
   made = nodes;
   try {
-    output = device.scope(() => {
+    [output] = device.scope(() => {
       const value = f();
       // Found while f's own tensors are still there: what of the outside the value depends on.
       outer = outside(value, nodes);
-      return value;
+      return [value, ...beside] as const;
     });
   } finally {
     made = before;

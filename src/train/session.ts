@@ -57,6 +57,8 @@ export function networkOf(config: TrainConfig, classes?: number): Network {
   if (found.kind === 'classifier') {
     if (config.dropout > 0 && !found.architecture.dropout)
       throw new InputError(`train: ${net} has no place for dropout, only WideResNets; set dropout=0`);
+    if (config.recompute && !found.architecture.recompute)
+      throw new InputError(`train: ${net} has no blocks to recompute; set recompute=false`);
   } else if (found.unet.outChannels !== found.unet.imageShape[2] || found.unet.classes > 0)
     throw new InputError(
       `train: ${net} is class-conditional or predicts a variance; training is built for neither`,
