@@ -151,6 +151,7 @@ export class Session {
         const teacher = taught ? { unet, parameters: taught.parameters } : undefined;
         const lpips = await lpipsOf(device, config);
         if (lpips) extra.push(lpips);
+        lpips?.checkSides(unet.imageShape[0], unet.imageShape[1]);
         recipe = new ConsistencyRecipe(
           device,
           unet,
