@@ -14,7 +14,7 @@ export const defaults = {
   /** A network or family of networks, and its configuration. */
   net: 'ncsnpp',
   net_config: {} as Record<string, unknown>,
-  /** Checkpoint to start from; empty for random weights. */
+  /** Checkpoint to start from; empty for random weights, for `cd` those of its teacher. */
   init: '',
   /** Checkpoint of the denoiser that `cd` distils. */
   teacher: '',
@@ -124,6 +124,18 @@ const smallNcsnpp = {
 };
 const cifarNcsnpp = { nf: 96, ch_mult: [1, 1], num_res_blocks: 3, attn_resolutions: [8], patch_size: 4 };
 const consistency = { optimiser: 'radam', lr: 4e-4, averages: [0.9999] };
+/** Song and Dhariwal 2024. */
+const ict = {
+  ...consistency,
+  task: 'ict',
+  distance: 'huber',
+  dropout: 0.3,
+  s0: 10,
+  log_mean: -1.1,
+  log_std: 2,
+};
+/** Standard deviation of the noise embedding's frequencies there, where others have 16. */
+const ictEmbedding = { fourier_scale: 0.02 };
 const sgd = {
   task: 'classifier',
   optimiser: 'sgd',
@@ -156,18 +168,7 @@ export const presets: Readonly<Record<string, Partial<TrainConfig>>> = {
     mu0: 0,
     distance: 'huber',
   },
-  'fashion-mnist-ict': {
-    ...consistency,
-    ...{
-      task: 'ict',
-      net_config: smallNcsnpp,
-      distance: 'huber',
-      s0: 10,
-      s1: 160,
-      log_mean: -1.1,
-      log_std: 2,
-    },
-  },
+  'fashion-mnist-ict': { ...ict, net_config: { ...smallNcsnpp, ...ictEmbedding }, s1: 160 },
   'fashion-mnist-ect': {
     ...consistency,
     ...{
@@ -197,12 +198,22 @@ export const presets: Readonly<Record<string, Partial<TrainConfig>>> = {
     steps: 100000,
     batch: 128,
   },
+  'cifar10-cd': {
+    ...consistency,
+    ...{ task: 'cd', dataset: 'cifar10', net_config: cifarNcsnpp, flip: true, batch: 128 },
+    ...{ distance: 'huber', s1: 18, mu0: 0, steps: 50000 },
+  },
+  'cifar10-ict': {
+    ...ict,
+    ...{ dataset: 'cifar10', net_config: { ...cifarNcsnpp, ...ictEmbedding }, flip: true },
+    ...{ lr: 1e-4, batch: 128, s1: 1280, steps: 100000 },
+  },
   'cifar10-ect': {
     ...consistency,
     ...{ task: 'ect', dataset: 'cifar10', net_config: cifarNcsnpp, flip: true, lr: 1e-4, batch: 128 },
     ...{ distance: 'huber', huber: 0, log_mean: -1.1, log_std: 2, q: 256, steps: 50000 },
   },
-  // The published recipes (Song et al. 2023; Karras et al. 2022), for those who have the device for them.
+  // The published recipes (Karras et al. 2022; Song et al. 2023; Song and Dhariwal 2024), for those who have the device for them.
   'cifar10-edm-published': {
     ...{
       dataset: 'cifar10',
@@ -223,6 +234,19 @@ export const presets: Readonly<Record<string, Partial<TrainConfig>>> = {
       batch: 512,
       steps: 800000,
       distance: 'lpips',
+      recompute: true,
+    },
+  },
+  'cifar10-ict-published': {
+    ...ict,
+    ...{
+      dataset: 'cifar10',
+      net_config: { nf: 128, ...ictEmbedding },
+      lr: 1e-4,
+      batch: 1024,
+      steps: 400000,
+      s1: 1280,
+      averages: [0.99993],
       recompute: true,
     },
   },

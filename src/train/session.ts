@@ -54,6 +54,9 @@ export function networkOf(config: TrainConfig, classes?: number): Network {
   const found = network(net, netConfigOf(config, classes));
   if ((found.kind === 'classifier') !== (task === 'classifier'))
     throw new InputError(`train: task ${task} does not train ${net}, a ${found.kind} network`);
+  const { fourier_scale: scale } = config.net_config;
+  if (scale !== undefined && !(typeof scale === 'number' && scale > 0))
+    throw new InputError(`train: net_config.fourier_scale must be above 0, got ${JSON.stringify(scale)}`);
   if (found.kind === 'classifier') {
     if (config.dropout > 0 && !found.architecture.dropout)
       throw new InputError(`train: ${net} has no place for dropout, only WideResNets; set dropout=0`);
@@ -275,14 +278,15 @@ const sigmasOf = ({ sigma_min: min, sigma_max: max, sigma_data: data }: TrainCon
 
 type Opened = TensorSource & { close?(): void };
 
-/** `init`, else fresh weights; where only the last layer is trained, that is fresh when the checkpoint's has another shape. */
+/** `init`, else the teacher's, else fresh weights; where only the last layer is trained, that is fresh when the checkpoint's has another shape. */
 async function startingWeights(
-  { init, trained }: TrainConfig,
+  { init, task, teacher, trained }: TrainConfig,
   fresh: TensorSource,
   head: readonly string[],
 ): Promise<Opened> {
-  if (init === '') return fresh;
-  const file = await openCheckpoint(init);
+  const start = init === '' && task === 'cd' ? teacher : init;
+  if (start === '') return fresh;
+  const file = await openCheckpoint(start);
   const other = (name: string) => {
     const own = head.find((h) => name === h || name.endsWith(`.${h}`));
     return trained === 'head' && own !== undefined && String(file.shape(name)) !== String(fresh.shape(own))

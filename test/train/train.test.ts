@@ -23,7 +23,7 @@ import { continued } from '../../src/train/checkpoint.ts';
 import { checked, configure, configureFrom, presets, type TrainConfig } from '../../src/train/config.ts';
 import { loadTrainingData } from '../../src/train/data.ts';
 import { type LogEntry, readLosses, type TrainHooks, train } from '../../src/train/loop.ts';
-import { networkOf } from '../../src/train/session.ts';
+import { networkOf, Session } from '../../src/train/session.ts';
 import { TrainingStep } from '../../src/train/step.ts';
 import { ParameterStore } from '../../src/train/store.ts';
 import { testDevice } from '../support.ts';
@@ -478,6 +478,38 @@ test('nothing is begun where a setting, a file or the data are wrong', async () 
     [...small, 'crop=28'],
     /crop must be an integer of 0 to 27 pixels, got 28/,
   );
+});
+
+test('a distilled student starts from its teacher, or from init; iCT embeds noise coarsely', async () => {
+  const start = async (preset: string, settings: string[]) => {
+    const config = configure(preset, ['dataset=fashion-mnist-1000', 'count=8', 'batch=2', ...settings]);
+    const session = await Session.open(await testDevice(), config, await loadTrainingData(config, 28));
+    const values = await session.store.parameters.get('Conv_0.kernel').floats();
+    const waves = session.store.parameters.host('GaussianFourierProjection_0.W');
+    session.dispose();
+    return { values: [...values], waves };
+  };
+  const once = [...small, 'batch=2', 'steps=1', 'averages='];
+  await run('fashion-mnist-edm', once, 'teacher');
+  await run('fashion-mnist-edm', [...once, 'seed=1'], 'other');
+  const [teacher, other] = ['teacher', 'other'].map((out) => join(folder, out, 'weights.safetensors'));
+  const [taught, given, fresh] = [
+    await start('fashion-mnist-cd', [small.at(-1)!, `teacher=${teacher}`]),
+    await start('fashion-mnist-cd', [small.at(-1)!, `teacher=${teacher}`, `init=${other}`]),
+    await start('fashion-mnist-ct', [small.at(-1)!]),
+  ];
+  const edmOf = (init: string) => start('fashion-mnist-edm', [small.at(-1)!, `init=${init}`]);
+  assert.equal(taught.values, (await edmOf(teacher!)).values);
+  assert.equal(given.values, (await edmOf(other!)).values);
+  assert.not.equal(fresh.values, taught.values);
+
+  const ict = await start('fashion-mnist-ict', ['net_config.nf=8', 'net_config.attn_resolutions=[]']);
+  const ratio = ict.waves.map((w, i) => w / fresh.waves[i]!);
+  assert.ok(
+    ratio.every((r) => Math.abs(r - 0.02 / 16) < 1e-6),
+    `standard deviations of 0.02 and 16: ${ratio}`,
+  );
+  wrong('fashion-mnist-ict', ['net_config.fourier_scale=fine'], /fourier_scale must be above 0, got "fine"/);
 });
 
 test.run();
