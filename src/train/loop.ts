@@ -168,7 +168,7 @@ async function loop(
   path: (name: keyof typeof files) => string,
   hooks: TrainHooks,
 ): Promise<TrainResult> {
-  const { config, step, recipe, device } = session;
+  const { config, step, recipe, batches, device } = session;
   const { steps, log_every, checkpoint_every, sample_every } = config;
   await step.program.prepare(hooks.onCompile);
   const started = performance.now();
@@ -253,6 +253,15 @@ async function loop(
   // Killed after its last checkpoint.
   if (first === steps) await look(first);
   while (t < steps && !hooks.signal?.aborted) {
+    try {
+      // While earlier updates run.
+      await batches.ready(t);
+    } catch (error) {
+      // A damaged file: what was done until then is kept.
+      await settle(t);
+      if (t > first) await save(t);
+      throw error;
+    }
     step.run(t++);
     const done = device.sync().then(() => hooks.onStep?.(++finished, steps));
     done.catch(() => {});

@@ -78,6 +78,7 @@ export class Session {
     readonly net: Network,
     readonly data: TrainingData,
     readonly store: ParameterStore,
+    readonly batches: Batches,
     readonly recipe: Recipe,
     readonly step: TrainingStep,
     extra: readonly { dispose(): void }[],
@@ -187,7 +188,7 @@ export class Session {
       frozenStatistics: config.trained === 'head',
       traceLength: config.log_every,
     });
-    return new Session(device, config, net, data, store, recipe, step, extra);
+    return new Session(device, config, net, data, store, batches, recipe, step, extra);
   }
 
   /** The parameters that are exported and looked at: the first average, or the network itself. */
@@ -252,6 +253,7 @@ export class Session {
     let right = 0;
     for (let first = 0; first < count; first += config.batch) {
       const n = Math.min(config.batch, count - first);
+      await set.decode?.(Array.from({ length: n }, (_, i) => first + i));
       const values = Float32Array.from(set.images.subarray(first * size, (first + n) * size), (v) => v / 255);
       const guess = device.scope(() =>
         argmax(classifier.logitsOf(p, device.tensor(values, [n, ...set.shape.slice(1)]))),

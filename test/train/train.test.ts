@@ -1,6 +1,7 @@
 import {
   appendFileSync,
   existsSync,
+  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -12,6 +13,7 @@ import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { CmapError, InputError } from '../../src/engine/errors.ts';
+import { encodePng } from '../../src/formats/png.ts';
 import { openSafetensors, writeSafetensors } from '../../src/formats/safetensors.node.ts';
 import { add } from '../../src/kernels/broadcast.ts';
 import { sqrt, square } from '../../src/kernels/elementwise.ts';
@@ -19,14 +21,15 @@ import { sum } from '../../src/kernels/reduce.ts';
 import { ConsistencyModel } from '../../src/nets/consistency.ts';
 import { ncsnpp } from '../../src/nets/ncsnpp.ts';
 import type { Parameters } from '../../src/nets/parameters.ts';
-import { continued } from '../../src/train/checkpoint.ts';
+import { Batches } from '../../src/train/batches.ts';
+import { continued, savedRun } from '../../src/train/checkpoint.ts';
 import { checked, configure, configureFrom, presets, type TrainConfig } from '../../src/train/config.ts';
 import { loadTrainingData } from '../../src/train/data.ts';
 import { type LogEntry, readLosses, type TrainHooks, train } from '../../src/train/loop.ts';
 import { networkOf, Session } from '../../src/train/session.ts';
 import { TrainingStep } from '../../src/train/step.ts';
 import { ParameterStore } from '../../src/train/store.ts';
-import { testDevice } from '../support.ts';
+import { lcg, testDevice } from '../support.ts';
 
 const test = suite('train');
 const folder = mkdtempSync(join(tmpdir(), 'cmap-train-'));
@@ -510,6 +513,70 @@ test('a distilled student starts from its teacher, or from init; iCT embeds nois
     `standard deviations of 0.02 and 16: ${ratio}`,
   );
   wrong('fashion-mnist-ict', ['net_config.fourier_scale=fine'], /fourier_scale must be above 0, got "fine"/);
+});
+
+test('images of a folder are decoded when they are needed; a damaged one costs nothing that was done', async () => {
+  const data = join(folder, 'photos');
+  const random = lcg(2);
+  const dot = () =>
+    encodePng({
+      width: 8,
+      height: 8,
+      channels: 3,
+      data: Uint8Array.from({ length: 192 }, () => 127 * (1 + random())),
+    });
+  for (const split of ['train', 'val'])
+    for (const name of ['cat', 'dog'])
+      for (let i = 0; i < 3; i++) {
+        mkdirSync(join(data, split, name), { recursive: true });
+        writeFileSync(join(data, split, name, `${i}.png`), dot());
+      }
+  const settings = [
+    ...[
+      'dataset=image-folder',
+      `data=${data}`,
+      'sample_every=0',
+      'crop=1',
+      'batch=2',
+      'averages=',
+      'steps=3',
+      'schedule=constant',
+    ],
+    'net_config={"depth":10,"widen_factor":1,"image_size":8}',
+  ];
+  const start = async (out: string, resume = false) => {
+    const config = configure('fashion-mnist-wrn', settings);
+    const images = await loadTrainingData(config, 8);
+    return train(
+      await testDevice(),
+      config,
+      images,
+      { out: join(folder, out), resume },
+      { onLook: () => {} },
+    );
+  };
+  await start('folder-whole');
+
+  const config = configure('fashion-mnist-wrn', settings);
+  const { train: set, classes } = await loadTrainingData(config, 8);
+  assert.equal([classes, ...set.shape], [2, 6, 8, 8, 3]);
+  const batches = new Batches(set, { batch: 2, seed: 0 });
+  await batches.ready(0);
+  const decoded = () =>
+    Array.from({ length: 6 }, (_, i) => set.images.subarray(192 * i, 192 * (i + 1)).some((v) => v > 0));
+  assert.is(decoded().filter(Boolean).length, 2, 'two of six');
+  await batches.ready(1);
+  const late = decoded().indexOf(false);
+  const path = join(data, 'train', ['cat', 'dog'][Math.floor(late / 3)]!, `${late % 3}.png`);
+
+  // Broken, it is met in the third update alone.
+  const good = readFileSync(path);
+  writeFileSync(path, good.subarray(0, 40));
+  await refuses(start('folder'), new RegExp(`${path}: `));
+  assert.is(savedRun(join(folder, 'folder', 'checkpoint.safetensors')).step, 2);
+  writeFileSync(path, good);
+  await start('folder', true);
+  assert.ok(bytes('folder', 'weights.safetensors').equals(bytes('folder-whole', 'weights.safetensors')));
 });
 
 test.run();
