@@ -70,8 +70,6 @@ export function networkOf(config: TrainConfig, classes?: number): Network {
 }
 
 export class Session {
-  readonly #parts: { dispose(): void }[];
-
   private constructor(
     readonly device: Device,
     readonly config: TrainConfig,
@@ -81,13 +79,31 @@ export class Session {
     readonly batches: Batches,
     readonly recipe: Recipe,
     readonly step: TrainingStep,
-    extra: readonly { dispose(): void }[],
-  ) {
-    this.#parts = [step, recipe, store, ...extra];
-  }
+    /** What was made for it, in this order. */
+    readonly parts: readonly { dispose(): void }[],
+  ) {}
 
   /** @throws InputError for settings that do not fit each other, the data or a checkpoint */
   static async open(device: Device, config: TrainConfig, data: TrainingData): Promise<Session> {
+    const parts: { dispose(): void }[] = [];
+    try {
+      return await Session.#assemble(device, config, data, parts);
+    } catch (error) {
+      for (const part of parts.reverse()) part.dispose();
+      throw error;
+    }
+  }
+
+  static async #assemble(
+    device: Device,
+    config: TrainConfig,
+    data: TrainingData,
+    parts: { dispose(): void }[],
+  ): Promise<Session> {
+    const made = <T extends { dispose(): void }>(part: T): T => {
+      parts.push(part);
+      return part;
+    };
     const net = networkOf(config, data.classes);
     const { architecture, unet } =
       net.kind === 'classifier' ? { ...net, unet: null } : { ...net, architecture: null };
@@ -106,20 +122,24 @@ export class Session {
     });
     const source = await startingWeights(config, fresh, head);
     const moving = ['ct', 'cd'].includes(config.task) && config.mu0 > 0;
-    const store = new ParameterStore(device, declared, source, {
-      averages: config.averages.length + (moving ? 1 : 0),
-      trained: (name) => config.trained === 'all' || head.includes(name),
-    });
-    source.close?.();
+    let store: ParameterStore;
+    try {
+      store = made(
+        new ParameterStore(device, declared, source, {
+          averages: config.averages.length + (moving ? 1 : 0),
+          trained: (name) => config.trained === 'all' || head.includes(name),
+        }),
+      );
+    } finally {
+      source.close?.();
+    }
     // Whole updates: what is drawn for an image does not depend on the pass it is in.
     const batch = config.batch * config.accumulate;
     // Augmentation mirrors too, and says so.
     const batches = new Batches(data.train, { ...config, batch, flip: config.flip && config.augment === 0 });
-    const extra: { dispose(): void }[] = [];
     let recipe: Recipe;
     if (architecture) {
-      const classifier = new ClassifierNet(device, architecture, store.parameters);
-      extra.push(classifier);
+      const classifier = made(new ClassifierNet(device, architecture, store.parameters));
       const {
         adversarial,
         attack_eps: eps,
@@ -144,7 +164,7 @@ export class Session {
       if (config.task === 'edm') recipe = new EdmRecipe(device, unet, store, batches, options);
       else {
         const taught = config.task === 'cd' ? await teacherOf(device, config, declared) : null;
-        if (taught) extra.push(taught);
+        if (taught) made(taught);
         const training = {
           ...options,
           method: config.task,
@@ -154,7 +174,7 @@ export class Session {
         const target = moving ? config.averages.length : null;
         const teacher = taught ? { unet, parameters: taught.parameters } : undefined;
         const lpips = await lpipsOf(device, config);
-        if (lpips) extra.push(lpips);
+        if (lpips) made(lpips);
         lpips?.checkSides(unet.imageShape[0], unet.imageShape[1]);
         recipe = new ConsistencyRecipe(
           device,
@@ -169,6 +189,7 @@ export class Session {
         );
       }
     } else throw new InputError(`train: ${config.net} cannot be trained`);
+    made(recipe);
     const { lr, schedule, warmup, steps, beta1, beta2, eps, momentum, nesterov, weight_decay } = config;
     const kind = config.optimiser as 'adam';
     const step = new TrainingStep(store, recipe, {
@@ -188,7 +209,8 @@ export class Session {
       frozenStatistics: config.trained === 'head',
       traceLength: config.log_every,
     });
-    return new Session(device, config, net, data, store, batches, recipe, step, extra);
+    made(step);
+    return new Session(device, config, net, data, store, batches, recipe, step, parts);
   }
 
   /** The parameters that are exported and looked at: the first average, or the network itself. */
@@ -268,7 +290,7 @@ export class Session {
   }
 
   dispose(): void {
-    for (const part of this.#parts) part.dispose();
+    for (const part of [...this.parts].reverse()) part.dispose();
   }
 }
 

@@ -463,6 +463,7 @@ test('a setting without effect is refused with what it belongs to; turned off it
 });
 
 test('nothing is begun where a setting, a file or the data are wrong', async () => {
+  const before = (await testDevice()).memory().tensors;
   const refused = async (preset: string, settings: string[], message: RegExp) => {
     const error = await run(preset, settings, 'refused').then(
       () => null,
@@ -475,12 +476,16 @@ test('nothing is begun where a setting, a file or the data are wrong', async () 
   await refused('fashion-mnist-cd', small, /cd wants teacher=FILE/);
   await refused('fashion-mnist-cd', [...small, 'teacher=nowhere.pt'], /nowhere\.pt/);
   await refused('fashion-mnist-edm', [...small, 'init=nowhere.pt'], /nowhere\.pt/);
+  // The student is on the device by then, its teacher is not.
+  const half = [...small, 'teacher=nowhere.pt', `init=${join(folder, 'smoke', 'weights.safetensors')}`];
+  await refused('fashion-mnist-cd', [...half, 'net_config.nf=16'], /nowhere\.pt/);
   await refused('fashion-mnist-wrn', [...wrn, 'trained=head'], /trained=head wants init=FILE/);
   await refused(
     'fashion-mnist-edm',
     [...small, 'crop=28'],
     /crop must be an integer of 0 to 27 pixels, got 28/,
   );
+  assert.is((await testDevice()).memory().tensors, before, 'nothing is left behind');
 });
 
 test('a distilled student starts from its teacher, or from init; iCT embeds noise coarsely', async () => {
