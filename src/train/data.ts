@@ -1,5 +1,5 @@
 /** The data sets of training, 8 bits a value. */
-import { type Cifar10Selection, loadCifar10 } from '../data/cifar10.ts';
+import { type Cifar10Selection, loadCifar10Bytes } from '../data/cifar10.ts';
 import { type LabelledImages, loadFashionMnist } from '../data/fashion-mnist.ts';
 import { ImageFolder } from '../data/image-folder.ts';
 import { type Choice, chooseImages } from '../data/subset.ts';
@@ -32,8 +32,10 @@ export async function loadTrainingData(config: TrainConfig, side: number): Promi
       return { train: of('train'), test: tested ? of('test') : null, classes: 10 };
     }
     case 'cifar10': {
-      const of = (split: Cifar10Selection['split']) =>
-        packed(dataset, loadCifar10({ split, folder, ...(split === 'train' ? choice : {}) }));
+      const of = (split: Cifar10Selection['split']) => ({
+        name: dataset,
+        ...loadCifar10Bytes({ split, folder, ...(split === 'train' ? choice : {}) }),
+      });
       return { train: of('train'), test: tested ? of('test') : null, classes: 10 };
     }
     default: {
@@ -45,7 +47,7 @@ export async function loadTrainingData(config: TrainConfig, side: number): Promi
 }
 
 function packed(name: string, { images, labels, shape }: LabelledImages): ImageSet {
-  // Uint8Array.from would first list all values, which V8 cannot for the 154 million of CIFAR-10.
+  // Uint8Array.from would first list all values.
   const bytes = new Uint8Array(images.length);
   for (let i = 0; i < bytes.length; i++) bytes[i] = Math.round(255 * (images[i] as number));
   return { name, images: bytes, labels, shape };
