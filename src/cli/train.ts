@@ -1,4 +1,4 @@
-/** `cmap train PRESET [KEY=VALUE…]`: networks trained on the project's own engine. */
+/** `cmap train PRESET|--config FILE|--resume [KEY=VALUE…]`: networks trained on the project's own engine. */
 import { basename, join, resolve } from 'node:path';
 import { Command } from 'commander';
 import { InputError } from '../engine/errors.ts';
