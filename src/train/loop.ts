@@ -31,7 +31,7 @@ export interface LogEntry {
   readonly lr: number;
   /** Since the run began, as the update was read, without pauses between a stop and a resume. */
   readonly seconds: number;
-  /** Since the reading before. */
+  /** Since the run began or was resumed, saving and sampling apart. */
   readonly images_per_second: number;
   readonly [more: string]: number;
 }
@@ -179,8 +179,8 @@ async function loop(
   // Saving and looking are no part of the speed.
   let aside = 0;
   const images = config.batch * config.accumulate;
-  const rate = (updates: number, from: number, to: number) => (updates * images) / Math.max(1e-9, to - from);
-  let lastRead = 0;
+  /** Images/s until `updates` were made. */
+  const rate = (updates: number) => (updates * images) / Math.max(1e-9, seconds() - aside);
   const setAside = async (f: () => Promise<void>) => {
     const from = seconds();
     await f();
@@ -192,9 +192,7 @@ async function loop(
     const rows = step.trace.rows.floats();
     step.trace.step.write([0]);
     const values = await rows;
-    const now = seconds() - aside;
-    const speed = rate(to - from, lastRead, now);
-    lastRead = now;
+    const speed = rate(to - first);
     const clock = {
       seconds: Number(((before?.seconds ?? 0) + seconds()).toFixed(3)),
       images_per_second: Number(speed.toPrecision(4)),
@@ -286,8 +284,7 @@ async function loop(
   const interrupted = t < steps;
   if (interrupted) await setAside(() => save(t));
   else await saveResult(path('result'), session, t);
-  const speed = rate(finished - first, 0, seconds() - aside);
-  return { steps: t, interrupted, loss, seconds: seconds(), imagesPerSecond: speed };
+  return { steps: t, interrupted, loss, seconds: seconds(), imagesPerSecond: rate(finished - first) };
 }
 
 /** After an update that is no number. @param saved updates in the last checkpoint; 0 is none */
