@@ -139,7 +139,8 @@ export async function train(
 
 /** The lines of a log up to an update: what was done after the checkpoint is done again. */
 function keptLog(path: string, step: number): (LogEntry | { step: number; changed: object })[] {
-  return readLog(path).filter((line) => line.step <= step);
+  // A change at that very update was of a run that came to no checkpoint.
+  return readLog(path).filter((line) => ('loss' in line ? line.step <= step : line.step < step));
 }
 
 /** The lines of a log; the last of a run that was killed may be none. */
@@ -282,8 +283,9 @@ async function loop(
   }
   await settle(t);
   const interrupted = t < steps;
-  if (interrupted) await setAside(() => save(t));
-  else await saveResult(path('result'), session, t);
+  if (!interrupted) await saveResult(path('result'), session, t);
+  // Without an update the checkpoint that was begun from stays.
+  else if (t > first || first === 0) await setAside(() => save(t));
   return { steps: t, interrupted, loss, seconds: seconds(), imagesPerSecond: rate(finished - first) };
 }
 

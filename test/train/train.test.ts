@@ -192,9 +192,19 @@ test('steps are not changed where a schedule spreads over them', () => {
 test('lr and clip may be changed on the way, and the log and the configuration say so', async () => {
   const settings = [...small, 'batch=2', 'schedule=constant', 'warmup=0', 'log_every=1', 'steps=2'];
   await run('fashion-mnist-edm', settings, 'steered');
+  // What comes to no checkpoint has not been.
+  const kill: TrainHooks = {
+    onLog: () => {
+      throw new Error('killed');
+    },
+  };
+  const killed = run('fashion-mnist-edm', [...settings, 'steps=4', 'lr=1'], 'steered', kill, true);
+  assert.match(String(await killed.catch((e: Error) => e)), /killed/);
+  assert.equal(log('steered')[2] as unknown, { step: 2, changed: { lr: 1, steps: 4 } });
   const steered = [...settings, 'steps=4', 'lr=1e-4', 'clip=0.01'];
   await run('fashion-mnist-edm', steered, 'steered', {}, true);
   assert.equal(log('steered')[2] as unknown, { step: 2, changed: { lr: 1e-4, clip: 0.01, steps: 4 } });
+  assert.is(log('steered').length, 5);
   const losses = readLosses(join(folder, 'steered'));
   assert.equal(
     losses.map(({ step, lr }) => [step, lr]),
