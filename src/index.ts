@@ -97,6 +97,6 @@ export { ScoreNetwork } from './nets/score.ts';
 export type { UNet } from './nets/unet.ts';
 export { dmWideResNet, wideResNet } from './nets/wide-resnet.ts';
 export { formatProportion, mcnemar, wilson } from './report/statistics.ts';
-export { configure } from './train/config.ts';
+export { configure, configureFrom } from './train/config.ts';
 export { train } from './train/loop.ts';
 export { loadTuning, saveTuning, tuningPath } from './tuning.ts';

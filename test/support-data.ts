@@ -38,6 +38,7 @@ async function unpack(split: 'train' | 'test'): Promise<string | null> {
   return folder;
 }
 
+export const sha256 = (bytes: Uint8Array) => createHash('sha256').update(bytes).digest('hex');
 export const md5 = (bytes: Uint8Array) => createHash('md5').update(bytes).digest('hex');
 
 /** Batches in the layout of CIFAR-10 with a few random images, and the sums that make them "published". */

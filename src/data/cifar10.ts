@@ -65,6 +65,17 @@ export interface Cifar10Selection extends Choice {
  * @throws InputError when files are missing, or not as published, or hold fewer images than asked for
  */
 export function loadCifar10(selection: Cifar10Selection, files = cifar10Files): LabelledImages {
+  const { images: bytes, labels, shape } = loadCifar10Bytes(selection, files);
+  const images = new Float32Array(bytes.length);
+  for (let i = 0; i < bytes.length; i++) images[i] = (bytes[i] as number) / 255;
+  return { images, labels, shape };
+}
+
+/** As `loadCifar10` in a quarter of its memory. @returns images of 8 bits, [N, 32, 32, 3] */
+export function loadCifar10Bytes(
+  selection: Cifar10Selection,
+  files = cifar10Files,
+): Omit<LabelledImages, 'images'> & { readonly images: Uint8Array } {
   const { split, folder = dataFolder('cifar10') } = selection;
   const all = files.batches[split];
   if (!all) throw new InputError(`CIFAR-10: split must be train or test, got '${split}'`);
@@ -72,13 +83,13 @@ export function loadCifar10(selection: Cifar10Selection, files = cifar10Files): 
   const chosen = chooseImages('CIFAR-10', `the ${split} split`, n, selection);
   const batchOf = (index: number) => all[Math.floor(index / files.records)] as PublishedFile;
   const bytes = readCifar10Batches(folder, [...new Set(chosen.map(batchOf))], files);
-  const images = new Float32Array(chosen.length * 3 * pixels);
+  const images = new Uint8Array(chosen.length * 3 * pixels);
   const labels = chosen.map((index, i) => {
     const { name } = batchOf(index);
     const from = (index % files.records) * record;
     const content = bytes.get(name) as Uint8Array;
     for (let p = 0, to = i * 3 * pixels; p < pixels; p++)
-      for (let c = 0; c < 3; c++) images[to++] = (content[from + 1 + c * pixels + p] as number) / 255;
+      for (let c = 0; c < 3; c++) images[to++] = content[from + 1 + c * pixels + p] as number;
     return content[from] as number;
   });
   return { images, labels, shape: [chosen.length, 32, 32, 3] };

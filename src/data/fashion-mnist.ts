@@ -1,11 +1,12 @@
 /** Fashion-MNIST: the first 1000 test images, which come with the package, and the whole set. */
+import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { InputError } from '../engine/errors.ts';
-import { parseIdx } from '../formats/idx.ts';
+import { parseIdx, unpackIdx } from '../formats/idx.ts';
 import { packageRoot } from '../formats/package-root.ts';
 import { readInput } from '../formats/read.ts';
-import { checkPublished, type DownloadableFile, dataFolder } from './published.ts';
+import { type DownloadableFile, dataFolder } from './published.ts';
 import { type Choice, chooseImages } from './subset.ts';
 
 export { className, fashionMnistClasses } from './labels.ts';
@@ -18,27 +19,54 @@ export interface LabelledImages {
   readonly shape: readonly [number, number, number, number];
 }
 
-const published = (name: string, size: number, md5: string): DownloadableFile => ({
+/** A published file and what is in it, which others pack again: Debian's gzip header has another time. */
+export interface FashionMnistFile extends DownloadableFile {
+  /** SHA-256 of the IDX data, unpacked. */
+  readonly sha256: string;
+}
+
+const published = (name: string, size: number, md5: string, sha256: string): FashionMnistFile => ({
   name,
   size,
   md5,
+  sha256,
   url: `http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/${name}`,
 });
 
 /** Images and labels of a split. */
 export interface FashionMnistFiles {
-  readonly train: readonly [DownloadableFile, DownloadableFile];
-  readonly test: readonly [DownloadableFile, DownloadableFile];
+  readonly train: readonly [FashionMnistFile, FashionMnistFile];
+  readonly test: readonly [FashionMnistFile, FashionMnistFile];
 }
 
 export const fashionMnistFiles: FashionMnistFiles = {
   train: [
-    published('train-images-idx3-ubyte.gz', 26421880, '8d4fb7e6c68d591d4c3dfef9ec88bf0d'),
-    published('train-labels-idx1-ubyte.gz', 29515, '25c81989df183df01b3e8a0aad5dffbe'),
+    published(
+      'train-images-idx3-ubyte.gz',
+      26421880,
+      '8d4fb7e6c68d591d4c3dfef9ec88bf0d',
+      'c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888',
+    ),
+    published(
+      'train-labels-idx1-ubyte.gz',
+      29515,
+      '25c81989df183df01b3e8a0aad5dffbe',
+      'bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9',
+    ),
   ],
   test: [
-    published('t10k-images-idx3-ubyte.gz', 4422102, 'bef4ecab320f06d8554ea6380940ec79'),
-    published('t10k-labels-idx1-ubyte.gz', 5148, 'bb300cfdad3c16e7a12a480ee83cd310'),
+    published(
+      't10k-images-idx3-ubyte.gz',
+      4422102,
+      'bef4ecab320f06d8554ea6380940ec79',
+      '5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b',
+    ),
+    published(
+      't10k-labels-idx1-ubyte.gz',
+      5148,
+      'bb300cfdad3c16e7a12a480ee83cd310',
+      '0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34',
+    ),
   ],
 };
 
@@ -72,8 +100,9 @@ export function loadFashionMnist(
   }
   const pair = files[split ?? 'test'];
   if (!pair) throw new InputError(`Fashion-MNIST: split must be train or test, got '${split}'`);
-  const [images, labels] = readFashionMnistFiles(folder ?? dataFolder('fashion-mnist'), pair);
-  return fromIdx(images, labels, selection, `the ${split ?? 'test'} split`);
+  const found = readFashionMnistFiles(folder ?? dataFolder('fashion-mnist'), pair);
+  const [images, labels] = found.map(({ path, content }) => ({ path, bytes: content }));
+  return fromIdx(images as ReadFile, labels as ReadFile, selection, `the ${split ?? 'test'} split`);
 }
 
 interface ReadFile {
@@ -81,14 +110,16 @@ interface ReadFile {
   readonly bytes: Uint8Array;
 }
 
+/** A file as it lies there, and unpacked. */
+interface PackedFile extends ReadFile {
+  readonly content: Uint8Array;
+}
+
 /**
- * Published files as they are, checked, from a folder or from where torchvision keeps them below it.
+ * Files of the published content, from a folder or from where torchvision keeps them below it.
  * @throws InputError
  */
-export function readFashionMnistFiles<Files extends readonly DownloadableFile[]>(
-  folder: string,
-  files: Files,
-): { [index in keyof Files]: ReadFile } {
+export function readFashionMnistFiles(folder: string, files: readonly FashionMnistFile[]): PackedFile[] {
   const places = [folder, join(folder, 'raw'), join(folder, 'FashionMNIST', 'raw')];
   const place = places.find((place) => files.every(({ name }) => existsSync(join(place, name))));
   if (!place) {
@@ -101,9 +132,14 @@ export function readFashionMnistFiles<Files extends readonly DownloadableFile[]>
   return files.map((file) => {
     const path = join(place, file.name);
     const bytes = readInput(path);
-    checkPublished(bytes, path, file, 'cmap data fashion-mnist gets it again');
-    return { path, bytes };
-  }) as { [index in keyof Files]: ReadFile };
+    const content = unpackIdx(bytes, path);
+    const sha256 = createHash('sha256').update(content).digest('hex');
+    if (sha256 !== file.sha256)
+      throw new InputError(
+        `${path}: changed or damaged: the sha256 of its content is ${sha256}, as published it is ${file.sha256}; cmap data fashion-mnist gets it again`,
+      );
+    return { path, bytes, content };
+  });
 }
 
 /** @throws InputError when images and labels are not a pair of 28 x 28 bytes and 0 to 9 */

@@ -73,7 +73,7 @@ export async function obtainFashionMnist(
   options: ObtainOptions = {},
   files = fashionMnistFiles,
 ): Promise<Obtained> {
-  const all: readonly DownloadableFile[] = [...files.train, ...files.test];
+  const all = [...files.train, ...files.test];
   const result = {
     files: all.map(({ name }) => join(folder, name)),
     size: all.reduce((sum, { size }) => sum + size, 0),
@@ -81,7 +81,7 @@ export async function obtainFashionMnist(
   if (options.from !== undefined) {
     const found = readFashionMnistFiles(options.from, all);
     for (const [i, { bytes }] of found.entries()) writeFileAtomic(result.files[i] as string, bytes);
-    return { ...result, how: 'copied' };
+    return { ...result, size: found.reduce((sum, { bytes }) => sum + bytes.length, 0), how: 'copied' };
   }
   let how: Obtained['how'] = 'there';
   for (const file of all) {

@@ -21,7 +21,6 @@ export interface Node {
 }
 
 let recording = true;
-let observer: ((name: string, output: Tensor) => void) | null = null;
 /** Nodes made since the innermost `recompute` began. */
 let made: Set<Node> | null = null;
 
@@ -32,22 +31,12 @@ export function differentiable(
   output: Tensor,
   backward: Node['backward'],
 ): Tensor {
-  observer?.(name, output);
+  output.device.named(`${name} [${output.shape}]`);
   if (recording && inputs.some((x) => x.node)) {
     output.node = { name, inputs, backward };
     made?.add(output.node);
   }
   return output;
-}
-
-/** Runs `f` and shows every differentiable operation's output as it is made, to look for the first that went wrong. */
-export function observing<T>(onOperation: (name: string, output: Tensor) => void, f: () => T): T {
-  observer = onOperation;
-  try {
-    return f();
-  } finally {
-    observer = null;
-  }
 }
 
 /** Runs `f` without recording gradients. */
@@ -65,20 +54,21 @@ export function noGrad<T>(f: () => T): T {
  * f's value, whose intermediate results are not kept for the gradient but computed again when it is taken
  * (activation checkpointing, Chen et al. 2016). f must give the same value again; what it reads besides its own
  * results must live until then.
+ * @param beside f may put other results here, which are kept and have no gradient
  */
-export function recompute(device: Device, f: () => Tensor): Tensor {
-  if (!recording) return device.scope(f);
+export function recompute(device: Device, f: () => Tensor, beside: Tensor[] = []): Tensor {
+  if (!recording) return device.scope(() => [f(), ...beside] as const)[0];
   const before = made;
   const nodes = new Set<Node>();
   let outer: Tensor[] = [];
   let output: Tensor;
   made = nodes;
   try {
-    output = device.scope(() => {
+    [output] = device.scope(() => {
       const value = f();
       // Found while f's own tensors are still there: what of the outside the value depends on.
       outer = outside(value, nodes);
-      return value;
+      return [value, ...beside] as const;
     });
   } finally {
     made = before;
@@ -201,6 +191,7 @@ function pull(output: Tensor, wanted: readonly Tensor[], cotangent: Tensor | und
     cotangents.delete(tensor);
     const needs = node.inputs.map((x) => reaches.get(x) === true);
     const gradients = node.backward(dy, needs);
+    device.named(`the gradient of ${node.name} [${tensor.shape}]`);
     node.inputs.forEach((input, j) => {
       const g = gradients[j];
       if (!needs[j] || !g) return;

@@ -456,6 +456,11 @@ export class Device {
     }
   }
 
+  /** Says what was recorded since the last name; used by differentiation. */
+  named(operation: string): void {
+    this.#recorder?.name(operation);
+  }
+
   /** What `record` of the same function would need, without taking the memory. */
   cost(f: () => unknown): ProgramCost {
     check(!this.#recorder, () => 'cost: a program is already being recorded');

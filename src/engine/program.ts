@@ -6,9 +6,10 @@
  */
 import { type Device, type Grid, SLOT } from './device.ts';
 import { CmapError } from './errors.ts';
-import { type Kernel, type ParamValues, packParams } from './kernel.ts';
+import { type Kernel, kernel, linearGrid, type ParamValues, packParams } from './kernel.ts';
+import notFiniteSource from './not-finite.wgsl';
 import { sizeClass } from './pool.ts';
-import { Storage, type Tensor } from './tensor.ts';
+import { Storage, Tensor } from './tensor.ts';
 
 interface Step {
   readonly kernel: Kernel;
@@ -16,6 +17,8 @@ interface Step {
   readonly params: ParamValues;
   readonly grid: Grid;
   readonly flops: number;
+  /** The operation that dispatched it, and its result's shape; empty outside of differentiable ones. */
+  operation?: string;
 }
 
 /** What a Device writes to while a program is recorded. */
@@ -24,8 +27,17 @@ export class Recorder {
   readonly virtual = new Set<Storage>();
   /** Storages the program must keep alive although nobody else may. */
   readonly owned = new Set<Storage>();
+  #named = 0;
 
   constructor(readonly device: Device) {}
+
+  /** Says what the steps are that have no name yet. */
+  name(operation: string): void {
+    for (; this.#named < this.steps.length; this.#named++) {
+      const step = this.steps[this.#named] as Step;
+      step.operation = operation;
+    }
+  }
 
   storage(bytes: number): Storage {
     const storage = new Storage(bytes, null);
@@ -43,6 +55,17 @@ export class Recorder {
     for (const storage of step.storages) if (!this.virtual.has(storage)) this.own(storage);
     this.steps.push(step);
   }
+}
+
+/** The dispatch of a run that first wrote a number that is not finite. */
+export interface NotFinite {
+  readonly kernel: string;
+  /** `conv2d [8,32,32,64]`, `the gradient of conv2d [8,32,32,64]`, or empty. */
+  readonly operation: string;
+  /** 0 … count − 1. */
+  readonly index: number;
+  /** Dispatches of a run. */
+  readonly count: number;
 }
 
 interface Dispatch {
@@ -160,6 +183,42 @@ export class Program<T> {
     for (const d of this.#ready()) this.device.dispatch(d.kernel, d.pipeline, d.bindGroup, d.grid, d.flops);
     this.device.flush();
     return this.outputs;
+  }
+
+  /**
+   * A run that looks at what each dispatch wrote.
+   * @returns the first that wrote what is not finite; null where everything is
+   */
+  async firstNotFinite(): Promise<NotFinite | null> {
+    const { device } = this;
+    device.flush();
+    // What earlier runs left could be taken for something that this one wrote.
+    const encoder = device.handle.createCommandEncoder();
+    for (const buffer of this.#buffers) encoder.clearBuffer(buffer);
+    device.handle.queue.submit([encoder.finish()]);
+    const first = device.tensor([0xffffffff], [1], 'u32');
+    this.#ready().forEach((d, index) => {
+      device.dispatch(d.kernel, d.pipeline, d.bindGroup, d.grid, d.flops);
+      const { storages } = this.#steps[index] as Step;
+      d.kernel.bindings.forEach(({ writable }, i) => {
+        if (!writable) return;
+        const storage = storages[i] as Storage;
+        const count = storage.bytes / 4;
+        const x = new Tensor(device, [count], 'u32', storage);
+        device.run(kernel('not-finite', notFiniteSource), { x, first }, { count, index }, linearGrid(count));
+      });
+    });
+    const [index] = (await first.read()) as Uint32Array;
+    first.dispose();
+    const step = this.#steps[index as number];
+    if (!step) return null;
+    const { kernel: found, operation = '' } = step;
+    return {
+      kernel: found.name.replace(/\[.*/s, ''),
+      operation,
+      index: index as number,
+      count: this.#steps.length,
+    };
   }
 
   /** Gives the program's memory back; its outputs can no longer be read. */

@@ -30,7 +30,7 @@ export function parseIdx(file: Uint8Array, label: string): HostArray {
   const fail = (problem: string): never => {
     throw new InputError(`${label}: ${problem}`);
   };
-  const bytes = file[0] === 0x1f && file[1] === 0x8b ? inflate(file, fail) : file;
+  const bytes = unpackIdx(file, label);
   if (bytes.length < 4) fail(`truncated: an IDX file needs at least 4 bytes, this has ${bytes.length}`);
   const [zero, zeroToo, code, rank] = bytes as unknown as [number, number, number, number];
   const type = types[code];
@@ -56,12 +56,17 @@ export function parseIdx(file: Uint8Array, label: string): HostArray {
   return { shape, data: decodeElements(type, data, label) };
 }
 
-function inflate(file: Uint8Array, fail: (problem: string) => never): Uint8Array {
+/** The bytes of a file, gunzipped where they are gzipped. @throws InputError for damaged gzip data */
+export function unpackIdx(file: Uint8Array, label: string): Uint8Array {
+  if (file[0] !== 0x1f || file[1] !== 0x8b) return file;
   try {
     return Uint8Array.from(gunzipSync(file, { maxOutputLength: mostInflated }));
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
-    if (code === 'ERR_BUFFER_TOO_LARGE') fail(`unfolds to more than ${formatBytes(mostInflated)}`);
-    return fail(`damaged gzip data (${file.length} bytes): ${message}; get the file again`);
+    if (code === 'ERR_BUFFER_TOO_LARGE')
+      throw new InputError(`${label}: unfolds to more than ${formatBytes(mostInflated)}`);
+    throw new InputError(
+      `${label}: damaged gzip data (${file.length} bytes): ${message}; get the file again`,
+    );
   }
 }

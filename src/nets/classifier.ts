@@ -1,4 +1,5 @@
 /** Classifiers: what a family declares, and the network made of it and a checkpoint. */
+import { recompute } from '../engine/autograd.ts';
 import type { Device } from '../engine/device.ts';
 import { check, InputError } from '../engine/errors.ts';
 import type { Tensor } from '../engine/tensor.ts';
@@ -24,6 +25,8 @@ export interface Architecture {
   readonly parameters: ParameterShapes;
   /** Whether it has a place for dropout. */
   readonly dropout?: boolean;
+  /** Whether it has blocks to compute again. */
+  readonly recompute?: boolean;
   /** @param x [N, H, W, C], normalised @returns logits [N, classes] */
   forward(p: Parameters, x: Tensor, options?: ClassifierForwardOptions): Tensor;
   /** What the last, linear layer is given, where it is asked for. @returns [N, features] */
@@ -31,6 +34,8 @@ export interface Architecture {
 }
 
 export interface ClassifierForwardOptions {
+  /** Keep only what lies between residual blocks for the gradient and compute the rest again, as in U-Nets. */
+  readonly recompute?: boolean;
   /** Training's dropout, before the second convolution of the block `name`. */
   readonly dropout?: (name: string, h: Tensor) => Tensor;
 }
@@ -134,4 +139,29 @@ export function normalise(name: string, p: Parameters, x: Tensor, { relu = false
     },
     { eps: 1e-5, relu },
   );
+}
+
+/**
+ * A block of a network, computed again for the gradient where wanted.
+ * @param block from the parameters to the block's output; statistics of a batch are handed over once
+ */
+export function blockOf(
+  p: Parameters,
+  device: Device,
+  save: boolean | undefined,
+  block: (p: Parameters) => Tensor,
+): Tensor {
+  if (!save) return block(p);
+  const { onStatistics } = p;
+  if (!onStatistics) return recompute(device, () => block(p));
+  const beside: Tensor[] = [];
+  let again = false;
+  const once = p.with(new Map(), (name, mean, variance, rows) => {
+    if (again) return;
+    beside.push(mean, variance);
+    onStatistics(name, mean, variance, rows);
+  });
+  const y = recompute(device, () => block(once), beside);
+  again = true;
+  return y;
 }

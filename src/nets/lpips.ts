@@ -68,6 +68,18 @@ const backbones: Readonly<Record<'vgg16' | 'alexnet', Backbone>> = {
   },
 };
 
+/** The side that leaves one pixel to the last layer: 16 for VGG-16, 31 for AlexNet. */
+function leastSide({ stages, pools }: Backbone): number {
+  let side = 1;
+  for (let i = stages.length - 1; i >= 0; i--) {
+    for (const { size, stride = 1, padding } of [...(stages[i] ?? [])].reverse())
+      side = Math.max(1, (side - 1) * stride + size - 2 * padding);
+    const window = pools[i] as number;
+    if (window > 0) side = (side - 1) * 2 + window;
+  }
+  return side;
+}
+
 /** ImageNet's mean and deviation for images in [−1, 1], as the lpips package states them. */
 const shift = [-0.03, -0.088, -0.188];
 const scale = [0.458, 0.448, 0.45];
@@ -126,16 +138,28 @@ export class Lpips {
     return new Lpips(device, backbone, parameters, size);
   }
 
+  /** @throws InputError where images of these sides are too small for the backbone */
+  checkSides(height: number, width: number): void {
+    const { size, backbone } = this;
+    const least = leastSide(backbones[backbone]);
+    const [h, w] = size === 0 ? [height, width] : [size, size];
+    if (h < least || w < least)
+      throw new InputError(
+        `lpips: ${backbone} wants images of at least ${least} x ${least}, lpips_size=${size} gives it ${h} x ${w}; set lpips_size=${least} or more (published: 224)`,
+      );
+  }
+
   /**
    * @param a, b [N, H, W, C] in [−1, 1], C 3, or 1 for grey
    * @returns [N]; differentiable in both
-   * @throws ShapeError
+   * @throws ShapeError; InputError as `checkSides`
    */
   distance(a: Tensor, b: Tensor): Tensor {
     check(
       a.rank === 4 && String(a.shape) === String(b.shape) && (a.shape[3] === 3 || a.shape[3] === 1),
       () => `lpips: images are [${a.shape}] and [${b.shape}], wants two [N,H,W,C] with C 3 or 1`,
     );
+    this.checkSides(a.shape[1] as number, a.shape[2] as number);
     const [left, right] = [this.#features(a), this.#features(b)] as const;
     const each = left.map((f, i) => {
       const [, height, width] = f.shape as [number, number, number, number];

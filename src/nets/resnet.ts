@@ -11,7 +11,7 @@ import { relu } from '../kernels/elementwise.ts';
 import { linear } from '../kernels/matmul.ts';
 import { averagePool, globalAveragePool, maxPool } from '../kernels/pool.ts';
 import { pad } from '../kernels/shape.ts';
-import { type Architecture, imageNetNormalisation, normalise } from './classifier.ts';
+import { type Architecture, blockOf, imageNetNormalisation, normalise } from './classifier.ts';
 import { type Parameters, StateDict } from './parameters.ts';
 import { checkCounts, withDefaults } from './unet.ts';
 
@@ -83,10 +83,14 @@ export function resNet(given: Partial<ResNetConfig>): Architecture {
     anySize: true,
     normalisation: imageNetNormalisation,
     parameters: file.parameters,
-    forward(p, x) {
+    recompute: true,
+    forward(p, x, { recompute } = {}) {
       let h = conv2d(x, p.get('conv1.weight'), { stride: 2, padding: 3 });
       h = maxPool(normalise('bn1', p, h, { relu: true }), 3, 2, 1);
-      for (const block of blocks) h = bottleneck(block, p, h);
+      for (const block of blocks) {
+        const from = h;
+        h = blockOf(p, x.device, recompute, (q) => bottleneck(block, q, from));
+      }
       return linear(globalAveragePool(h), p.get('fc.weight'), p.get('fc.bias'));
     },
   };
@@ -142,14 +146,12 @@ export function cifarResNet(given: Partial<CifarResNetConfig>): Architecture {
     file.batchNorm(`${name}.bn2`, out);
   }
   file.linear('linear', 64, num_classes);
-  const features = (p: Parameters, x: Tensor) => {
+  const features = (p: Parameters, x: Tensor, recompute = false) => {
     let h = conv2d(x, p.get('conv1.weight'), { padding: 1 });
     h = normalise('bn1', p, h, { relu: true });
-    for (const { name, in: from, out, stride } of blocks) {
-      let y = conv2d(h, p.get(`${name}.conv1.weight`), { stride, padding: 1 });
-      y = normalise(`${name}.bn1`, p, y, { relu: true });
-      y = normalise(`${name}.bn2`, p, conv2d(y, p.get(`${name}.conv2.weight`), { padding: 1 }));
-      h = relu(add(stride === 1 ? h : optionA(h, from, out), y));
+    for (const block of blocks) {
+      const from = h;
+      h = blockOf(p, x.device, recompute, (q) => basicBlock(block, q, from));
     }
     return globalAveragePool(h);
   };
@@ -159,9 +161,19 @@ export function cifarResNet(given: Partial<CifarResNetConfig>): Architecture {
     imageShape: [32, 32, 3],
     normalisation: imageNetNormalisation,
     parameters: file.parameters,
-    features,
-    forward: (p, x) => linear(features(p, x), p.get('linear.weight'), p.get('linear.bias')),
+    recompute: true,
+    features: (p, x) => features(p, x),
+    forward: (p, x, { recompute } = {}) =>
+      linear(features(p, x, recompute), p.get('linear.weight'), p.get('linear.bias')),
   };
+}
+
+/** relu(x' + BN(Conv3×3(relu(BN(Conv3×3(x)))))). */
+function basicBlock({ name, in: from, out, stride }: Omit<Block, 'width'>, p: Parameters, x: Tensor): Tensor {
+  let y = conv2d(x, p.get(`${name}.conv1.weight`), { stride, padding: 1 });
+  y = normalise(`${name}.bn1`, p, y, { relu: true });
+  y = normalise(`${name}.bn2`, p, conv2d(y, p.get(`${name}.conv2.weight`), { padding: 1 }));
+  return relu(add(stride === 1 ? x : optionA(x, from, out), y));
 }
 
 /** The shortcut without parameters: every second pixel, and zero channels on both sides. */

@@ -13,6 +13,7 @@ import { linear } from '../kernels/matmul.ts';
 import { globalAveragePool } from '../kernels/pool.ts';
 import {
   type Architecture,
+  blockOf,
   type ClassifierForwardOptions,
   cifar10Normalisation,
   normalise,
@@ -85,9 +86,13 @@ export function wideResNet(given: Partial<WideResNetConfig>): Architecture {
     imageShape: [image_size, image_size, in_channels],
     parameters: file.parameters,
     dropout: true,
-    forward(p, x, { dropout } = {}) {
+    recompute: true,
+    forward(p, x, { dropout, recompute } = {}) {
       let h = conv2d(x, p.get('conv1.weight'), { padding: 1 });
-      for (const block of blocks) h = basicBlock(block, p, h, dropout);
+      for (const block of blocks) {
+        const from = h;
+        h = blockOf(p, x.device, recompute, (q) => basicBlock(block, q, from, dropout));
+      }
       h = globalAveragePool(normalise('bn1', p, h, { relu: true }));
       return linear(h, p.get('fc.weight'), p.get('fc.bias'));
     },
@@ -157,19 +162,31 @@ export function dmWideResNet(given: Partial<DmWideResNetConfig>): Architecture {
     normalisation: { mean, std },
     parameters: file.parameters,
     dropout: true,
-    forward(p, x, { dropout } = {}) {
+    recompute: true,
+    forward(p, x, { dropout, recompute } = {}) {
       let h = conv2d(x, p.get('init_conv.weight'), { padding: 1 });
-      for (const { name, in: from, out, stride } of blocks) {
-        const a = act(normalise(`${name}.batchnorm_0`, p, h));
-        const padding = stride === 1 ? 1 : ([0, 1, 0, 1] as const);
-        let y = conv2d(a, p.get(`${name}.conv_0.weight`), { stride, padding });
-        y = act(normalise(`${name}.batchnorm_1`, p, y));
-        if (dropout) y = dropout(name, y);
-        y = conv2d(y, p.get(`${name}.conv_1.weight`), { padding: 1 });
-        h = add(from === out ? h : conv2d(a, p.get(`${name}.shortcut.weight`), { stride }), y);
+      for (const block of blocks) {
+        const from = h;
+        h = blockOf(p, x.device, recompute, (q) => dmBlock(block, act, q, from, dropout));
       }
       h = globalAveragePool(act(normalise('batchnorm', p, h)));
       return linear(h, p.get('logits.weight'), p.get('logits.bias'));
     },
   };
+}
+
+function dmBlock(
+  { name, in: from, out, stride }: Block,
+  act: (x: Tensor) => Tensor,
+  p: Parameters,
+  x: Tensor,
+  dropout: ClassifierForwardOptions['dropout'],
+): Tensor {
+  const a = act(normalise(`${name}.batchnorm_0`, p, x));
+  const padding = stride === 1 ? 1 : ([0, 1, 0, 1] as const);
+  let y = conv2d(a, p.get(`${name}.conv_0.weight`), { stride, padding });
+  y = act(normalise(`${name}.batchnorm_1`, p, y));
+  if (dropout) y = dropout(name, y);
+  y = conv2d(y, p.get(`${name}.conv_1.weight`), { padding: 1 });
+  return add(from === out ? x : conv2d(a, p.get(`${name}.shortcut.weight`), { stride }), y);
 }

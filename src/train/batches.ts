@@ -13,6 +13,8 @@ export interface ImageSet {
   readonly images: Uint8Array;
   readonly labels: ArrayLike<number>;
   readonly shape: readonly [number, number, number, number];
+  /** Where images are files that are decoded when they are first needed: brings these into `images`. @throws InputError */
+  readonly decode?: (indices: readonly number[]) => Promise<void>;
 }
 
 export interface Batch {
@@ -54,6 +56,14 @@ export class Batches implements BatchSource {
       );
   }
 
+  /** Brings what batch `step` needs into memory; before `at`, where images are files. @throws InputError for a damaged file */
+  async ready(step: number): Promise<void> {
+    const { set, options } = this;
+    if (!set.decode) return;
+    const first = step * options.batch;
+    await set.decode(Array.from({ length: options.batch }, (_, i) => this.#index(first + i)));
+  }
+
   at(step: number): Batch {
     const { set, options } = this;
     const [n, height, width, channels] = set.shape;
@@ -64,7 +74,7 @@ export class Batches implements BatchSource {
     for (let i = 0; i < batch; i++) {
       const at = step * batch + i;
       const [epoch, place] = [Math.floor(at / n), at % n];
-      const index = this.#order(epoch)[place] as number;
+      const index = this.#index(at);
       labels[i] = set.labels[index] as number;
       let [mirror, down, right] = [false, 0, 0];
       if (flip || crop > 0) {
@@ -84,6 +94,12 @@ export class Batches implements BatchSource {
       }
     }
     return { images, labels };
+  }
+
+  /** Which image is number `at` of all that are seen. */
+  #index(at: number): number {
+    const n = this.set.shape[0];
+    return this.#order(Math.floor(at / n))[at % n] as number;
   }
 
   #order(epoch: number): Uint32Array {

@@ -31,6 +31,8 @@ export interface ClassifierOptions {
   readonly adversarial?: AdversarialOptions;
   /** Share of dropped activations, where the network has a place for it; 0. Attacks drop none. */
   readonly dropout?: number;
+  /** Activation checkpointing, in attacks too. */
+  readonly recompute?: boolean;
 }
 
 export interface AdversarialOptions {
@@ -109,10 +111,10 @@ export class ClassifierRecipe implements Recipe {
 
   loss(p: Parameters, rows: Rows): Tensor {
     const { net, options } = this;
-    const { smoothing = 0, adversarial, dropout: rate = 0, seed } = options;
+    const { smoothing = 0, adversarial, dropout: rate = 0, seed, recompute } = options;
     const [x, labels, other] = [rowsOf(this.#images, rows), rowsOf(this.#labels, rows), this.#other];
     const drop = layerDropout({ rate, seed, step: this.#step, first: rows.first });
-    const logitsOf = (input: Tensor) => net.logitsOf(p, input, { dropout: drop });
+    const logitsOf = (input: Tensor) => net.logitsOf(p, input, { dropout: drop, recompute });
     if (other) {
       const mixed = add(mul(x, other.share), mul(rowsOf(other.images, rows), other.rest));
       const logits = logitsOf(mixed);
@@ -154,7 +156,7 @@ export class ClassifierRecipe implements Recipe {
       for (let i = 0; i < steps; i++) {
         const { gradients } = valueAndGrad(
           (u) => {
-            const logits = net.logitsOf(still, u);
+            const logits = net.logitsOf(still, u, { recompute: options.recompute });
             return sum(clean ? divergence(clean, logits) : crossEntropy(logits, labels));
           },
           [at],

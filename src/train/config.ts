@@ -1,5 +1,6 @@
 /** What a run is, completely: a flat list of settings that a person can read, with presets of it. */
 import { InputError } from '../engine/errors.ts';
+import { readJson } from '../formats/read.ts';
 
 export const defaults = {
   /** edm, ct, cd, ict, ect or classifier. */
@@ -13,7 +14,7 @@ export const defaults = {
   /** A network or family of networks, and its configuration. */
   net: 'ncsnpp',
   net_config: {} as Record<string, unknown>,
-  /** Checkpoint to start from; empty for random weights. */
+  /** Checkpoint to start from; empty for random weights, for `cd` those of its teacher. */
   init: '',
   /** Checkpoint of the denoiser that `cd` distils. */
   teacher: '',
@@ -103,6 +104,15 @@ export const resumable: readonly (keyof TrainConfig)[] = [
   'data',
 ];
 
+/** Settings that a run may be steered with on its way; the log says when. */
+export const steerable = ['lr', 'clip', 'steps'] as const satisfies readonly (keyof TrainConfig)[];
+
+/** What spreads over all steps, so that with another number of them the updates made would have been others; else null. */
+export function spread({ schedule, task }: TrainConfig): string | null {
+  if (schedule === 'cosine') return 'schedule=cosine';
+  return task === 'ct' || task === 'ict' ? `N(k) of task ${task}` : null;
+}
+
 const smallNcsnpp = {
   image_size: 28,
   num_channels: 1,
@@ -114,6 +124,18 @@ const smallNcsnpp = {
 };
 const cifarNcsnpp = { nf: 96, ch_mult: [1, 1], num_res_blocks: 3, attn_resolutions: [8], patch_size: 4 };
 const consistency = { optimiser: 'radam', lr: 4e-4, averages: [0.9999] };
+/** Song and Dhariwal 2024. */
+const ict = {
+  ...consistency,
+  task: 'ict',
+  distance: 'huber',
+  dropout: 0.3,
+  s0: 10,
+  log_mean: -1.1,
+  log_std: 2,
+};
+/** Standard deviation of the noise embedding's frequencies there, where others have 16. */
+const ictEmbedding = { fourier_scale: 0.02 };
 const sgd = {
   task: 'classifier',
   optimiser: 'sgd',
@@ -146,18 +168,7 @@ export const presets: Readonly<Record<string, Partial<TrainConfig>>> = {
     mu0: 0,
     distance: 'huber',
   },
-  'fashion-mnist-ict': {
-    ...consistency,
-    ...{
-      task: 'ict',
-      net_config: smallNcsnpp,
-      distance: 'huber',
-      s0: 10,
-      s1: 160,
-      log_mean: -1.1,
-      log_std: 2,
-    },
-  },
+  'fashion-mnist-ict': { ...ict, net_config: { ...smallNcsnpp, ...ictEmbedding }, s1: 160 },
   'fashion-mnist-ect': {
     ...consistency,
     ...{
@@ -187,12 +198,22 @@ export const presets: Readonly<Record<string, Partial<TrainConfig>>> = {
     steps: 100000,
     batch: 128,
   },
+  'cifar10-cd': {
+    ...consistency,
+    ...{ task: 'cd', dataset: 'cifar10', net_config: cifarNcsnpp, flip: true, batch: 128 },
+    ...{ distance: 'huber', s1: 18, mu0: 0, steps: 50000 },
+  },
+  'cifar10-ict': {
+    ...ict,
+    ...{ dataset: 'cifar10', net_config: { ...cifarNcsnpp, ...ictEmbedding }, flip: true },
+    ...{ lr: 1e-4, batch: 128, s1: 1280, steps: 100000 },
+  },
   'cifar10-ect': {
     ...consistency,
     ...{ task: 'ect', dataset: 'cifar10', net_config: cifarNcsnpp, flip: true, lr: 1e-4, batch: 128 },
     ...{ distance: 'huber', huber: 0, log_mean: -1.1, log_std: 2, q: 256, steps: 50000 },
   },
-  // The published recipes (Song et al. 2023; Karras et al. 2022), for those who have the device for them.
+  // The published recipes (Karras et al. 2022; Song et al. 2023; Song and Dhariwal 2024), for those who have the device for them.
   'cifar10-edm-published': {
     ...{
       dataset: 'cifar10',
@@ -213,6 +234,19 @@ export const presets: Readonly<Record<string, Partial<TrainConfig>>> = {
       batch: 512,
       steps: 800000,
       distance: 'lpips',
+      recompute: true,
+    },
+  },
+  'cifar10-ict-published': {
+    ...ict,
+    ...{
+      dataset: 'cifar10',
+      net_config: { nf: 128, ...ictEmbedding },
+      lr: 1e-4,
+      batch: 1024,
+      steps: 400000,
+      s1: 1280,
+      averages: [0.99993],
       recompute: true,
     },
   },
@@ -243,7 +277,7 @@ export const presets: Readonly<Record<string, Partial<TrainConfig>>> = {
 /**
  * A preset with single settings changed.
  * @param assignments KEY=VALUE; a setting of the network as net_config.KEY=VALUE
- * @throws InputError for a preset or a key that is not there, with those that are, or a value of another type
+ * @throws InputError for a preset or a key that is not there, with those that are, and what `checked` refuses
  */
 export function configure(preset: string, assignments: readonly string[]): TrainConfig {
   const base = Object.hasOwn(presets, preset) ? presets[preset] : undefined;
@@ -251,27 +285,71 @@ export function configure(preset: string, assignments: readonly string[]): Train
     throw new InputError(
       `train: there is no preset "${preset}"; there are ${Object.keys(presets).join(', ')}`,
     );
-  const config: TrainConfig = structuredClone({ ...defaults, ...base });
-  for (const text of assignments) {
-    const at = text.indexOf('=');
-    if (at < 1) throw new InputError(`train: "${text}" is not KEY=VALUE`);
-    assign(config, text.slice(0, at), text.slice(at + 1));
-  }
-  return checked(config);
+  return adjusted({ ...defaults, ...base }, assignments);
 }
 
-function assign(config: TrainConfig, key: string, value: string): void {
-  const [first, second, ...rest] = key.split('.') as [keyof TrainConfig, ...string[]];
-  if (!Object.hasOwn(defaults, first))
+/**
+ * A configuration with single settings changed.
+ * @param named settings beside the assigned ones that the user gave
+ * @throws InputError as `configure`
+ */
+export function adjusted(
+  base: TrainConfig,
+  assignments: readonly string[],
+  named: readonly (keyof TrainConfig)[] = [],
+): TrainConfig {
+  const config = structuredClone(base);
+  const given = assignments.map((text) => {
+    const at = text.indexOf('=');
+    if (at < 1) throw new InputError(`train: "${text}" is not KEY=VALUE`);
+    return assign(config, text.slice(0, at), text.slice(at + 1));
+  });
+  return checked(config, [...named, ...given]);
+}
+
+/**
+ * The configuration in a JSON file, such as a run's config.json, with single settings changed; what the file leaves out has its default.
+ * @throws InputError for what is no configuration, and as `configure`
+ */
+export function configureFrom(path: string, assignments: readonly string[]): TrainConfig {
+  const given = readJson(path);
+  if (typeof given !== 'object' || given === null || Array.isArray(given))
+    throw new InputError(`${path}: not an object of settings`);
+  for (const [key, value] of Object.entries(given)) {
+    known(key, path);
+    const usual: unknown = defaults[key as keyof TrainConfig];
+    const fits = Array.isArray(usual)
+      ? Array.isArray(value) && value.every((v) => typeof v === 'number')
+      : typeof value === typeof usual && value !== null && !Array.isArray(value);
+    if (!fits)
+      throw new InputError(
+        `${path}: ${key} is ${JSON.stringify(value)}, wants what is like ${JSON.stringify(usual)}`,
+      );
+  }
+  const base: TrainConfig = { ...defaults, ...given };
+  const unusual = (Object.keys(given) as (keyof TrainConfig)[]).filter(
+    (key) => JSON.stringify(base[key]) !== JSON.stringify(defaults[key]),
+  );
+  return adjusted(base, assignments, unusual);
+}
+
+function known(key: string, where: string): void {
+  if (!Object.hasOwn(defaults, key))
     throw new InputError(
-      `train: there is no setting "${first}"; there are ${Object.keys(defaults).join(', ')}`,
+      `${where}: there is no setting "${key}"; there are ${Object.keys(defaults).join(', ')}`,
     );
+}
+
+/** @returns the setting that was changed */
+function assign(config: TrainConfig, key: string, value: string): keyof TrainConfig {
+  const [first, second, ...rest] = key.split('.') as [keyof TrainConfig, ...string[]];
+  known(first, 'train');
   const settings = config as Record<string, unknown>;
   if (second !== undefined) {
     if (first !== 'net_config' || rest.length > 0)
       throw new InputError(`train: ${first} has no parts; "${key}" is none`);
     config.net_config[second] = parsed(value);
-    return;
+    return first;
   }
   const old: unknown = defaults[first];
   const fail = (wanted: string): never => {
@@ -300,6 +378,7 @@ function assign(config: TrainConfig, key: string, value: string): void {
         ? object
         : fail('a JSON object');
   }
+  return first;
 }
 
 /** JSON, or the text itself. */
@@ -315,41 +394,184 @@ const choices: Partial<Record<keyof TrainConfig, readonly string[]>> = {
   task: ['edm', 'ct', 'cd', 'ict', 'ect', 'classifier'],
   dataset: ['fashion-mnist', 'fashion-mnist-1000', 'cifar10', 'image-folder'],
   trained: ['all', 'head'],
+  optimiser: ['adam', 'radam', 'sgd'],
   schedule: ['constant', 'cosine'],
   adversarial: ['none', 'pgd', 'trades'],
+  distance: ['l2', 'l1', 'huber', 'lpips'],
+  solver: ['euler', 'heun'],
 };
 
-/** @throws InputError for a setting out of its range */
-export function checked(config: TrainConfig): TrainConfig {
+/** Numbers in words and as a test. */
+type Range = readonly [words: string, within: (value: number) => boolean];
+
+const integer = (least: number): Range => [
+  `an integer of at least ${least}`,
+  (v) => Number.isSafeInteger(v) && v >= least,
+];
+const above: Range = ['above 0', (v) => v > 0];
+const fromZero: Range = ['at least 0', (v) => v >= 0];
+const share: Range = ['in [0, 1]', (v) => v >= 0 && v <= 1];
+const rate: Range = ['in [0, 1)', (v) => v >= 0 && v < 1];
+
+const ranges: Partial<Record<keyof TrainConfig, Range>> = {
+  count: integer(0),
+  steps: integer(1),
+  batch: integer(1),
+  accumulate: integer(1),
+  seed: integer(0),
+  lr: above,
+  warmup: integer(0),
+  beta1: rate,
+  beta2: rate,
+  eps: fromZero,
+  momentum: rate,
+  weight_decay: fromZero,
+  clip: ['at least 0 (0 is none)', (v) => v >= 0],
+  dropout: rate,
+  augment: share,
+  crop: integer(0),
+  mixup: ['in [0, 2]', (v) => v >= 0 && v <= 2],
+  smoothing: share,
+  attack_eps: ['above 0, at most 1', (v) => v > 0 && v <= 1],
+  attack_steps: integer(1),
+  attack_step_size: above,
+  trades_beta: fromZero,
+  sigma_min: above,
+  sigma_max: above,
+  sigma_data: above,
+  log_std: above,
+  lpips_size: integer(0),
+  huber: ['at least 0, or -1 for the published', (v) => v >= 0 || v === -1],
+  s0: integer(2),
+  s1: integer(2),
+  mu0: rate,
+  q: ['above 1', (v) => v > 1],
+  stage_steps: integer(1),
+  log_every: integer(1),
+  checkpoint_every: integer(1),
+  sample_every: integer(0),
+};
+
+/** A setting has an effect only where another has one of these values, and that other has an effect itself. */
+type Owner = readonly [key: keyof TrainConfig, ...values: unknown[]];
+
+const moments: Owner = ['optimiser', 'adam', 'radam'];
+const attacked: Owner = ['adversarial', 'pgd', 'trades'];
+const classifying: Owner = ['task', 'classifier'];
+const generative: Owner = ['task', 'edm', 'ct', 'cd', 'ict', 'ect'];
+const randomLevels: Owner = ['task', 'edm', 'ict', 'ect'];
+
+const owners: Partial<Record<keyof TrainConfig, Owner>> = {
+  data: ['dataset', 'fashion-mnist', 'cifar10', 'image-folder'],
+  teacher: ['task', 'cd'],
+  trained: classifying,
+  beta1: moments,
+  beta2: moments,
+  eps: moments,
+  momentum: ['optimiser', 'sgd'],
+  nesterov: ['optimiser', 'sgd'],
+  augment: ['task', 'edm'],
+  mixup: classifying,
+  smoothing: classifying,
+  adversarial: classifying,
+  attack_eps: attacked,
+  attack_steps: attacked,
+  attack_step_size: attacked,
+  trades_beta: ['adversarial', 'trades'],
+  sigma_min: generative,
+  sigma_max: generative,
+  sigma_data: generative,
+  log_mean: randomLevels,
+  log_std: randomLevels,
+  distance: ['task', 'ct', 'cd', 'ict', 'ect'],
+  lpips: ['distance', 'lpips'],
+  lpips_size: ['distance', 'lpips'],
+  huber: ['distance', 'huber'],
+  s0: ['task', 'ct', 'ict'],
+  s1: ['task', 'ct', 'cd', 'ict'],
+  mu0: ['task', 'ct', 'cd'],
+  q: ['task', 'ect'],
+  stage_steps: ['task', 'ect'],
+  solver: ['task', 'cd'],
+};
+
+/** What the setting belongs to where it has no effect, else null. */
+function idle(config: TrainConfig, key: keyof TrainConfig): string | null {
+  if (key === 'decay_matrices_only') return config.weight_decay > 0 ? null : 'weight_decay above 0';
+  if (key === 'flip') return config.augment === 0 ? null : 'augment=0, since augmentation mirrors by itself';
+  const owner = owners[key];
+  if (!owner) return null;
+  const [other, ...values] = owner;
+  // Of a chain the root says most: huber without a distance is a matter of the task.
+  const root = idle(config, other);
+  if (root !== null) return root;
+  return values.includes(config[other]) ? null : `${other}=${values.join(' or ')}`;
+}
+
+/** Turned off is what a setting without effect is. */
+const off = (value: unknown) =>
+  value === 0 || value === '' || value === 'none' || value === 'all' || value === false;
+
+/**
+ * @param given the settings that the user named, of which each must have an effect
+ * @throws InputError for a setting out of its range, without effect, or excluded by another
+ */
+export function checked(config: TrainConfig, given: readonly (keyof TrainConfig)[] = []): TrainConfig {
+  const refuse = (problem: string): never => {
+    throw new InputError(`train: ${problem}`);
+  };
   for (const [key, allowed] of Object.entries(choices)) {
     const value = config[key as keyof TrainConfig] as string;
-    if (!allowed.includes(value))
-      throw new InputError(`train: ${key} is one of ${allowed.join(', ')}, got "${value}"`);
+    if (!allowed.includes(value)) refuse(`${key} is one of ${allowed.join(', ')}, got "${value}"`);
   }
-  const counts = {
-    steps: 1,
-    batch: 1,
-    accumulate: 1,
-    seed: 0,
-    count: 0,
-    warmup: 0,
-    log_every: 1,
-    checkpoint_every: 1,
-    sample_every: 0,
-  };
-  for (const [key, least] of Object.entries(counts)) {
+  for (const [key, [words, within]] of Object.entries(ranges)) {
     const value = config[key as keyof TrainConfig] as number;
-    if (!Number.isSafeInteger(value) || value < least)
-      throw new InputError(`train: ${key} must be an integer of at least ${least}, got ${value}`);
+    if (!Number.isFinite(value) || !within(value)) refuse(`${key} must be ${words}, got ${value}`);
   }
-  for (const rate of config.averages)
-    if (!(rate >= 0 && rate < 1))
-      throw new InputError(`train: a rate of averages must be in [0, 1), got ${rate}`);
-  if (!(config.dropout >= 0 && config.dropout < 1))
-    throw new InputError(`train: dropout must be in [0, 1), got ${config.dropout}`);
-  if (!(config.augment >= 0 && config.augment <= 1))
-    throw new InputError(`train: augment must be in [0, 1], got ${config.augment}`);
-  if (config.augment > 0 && config.task !== 'edm')
-    throw new InputError(`train: augment is built for task edm, not ${config.task}; set augment=0`);
+  for (const value of config.averages)
+    if (!rate[1](value)) refuse(`a rate of averages must be ${rate[0]}, got ${value}`);
+  if (new Set(config.averages).size < config.averages.length)
+    refuse(`averages must differ from each other, got ${config.averages.join(', ')}`);
+  for (const key of given) {
+    const owner = idle(config, key);
+    if (owner !== null && !off(config[key]))
+      refuse(
+        `${key}=${JSON.stringify(config[key])} has no effect here: it belongs to ${owner}; leave it out`,
+      );
+  }
+  const { task, sigma_min, sigma_max, s0, s1, optimiser, nesterov, momentum, adversarial, mixup } = config;
+  if (sigma_min >= sigma_max) refuse(`sigma_min must be below sigma_max, got ${sigma_min} and ${sigma_max}`);
+  if (['ct', 'ict'].includes(task) && s0 > s1) refuse(`s0 must be at most s1, got ${s0} and ${s1}`);
+  if (optimiser === 'sgd' && nesterov && momentum === 0)
+    refuse('nesterov wants a momentum above 0; set nesterov=false');
+  if (adversarial !== 'none' && mixup > 0)
+    refuse(`mixup and adversarial=${adversarial} exclude each other; set mixup=0`);
   return config;
+}
+
+const lpipsFiles =
+  'lpips=BACKBONE,LIN, torchvision’s vgg16 or alexnet and the lpips package’s weights/v0.1/vgg.pth or alex.pth';
+
+/** @throws InputError when files are missing that the run cannot begin without */
+export function checkFiles({
+  task,
+  teacher,
+  trained,
+  init,
+  distance,
+  lpips,
+  dataset,
+  data,
+}: TrainConfig): void {
+  const refuse = (problem: string): never => {
+    throw new InputError(`train: ${problem}`);
+  };
+  if (task === 'cd' && teacher === '')
+    refuse('cd wants teacher=FILE, a denoiser’s checkpoint of the same network');
+  if (task === 'classifier' && trained === 'head' && init === '')
+    refuse('trained=head wants init=FILE, a checkpoint to start from');
+  if (task !== 'edm' && task !== 'classifier' && distance === 'lpips' && lpips === '')
+    refuse(`distance=lpips wants its weights: ${lpipsFiles}; or take l2, l1 or huber`);
+  if (dataset === 'image-folder' && data === '')
+    refuse('dataset=image-folder wants data=DIR, which holds train/ and val/');
 }

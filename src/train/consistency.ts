@@ -92,7 +92,7 @@ export class ConsistencyRecipe implements Recipe {
   /**
    * @param target number of the target's average in the store; null where the target is the network itself
    * @param given noise and pairs to take instead of random ones
-   * @throws InputError for options that exclude each other
+   * @throws InputError for a method without its teacher, a distance without its weights
    */
   constructor(
     readonly device: Device,
@@ -106,7 +106,10 @@ export class ConsistencyRecipe implements Recipe {
     /** For distance lpips. */
     readonly lpips?: Lpips,
   ) {
-    checkOptions(options, teacher !== undefined, lpips !== undefined);
+    if ((options.method === 'cd') !== (teacher !== undefined))
+      throw new InputError(teacher ? `${options.method} has no teacher; only cd does` : 'cd wants a teacher');
+    if ((options.distance === 'lpips') !== (lpips !== undefined))
+      throw new InputError('distance lpips and the weights of LPIPS belong together');
     const { batch, sigmas, method } = options;
     this.#batch = new NoisyBatch(device, unet, options, given);
     const levels = (net: UNet, p: Parameters, min: number) =>
@@ -209,7 +212,7 @@ export class ConsistencyRecipe implements Recipe {
   /** @param f, g [B, H, W, C] in [−1, 1] or a little outside */
   #distance(f: Tensor, g: Tensor): Tensor {
     const { distance, huber } = this.options;
-    if (this.lpips && distance === 'lpips') return this.lpips.distance(f, g);
+    if (this.lpips) return this.lpips.distance(f, g);
     const d = sub(f, g);
     const axes = [1, 2, 3];
     if (distance === 'l1') return mean(abs(d), axes);
@@ -236,31 +239,4 @@ export class ConsistencyRecipe implements Recipe {
     const parts = [this.#batch, this.#upper, this.#lower, this.#weight, ...(this.#clean ?? [])];
     for (const part of [...parts, ...(this.#teacher?.at ?? [])]) part.dispose();
   }
-}
-
-function checkOptions(options: ConsistencyTraining, taught: boolean, perceptual: boolean): void {
-  const { method, distance, s0, s1, mu0, q, stageSteps, sigmas, steps, solver } = options;
-  if (!['ct', 'cd', 'ict', 'ect'].includes(method))
-    throw new InputError(`there is no consistency method "${method}"; there are ct, cd, ict, ect`);
-  if (!['l2', 'l1', 'huber', 'lpips'].includes(distance))
-    throw new InputError(`there is no distance "${distance}"; there are l2, l1, huber, lpips`);
-  if (distance === 'lpips' && !perceptual)
-    throw new InputError(
-      'distance=lpips wants its weights: lpips=BACKBONE,LIN, torchvision’s vgg16 or alexnet and the lpips package’s weights/v0.1/vgg.pth or alex.pth; or take l2, l1 or huber',
-    );
-  if (!['euler', 'heun'].includes(solver))
-    throw new InputError(`there is no solver "${solver}"; there are euler, heun`);
-  if ((method === 'cd') !== taught)
-    throw new InputError(
-      taught ? `${method} has no teacher; only cd does` : 'cd wants a teacher, a denoiser’s checkpoint',
-    );
-  if (!(Number.isInteger(s0) && Number.isInteger(s1) && s0 >= 2 && s1 >= s0))
-    throw new InputError(`levels want integers 2 <= s0 <= s1, got ${s0} and ${s1}`);
-  if (!(mu0 >= 0 && mu0 < 1)) throw new InputError(`mu0 must be in [0, 1), got ${mu0}`);
-  if (!(q > 1 && stageSteps >= 1))
-    throw new InputError(`ect wants q above 1 and stage_steps from 1, got ${q} and ${stageSteps}`);
-  if (!(sigmas.min > 0 && sigmas.max > sigmas.min && sigmas.data > 0 && steps >= 1))
-    throw new InputError(
-      `sigmas want 0 < min < max and data > 0, got ${sigmas.min}, ${sigmas.max}, ${sigmas.data}`,
-    );
 }

@@ -1,8 +1,9 @@
 /** The data sets of training, 8 bits a value. */
-import { type Cifar10Selection, loadCifar10 } from '../data/cifar10.ts';
+import { type Cifar10Selection, loadCifar10Bytes } from '../data/cifar10.ts';
 import { type LabelledImages, loadFashionMnist } from '../data/fashion-mnist.ts';
 import { ImageFolder } from '../data/image-folder.ts';
-import { InputError } from '../engine/errors.ts';
+import { type Choice, chooseImages } from '../data/subset.ts';
+import { evaluationTransform } from '../data/transforms.ts';
 import type { ImageSet } from './batches.ts';
 import type { TrainConfig } from './config.ts';
 
@@ -31,24 +32,45 @@ export async function loadTrainingData(config: TrainConfig, side: number): Promi
       return { train: of('train'), test: tested ? of('test') : null, classes: 10 };
     }
     case 'cifar10': {
-      const of = (split: Cifar10Selection['split']) =>
-        packed(dataset, loadCifar10({ split, folder, ...(split === 'train' ? choice : {}) }));
+      const of = (split: Cifar10Selection['split']) => ({
+        name: dataset,
+        ...loadCifar10Bytes({ split, folder, ...(split === 'train' ? choice : {}) }),
+      });
       return { train: of('train'), test: tested ? of('test') : null, classes: 10 };
     }
     default: {
-      if (data === '')
-        throw new InputError('train: dataset=image-folder wants data=DIR, which holds train/ and val/');
       const images = new ImageFolder(data, { split: 'train' });
-      const train = packed(dataset, await images.load(side, choice));
-      const test = tested ? packed(dataset, await new ImageFolder(data, { split: 'val' }).load(side)) : null;
-      return { train, test, classes: images.classes.length };
+      const test = tested ? fromFolder(new ImageFolder(data, { split: 'val' }), side) : null;
+      return { train: fromFolder(images, side, choice), test, classes: images.classes.length };
     }
   }
 }
 
 function packed(name: string, { images, labels, shape }: LabelledImages): ImageSet {
-  // Uint8Array.from would first list all values, which V8 cannot for the 154 million of CIFAR-10.
+  // Uint8Array.from would first list all values.
   const bytes = new Uint8Array(images.length);
   for (let i = 0; i < bytes.length; i++) bytes[i] = Math.round(255 * (images[i] as number));
   return { name, images: bytes, labels, shape };
+}
+
+/** The images of a folder, each decoded when it is first needed and then kept. */
+function fromFolder(folder: ImageFolder, side: number, choice: Choice = {}): ImageSet {
+  const chosen = chooseImages(folder.root, 'the folder', folder.length, choice);
+  const size = side * side * 3;
+  const images = new Uint8Array(chosen.length * size);
+  const known = new Set<number>();
+  return {
+    name: 'image-folder',
+    images,
+    labels: chosen.map((index) => folder.label(index)),
+    shape: [chosen.length, side, side, 3],
+    decode: async (indices) => {
+      for (const i of indices) {
+        if (known.has(i)) continue;
+        const floats = evaluationTransform(await folder.image(chosen[i] as number), side);
+        for (let p = 0; p < size; p++) images[i * size + p] = Math.round(255 * (floats[p] as number));
+        known.add(i);
+      }
+    },
+  };
 }

@@ -7,8 +7,16 @@ import { join } from 'node:path';
 import type { Device } from '../engine/device.ts';
 import { CmapError, InputError } from '../engine/errors.ts';
 import { ensureDirectory, writeFileAtomic } from '../report/files.ts';
-import { loadCheckpoint, saveCheckpoint, saveResult } from './checkpoint.ts';
-import type { TrainConfig } from './config.ts';
+import {
+  continued,
+  loadCheckpoint,
+  NotFiniteError,
+  type SavedRun,
+  saveCheckpoint,
+  savedRun,
+  saveResult,
+} from './checkpoint.ts';
+import { checkFiles, type TrainConfig } from './config.ts';
 import type { TrainingData } from './data.ts';
 import { learningRate } from './schedules.ts';
 import { type Look, netConfigOf, Session } from './session.ts';
@@ -21,6 +29,10 @@ export interface LogEntry {
   /** Norm of the gradient before clipping. */
   readonly norm: number;
   readonly lr: number;
+  /** Since the run began, as the update was read, without pauses between a stop and a resume. */
+  readonly seconds: number;
+  /** Since the run began or was resumed, saving and sampling apart. */
+  readonly images_per_second: number;
   readonly [more: string]: number;
 }
 
@@ -32,6 +44,10 @@ export interface TrainHooks {
   /** Losses were read. */
   readonly onLog?: (entries: readonly LogEntry[], imagesPerSecond: number) => void;
   readonly onLook?: (step: number, look: Look) => void | Promise<void>;
+  /** The state was saved, and the log is up to it. */
+  readonly onCheckpoint?: (step: number) => void | Promise<void>;
+  /** Something that the user should know, in a line. */
+  readonly onNotice?: (text: string) => void;
   /** Ends the run after the updates in flight, with a checkpoint. */
   readonly signal?: AbortSignal;
 }
@@ -39,7 +55,7 @@ export interface TrainHooks {
 export interface TrainResult {
   readonly steps: number;
   readonly interrupted: boolean;
-  /** Of the last log line. */
+  /** Of the last log line; NaN where there is none. */
   readonly loss: number;
   readonly seconds: number;
   readonly imagesPerSecond: number;
@@ -53,9 +69,31 @@ export const files = {
   result: 'weights.safetensors',
 } as const;
 
+const within = (out: string) => (name: keyof typeof files) => join(out, files[name]);
+
+/** The run in the folder. @throws InputError when there is none that could go on */
+export function resumed(out: string): SavedRun {
+  const path = within(out)('checkpoint');
+  if (!existsSync(path)) throw new InputError(`${path}: is not there; there is nothing to resume`);
+  return savedRun(path);
+}
+
+/** @throws InputError where a run is in the folder already */
+export function checkUnused(out: string): void {
+  const path = within(out)('checkpoint');
+  if (existsSync(path))
+    throw new InputError(`${path}: is there already; go on with --resume, or choose another --out`);
+}
+
+/** Whether all of its updates are made and its result is written. */
+export function isFinished(out: string, { step }: SavedRun, { steps }: TrainConfig): boolean {
+  const path = within(out)('result');
+  return step === steps && existsSync(path) && savedRun(path).step === step;
+}
+
 /**
- * Trains into the folder `out`.
- * @param resume go on from its checkpoint; without it a folder that has one is refused
+ * Trains into the folder `out`, which is made when all else is known to be there.
+ * @param resume go on from its checkpoint; a finished run stays as it is. Without it a folder that has one is refused
  * @throws InputError for a configuration that cannot be run; CmapError when the loss or a gradient is no number any more
  */
 export async function train(
@@ -65,61 +103,85 @@ export async function train(
   { out, resume = false }: { readonly out: string; readonly resume?: boolean },
   hooks: TrainHooks = {},
 ): Promise<TrainResult> {
-  const path = (name: keyof typeof files) => join(out, files[name]);
-  if (!resume && existsSync(path('checkpoint')))
-    throw new InputError(
-      `${path('checkpoint')}: is there already; go on with --resume, or choose another --out`,
-    );
-  if (resume && !existsSync(path('checkpoint')))
-    throw new InputError(`${path('checkpoint')}: is not there; there is nothing to resume`);
+  const path = within(out);
+  if (!resume) checkUnused(out);
+  checkFiles(config);
+  const saved = resume ? resumed(out) : null;
+  const changed = saved ? continued(path('checkpoint'), saved, config) : {};
+  const kept = saved ? keptLog(path('log'), saved.step) : [];
+  const before = kept.findLast((line): line is LogEntry => 'loss' in line);
+  if (saved && isFinished(out, saved, config))
+    return {
+      steps: saved.step,
+      interrupted: false,
+      loss: before?.loss ?? Number.NaN,
+      seconds: 0,
+      imagesPerSecond: 0,
+    };
   const session = await Session.open(device, config, data);
   try {
-    const first = resume ? loadCheckpoint(path('checkpoint'), session) : 0;
+    if (saved) loadCheckpoint(path('checkpoint'), session);
+    if (saved && saved.adapter !== device.adapter.name)
+      hooks.onNotice?.(
+        `the checkpoint was made on ${saved.adapter}, this is ${device.adapter.name}: what follows is not bit for bit what would have followed there`,
+      );
+    const first = saved?.step ?? 0;
     ensureDirectory(out);
     writeFileAtomic(path('config'), `${JSON.stringify(config, null, 1)}\n`);
     writeFileAtomic(path('net'), `${JSON.stringify(netConfigOf(config, data.classes), null, 1)}\n`);
-    writeFileAtomic(path('log'), resume ? keptLog(path('log'), first) : '');
-    return await loop(session, first, path, hooks);
+    const lines = Object.keys(changed).length > 0 ? [...kept, { step: first, changed }] : kept;
+    writeFileAtomic(path('log'), lines.map((line) => `${JSON.stringify(line)}\n`).join(''));
+    return await loop(session, first, before, path, hooks);
   } finally {
     session.dispose();
   }
 }
 
-/** The lines up to an update: what was done after the checkpoint is done again. */
-function keptLog(path: string, step: number): string {
-  if (!existsSync(path)) return '';
-  const lines = readFileSync(path, 'utf8').split('\n');
-  return lines
-    .filter((line) => line !== '' && isUpTo(line, step))
-    .map((line) => `${line}\n`)
-    .join('');
+/** The lines of a log up to an update: what was done after the checkpoint is done again. */
+function keptLog(path: string, step: number): (LogEntry | { step: number; changed: object })[] {
+  // A change at that very update was of a run that came to no checkpoint.
+  return readLog(path).filter((line) => ('loss' in line ? line.step <= step : line.step < step));
 }
 
-function isUpTo(line: string, step: number): boolean {
-  try {
-    return (JSON.parse(line) as LogEntry).step <= step;
-  } catch {
-    return false; // the last line of a run that was killed
-  }
+/** The lines of a log; the last of a run that was killed may be none. */
+function readLog(path: string): (LogEntry | { step: number; changed: object })[] {
+  if (!existsSync(path)) return [];
+  return readFileSync(path, 'utf8')
+    .split('\n')
+    .flatMap((line) => {
+      try {
+        return [JSON.parse(line) as LogEntry];
+      } catch {
+        return [];
+      }
+    });
+}
+
+/** What the log of a run says of its updates; empty where there is none. */
+export function readLosses(out: string): LogEntry[] {
+  return readLog(within(out)('log')).filter((line): line is LogEntry => 'loss' in line);
 }
 
 async function loop(
   session: Session,
   first: number,
+  before: LogEntry | undefined,
   path: (name: keyof typeof files) => string,
   hooks: TrainHooks,
 ): Promise<TrainResult> {
-  const { config, step, recipe, device } = session;
+  const { config, step, recipe, batches, device } = session;
   const { steps, log_every, checkpoint_every, sample_every } = config;
   await step.program.prepare(hooks.onCompile);
   const started = performance.now();
-  let loss = Number.NaN;
+  let loss = before?.loss ?? Number.NaN;
   let finished = first;
+  let saved = first;
   const seconds = () => (performance.now() - started) / 1000;
   // Saving and looking are no part of the speed.
   let aside = 0;
   const images = config.batch * config.accumulate;
-  const rate = () => ((finished - first) * images) / Math.max(1e-9, seconds() - aside);
+  /** Images/s until `updates` were made. */
+  const rate = (updates: number) => (updates * images) / Math.max(1e-9, seconds() - aside);
   const setAside = async (f: () => Promise<void>) => {
     const from = seconds();
     await f();
@@ -131,23 +193,42 @@ async function loop(
     const rows = step.trace.rows.floats();
     step.trace.step.write([0]);
     const values = await rows;
+    const speed = rate(to - first);
+    const clock = {
+      seconds: Number(((before?.seconds ?? 0) + seconds()).toFixed(3)),
+      images_per_second: Number(speed.toPrecision(4)),
+    };
     const entries: LogEntry[] = [];
     for (let t = from; t < to; t++) {
       const [value, norm] = values.subarray(2 * (t - from)) as unknown as [number, number];
       if (!Number.isFinite(value) || !Number.isFinite(norm)) {
         append(path('log'), entries);
         const why = await step.diagnose(t);
-        await saveCheckpoint(path('checkpoint'), session, t);
         throw new CmapError(
-          `train: update ${t + 1}: the loss is ${value}, the gradient's norm ${norm}: ${why}; the checkpoint holds the state before it; try a lower lr, or clip=1`,
+          `train: update ${t + 1}: the loss is ${value}, the gradient's norm ${norm}: ${why}; ${wayOn(saved, path('checkpoint'))}`,
         );
       }
       const lr = learningRate(config, t);
-      entries.push({ step: t + 1, loss: value, norm, lr, ...recipe.describe?.(t) });
+      entries.push({ step: t + 1, loss: value, norm, lr, ...recipe.describe?.(t), ...clock });
       loss = value;
     }
     append(path('log'), entries);
-    hooks.onLog?.(entries, rate());
+    hooks.onLog?.(entries, speed);
+  };
+
+  const save = async (done: number) => {
+    try {
+      await saveCheckpoint(path('checkpoint'), session, done);
+    } catch (error) {
+      if (!(error instanceof NotFiniteError)) throw error;
+      throw new CmapError(`train: ${error.message}; ${wayOn(saved, path('checkpoint'))}`);
+    }
+    saved = done;
+    await hooks.onCheckpoint?.(done);
+  };
+  const look = async (t: number) => {
+    const { onLook } = hooks;
+    if (onLook) await setAside(async () => onLook(t, await session.look(t === steps)));
   };
 
   const inFlight: Promise<void>[] = [];
@@ -168,33 +249,51 @@ async function loop(
   };
 
   let t = first;
+  // Killed after its last checkpoint.
+  if (first === steps) await look(first);
   while (t < steps && !hooks.signal?.aborted) {
+    try {
+      // While earlier updates run.
+      await batches.ready(t);
+    } catch (error) {
+      // A damaged file: what was done until then is kept.
+      await settle(t);
+      if (t > first) await save(t);
+      throw error;
+    }
     step.run(t++);
     const done = device.sync().then(() => hooks.onStep?.(++finished, steps));
     done.catch(() => {});
     inFlight.push(done);
     if (inFlight.length >= 3) await inFlight.shift();
-    if ((t - first) % log_every === 0) {
+    // The first at once, for whoever waits to see that it learns.
+    if (t - first === 1 || (t - first) % log_every === 0) {
       await reading; // of the interval before
       readUpTo(t);
     }
     const last = t === steps;
     if (last || t % checkpoint_every === 0) {
       await settle(t);
-      await setAside(() => saveCheckpoint(path('checkpoint'), session, t));
+      await setAside(() => save(t));
     }
     if (last || (sample_every > 0 && t % sample_every === 0)) {
       await settle(t);
-      const { onLook } = hooks;
-      if (onLook) await setAside(async () => onLook(t, await session.look(last)));
+      await look(t);
     }
   }
   await settle(t);
   const interrupted = t < steps;
-  if (interrupted) await saveCheckpoint(path('checkpoint'), session, t);
-  else await saveResult(path('result'), session, t);
-  return { steps: t, interrupted, loss, seconds: seconds(), imagesPerSecond: rate() };
+  if (!interrupted) await saveResult(path('result'), session, t);
+  // Without an update the checkpoint that was begun from stays.
+  else if (t > first || first === 0) await setAside(() => save(t));
+  return { steps: t, interrupted, loss, seconds: seconds(), imagesPerSecond: rate(finished - first) };
 }
+
+/** After an update that is no number. @param saved updates in the last checkpoint; 0 is none */
+const wayOn = (saved: number, path: string) =>
+  saved === 0
+    ? 'no checkpoint was written yet; begin anew with a lower lr, or clip=1'
+    : `${path} is of update ${saved}; --resume with a lower lr=, or clip=1, may go on from it`;
 
 function append(path: string, entries: readonly LogEntry[]): void {
   appendFileSync(path, entries.map((entry) => `${JSON.stringify(entry)}\n`).join(''));

@@ -45,7 +45,7 @@ export function netConfigOf(config: TrainConfig, classes?: number): Record<strin
   return augment > 0 ? { ...net_config, augment_dim: augmentLabels } : net_config;
 }
 
-/** The network of a configuration. @throws InputError */
+/** The network of a configuration. @throws InputError when it cannot be built, or not be trained as the configuration says */
 export function networkOf(config: TrainConfig, classes?: number): Network {
   const { net, task } = config;
   const plain = config.augment > 0 ? network(net, config.net_config) : null;
@@ -54,27 +54,56 @@ export function networkOf(config: TrainConfig, classes?: number): Network {
   const found = network(net, netConfigOf(config, classes));
   if ((found.kind === 'classifier') !== (task === 'classifier'))
     throw new InputError(`train: task ${task} does not train ${net}, a ${found.kind} network`);
+  const { fourier_scale: scale } = config.net_config;
+  if (scale !== undefined && !(typeof scale === 'number' && scale > 0))
+    throw new InputError(`train: net_config.fourier_scale must be above 0, got ${JSON.stringify(scale)}`);
+  if (found.kind === 'classifier') {
+    if (config.dropout > 0 && !found.architecture.dropout)
+      throw new InputError(`train: ${net} has no place for dropout, only WideResNets; set dropout=0`);
+    if (config.recompute && !found.architecture.recompute)
+      throw new InputError(`train: ${net} has no blocks to recompute; set recompute=false`);
+  } else if (found.unet.outChannels !== found.unet.imageShape[2] || found.unet.classes > 0)
+    throw new InputError(
+      `train: ${net} is class-conditional or predicts a variance; training is built for neither`,
+    );
   return found;
 }
 
 export class Session {
-  readonly #parts: { dispose(): void }[];
-
   private constructor(
     readonly device: Device,
     readonly config: TrainConfig,
     readonly net: Network,
     readonly data: TrainingData,
     readonly store: ParameterStore,
+    readonly batches: Batches,
     readonly recipe: Recipe,
     readonly step: TrainingStep,
-    extra: readonly { dispose(): void }[],
-  ) {
-    this.#parts = [step, recipe, store, ...extra];
-  }
+    /** What was made for it, in this order. */
+    readonly parts: readonly { dispose(): void }[],
+  ) {}
 
   /** @throws InputError for settings that do not fit each other, the data or a checkpoint */
   static async open(device: Device, config: TrainConfig, data: TrainingData): Promise<Session> {
+    const parts: { dispose(): void }[] = [];
+    try {
+      return await Session.#assemble(device, config, data, parts);
+    } catch (error) {
+      for (const part of parts.reverse()) part.dispose();
+      throw error;
+    }
+  }
+
+  static async #assemble(
+    device: Device,
+    config: TrainConfig,
+    data: TrainingData,
+    parts: { dispose(): void }[],
+  ): Promise<Session> {
+    const made = <T extends { dispose(): void }>(part: T): T => {
+      parts.push(part);
+      return part;
+    };
     const net = networkOf(config, data.classes);
     const { architecture, unet } =
       net.kind === 'classifier' ? { ...net, unet: null } : { ...net, architecture: null };
@@ -93,20 +122,24 @@ export class Session {
     });
     const source = await startingWeights(config, fresh, head);
     const moving = ['ct', 'cd'].includes(config.task) && config.mu0 > 0;
-    const store = new ParameterStore(device, declared, source, {
-      averages: config.averages.length + (moving ? 1 : 0),
-      trained: (name) => config.trained === 'all' || head.includes(name),
-    });
-    source.close?.();
+    let store: ParameterStore;
+    try {
+      store = made(
+        new ParameterStore(device, declared, source, {
+          averages: config.averages.length + (moving ? 1 : 0),
+          trained: (name) => config.trained === 'all' || head.includes(name),
+        }),
+      );
+    } finally {
+      source.close?.();
+    }
     // Whole updates: what is drawn for an image does not depend on the pass it is in.
     const batch = config.batch * config.accumulate;
     // Augmentation mirrors too, and says so.
     const batches = new Batches(data.train, { ...config, batch, flip: config.flip && config.augment === 0 });
-    const extra: { dispose(): void }[] = [];
     let recipe: Recipe;
     if (architecture) {
-      const classifier = new ClassifierNet(device, architecture, store.parameters);
-      extra.push(classifier);
+      const classifier = made(new ClassifierNet(device, architecture, store.parameters));
       const {
         adversarial,
         attack_eps: eps,
@@ -114,10 +147,6 @@ export class Session {
         attack_step_size: stepSize,
         trades_beta: beta,
       } = config;
-      if (config.dropout > 0 && !architecture.dropout)
-        throw new InputError(
-          `train: ${config.net} has no place for dropout, only WideResNets; set dropout=0`,
-        );
       recipe = new ClassifierRecipe(classifier, store, batches, {
         ...config,
         batch,
@@ -125,10 +154,6 @@ export class Session {
           adversarial === 'none' ? undefined : { method: adversarial as 'pgd', eps, steps, stepSize, beta },
       });
     } else if (unet) {
-      if (unet.outChannels !== unet.imageShape[2] || unet.classes > 0)
-        throw new InputError(
-          `train: ${config.net} is class-conditional or predicts a variance; training is built for neither`,
-        );
       const options = {
         ...config,
         batch,
@@ -139,7 +164,7 @@ export class Session {
       if (config.task === 'edm') recipe = new EdmRecipe(device, unet, store, batches, options);
       else {
         const taught = config.task === 'cd' ? await teacherOf(device, config, declared) : null;
-        if (taught) extra.push(taught);
+        if (taught) made(taught);
         const training = {
           ...options,
           method: config.task,
@@ -149,7 +174,8 @@ export class Session {
         const target = moving ? config.averages.length : null;
         const teacher = taught ? { unet, parameters: taught.parameters } : undefined;
         const lpips = await lpipsOf(device, config);
-        if (lpips) extra.push(lpips);
+        if (lpips) made(lpips);
+        lpips?.checkSides(unet.imageShape[0], unet.imageShape[1]);
         recipe = new ConsistencyRecipe(
           device,
           unet,
@@ -163,6 +189,7 @@ export class Session {
         );
       }
     } else throw new InputError(`train: ${config.net} cannot be trained`);
+    made(recipe);
     const { lr, schedule, warmup, steps, beta1, beta2, eps, momentum, nesterov, weight_decay } = config;
     const kind = config.optimiser as 'adam';
     const step = new TrainingStep(store, recipe, {
@@ -182,7 +209,8 @@ export class Session {
       frozenStatistics: config.trained === 'head',
       traceLength: config.log_every,
     });
-    return new Session(device, config, net, data, store, recipe, step, extra);
+    made(step);
+    return new Session(device, config, net, data, store, batches, recipe, step, parts);
   }
 
   /** The parameters that are exported and looked at: the first average, or the network itself. */
@@ -247,6 +275,7 @@ export class Session {
     let right = 0;
     for (let first = 0; first < count; first += config.batch) {
       const n = Math.min(config.batch, count - first);
+      await set.decode?.(Array.from({ length: n }, (_, i) => first + i));
       const values = Float32Array.from(set.images.subarray(first * size, (first + n) * size), (v) => v / 255);
       const guess = device.scope(() =>
         argmax(classifier.logitsOf(p, device.tensor(values, [n, ...set.shape.slice(1)]))),
@@ -261,7 +290,7 @@ export class Session {
   }
 
   dispose(): void {
-    for (const part of this.#parts) part.dispose();
+    for (const part of [...this.parts].reverse()) part.dispose();
   }
 }
 
@@ -273,18 +302,15 @@ const sigmasOf = ({ sigma_min: min, sigma_max: max, sigma_data: data }: TrainCon
 
 type Opened = TensorSource & { close?(): void };
 
-/** `init`, else fresh weights; where only the last layer is trained, that is fresh when the checkpoint's has another shape. */
+/** `init`, else the teacher's, else fresh weights; where only the last layer is trained, that is fresh when the checkpoint's has another shape. */
 async function startingWeights(
-  { init, trained }: TrainConfig,
+  { init, task, teacher, trained }: TrainConfig,
   fresh: TensorSource,
   head: readonly string[],
 ): Promise<Opened> {
-  if (init === '') {
-    if (trained === 'head')
-      throw new InputError('train: trained=head wants init, a checkpoint to start from');
-    return fresh;
-  }
-  const file = await openCheckpoint(init);
+  const start = init === '' && task === 'cd' ? teacher : init;
+  if (start === '') return fresh;
+  const file = await openCheckpoint(start);
   const other = (name: string) => {
     const own = head.find((h) => name === h || name.endsWith(`.${h}`));
     return trained === 'head' && own !== undefined && String(file.shape(name)) !== String(fresh.shape(own))
@@ -309,7 +335,7 @@ async function lpipsOf(
   device: Device,
   { distance, lpips, lpips_size: size }: TrainConfig,
 ): Promise<Lpips | undefined> {
-  if (distance !== 'lpips' || lpips === '') return undefined;
+  if (distance !== 'lpips') return undefined;
   const opened = [];
   try {
     for (const path of lpips.split(',')) opened.push(await openCheckpoint(path));
@@ -324,8 +350,6 @@ async function teacherOf(
   { teacher }: TrainConfig,
   declared: ParameterShapes,
 ): Promise<ParameterStore> {
-  if (teacher === '')
-    throw new InputError('train: cd wants teacher=FILE, a denoiser’s checkpoint of the same network');
   const file = await openCheckpoint(teacher);
   try {
     return new ParameterStore(device, declared, file);

@@ -5,7 +5,7 @@
  */
 
 import { Trace } from '../cmap/trace.ts';
-import { observing, vjp } from '../engine/autograd.ts';
+import { vjp } from '../engine/autograd.ts';
 import type { Tensor } from '../engine/tensor.ts';
 import { affine } from '../kernels/elementwise.ts';
 import {
@@ -120,38 +120,19 @@ export class TrainingStep {
     this.program.run();
   }
 
-  /**
-   * After an update that was stopped: the first operation of its forward pass whose result is not finite, or the first parameter
-   * whose gradient is not.
-   */
+  /** After an update that was stopped, in words: the first kernel whose result is not finite, and the first parameter it reaches. */
   async diagnose(step: number): Promise<string> {
-    const { recipe, store } = this;
-    const { device } = store;
-    // Updates do nothing by now: the same step again, for its gradients.
+    const { recipe, store, program } = this;
+    // Updates do nothing by now: the same step again.
     recipe.load(step);
-    const squares = await this.program.run().squares.floats();
-    recipe.load(step);
-    const seen: { name: string; output: Tensor }[] = [];
-    const onStatistics = this.options.frozenStatistics ? undefined : () => {};
-    device.scope(() => {
-      const onOperation = (name: string, output: Tensor) => {
-        if (output.dtype === 'f32') seen.push({ name, output: device.keep(output.alias()) });
-      };
-      observing(onOperation, () => {
-        for (const rows of this.#passes()) recipe.loss(store.with(store.tensors, onStatistics), rows);
-      });
-    });
-    let found = '';
-    for (const [i, { name, output }] of seen.entries()) {
-      if (!found && (await output.floats()).some((value) => !Number.isFinite(value)))
-        found = `the first that is not finite is the result [${output.shape}] of ${name}, operation ${i + 1} of ${seen.length}`;
-      output.dispose();
-    }
-    if (found) return found;
+    const found = await program.firstNotFinite();
+    if (!found) return 'the same update was finite when it was run again';
+    const { kernel, operation, index, count } = found;
+    const where = `kernel ${kernel}${operation && ` in ${operation}`}, dispatch ${index + 1} of ${count}`;
+    const squares = await program.outputs.squares.floats();
     const bad = squares.findIndex((value) => !Number.isFinite(value));
-    return bad < 0
-      ? 'the gradients together are too large'
-      : `the forward pass is finite; the first gradient that is not is that of ${store.names[bad]} [${store.tensors[bad]?.shape}]`;
+    const reached = bad < 0 ? '' : `; of the gradients, that of ${store.names[bad]} is the first it reaches`;
+    return `the first result that is not finite is of ${where}${reached}`;
   }
 
   dispose(): void {

@@ -11,7 +11,7 @@ import { dataCommand } from '../../src/cli/data.ts';
 import { cifar10Files, loadCifar10 } from '../../src/data/cifar10.ts';
 import { loadFashionMnist } from '../../src/data/fashion-mnist.ts';
 import { refuses, temporaryFolder } from '../formats/fuzz.ts';
-import { md5, standInCifar10, unpackedCifar10 } from '../support-data.ts';
+import { md5, sha256, standInCifar10, unpackedCifar10 } from '../support-data.ts';
 
 const root = temporaryFolder();
 const fresh = () => mkdtempSync(join(root, 'folder-'));
@@ -39,14 +39,17 @@ test.before(async () => {
   for (const [name, bytes] of contents) writeFileSync(join(inner, `${name}.bin`), bytes);
   const archive = join(folder, 'archive');
   create({ file: archive, cwd: folder, gzip: true, sync: true }, ['cifar-10-batches-bin']);
-  const idx = (...header: number[]) => gzipSync(Uint8Array.from([0, 0, 8, ...header]));
+  const packed = (name: string, ...idx: number[]) => {
+    const content = Uint8Array.from([0, 0, 8, ...idx]);
+    return { ...offer(name, gzipSync(content)), sha256: sha256(content) };
+  };
   const pair = (name: string) =>
     [
-      offer(
+      packed(
         `${name}-images.gz`,
-        idx(3, 0, 0, 0, 1, 0, 0, 0, 28, 0, 0, 0, 28, ...new Uint8Array(784).fill(51)),
+        ...[3, 0, 0, 0, 1, 0, 0, 0, 28, 0, 0, 0, 28, ...new Uint8Array(784).fill(51)],
       ),
-      offer(`${name}-labels.gz`, idx(1, 0, 0, 0, 1, 6)),
+      packed(`${name}-labels.gz`, 1, 0, 0, 0, 1, 6),
     ] as const;
   published = {
     cifar10: { ...files, archive: offer('cifar-10-binary.tar.gz', readFileSync(archive)) },

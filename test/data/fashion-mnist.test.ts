@@ -1,27 +1,30 @@
-import { mkdirSync, renameSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { gzipSync } from 'node:zlib';
+import { gunzipSync, gzipSync } from 'node:zlib';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import {
   className,
   type FashionMnistFiles,
   fashionMnistClasses,
+  fashionMnistFiles,
   loadFashionMnist,
 } from '../../src/data/fashion-mnist.ts';
 import { packageRoot } from '../../src/formats/package-root.ts';
 import { refuses, temporaryFolder } from '../formats/fuzz.ts';
 import { root } from '../support.ts';
-import { md5 } from '../support-data.ts';
+import { md5, sha256 } from '../support-data.ts';
 
 /** Files of the same format: three images, of which every pixel is the image's number; and their sums. */
 function standIn(labels = [9, 2, 1], size = 28): { folder: string; files: FashionMnistFiles } {
   const folder = temporaryFolder();
   const images = new Uint8Array(3 * size * 28).map((_, i) => Math.floor(i / (size * 28)));
   const write = (name: string, ...bytes: number[]) => {
-    const file = gzipSync(Uint8Array.from(bytes));
+    const content = Uint8Array.from(bytes);
+    const file = gzipSync(content);
     writeFileSync(join(folder, name), file);
-    return { name, size: file.length, md5: md5(file), url: 'http://localhost:1/nowhere' };
+    const sums = { md5: md5(file), sha256: sha256(content) };
+    return { name, size: file.length, ...sums, url: 'http://localhost:1/nowhere' };
   };
   const pair = (name: string) =>
     [
@@ -51,6 +54,32 @@ test('files lie in the folder or where torchvision keeps them', () => {
   assert.equal(loadFashionMnist({ folder: root }, files).labels, [9, 2, 1]);
 });
 
+test('the content counts, not how it is packed: Debian’s files are others than the published', () => {
+  const { folder, files } = standIn();
+  const path = join(folder, files.test[0].name);
+  const content = gunzipSync(readFileSync(path));
+  writeFileSync(path, gzipSync(content, { level: 1 }));
+  assert.not.equal(md5(readFileSync(path)), files.test[0].md5);
+  assert.equal(loadFashionMnist({ folder }, files).labels, [9, 2, 1]);
+  content[content.length - 1]! ^= 1;
+  writeFileSync(path, gzipSync(content));
+  refuses(() => loadFashionMnist({ folder }, files), 'changed or damaged', files.test[0].sha256);
+  writeFileSync(path, gzipSync(content).subarray(0, 40));
+  refuses(() => loadFashionMnist({ folder }, files), 'damaged gzip data (40 bytes)', 'get the file again');
+});
+
+test('Debian’s package, where it is installed', () => {
+  const folder = '/usr/share/datasets/fashion-mnist';
+  if (!existsSync(join(folder, fashionMnistFiles.test[0].name))) {
+    process.stderr.write(`skipped: no package dataset-fashion-mnist in ${folder}\n`);
+    return;
+  }
+  const shipped = loadFashionMnist();
+  const first = loadFashionMnist({ folder, split: 'test', count: 1000 });
+  assert.equal([first.images, first.labels], [shipped.images, shipped.labels]);
+  assert.is(loadFashionMnist({ folder, split: 'train' }).labels.length, 60000);
+});
+
 test('what is not there is refused', () => {
   const { folder, files } = standIn();
   refuses(
@@ -71,7 +100,8 @@ test('what is not there is refused', () => {
   refuses(
     () => loadFashionMnist({ folder }),
     't10k-images-idx3-ubyte.gz',
-    '4422102',
+    'the sha256 of its content is',
+    fashionMnistFiles.test[0].sha256,
     'cmap data fashion-mnist',
   );
   refuses(

@@ -1,13 +1,13 @@
 /** Programs: replay equals eager execution bit for bit, and planned memory is never shared by two that live at once. */
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { valueAndGrad } from '../../src/engine/autograd.ts';
+import { valueAndGrad, vjp } from '../../src/engine/autograd.ts';
 import { Device } from '../../src/engine/device.ts';
 import { kernel } from '../../src/engine/kernel.ts';
 import { type Life, lifetimes, planMemory } from '../../src/engine/program.ts';
 import { Storage, type Tensor } from '../../src/engine/tensor.ts';
 import { Adam } from '../../src/kernels/adam.ts';
-import { affine, sigmoid, silu, square, tanh } from '../../src/kernels/elementwise.ts';
+import { affine, sigmoid, silu, sqrt, square, tanh } from '../../src/kernels/elementwise.ts';
 import { mae } from '../../src/kernels/mae.ts';
 import { lcg, testDevice } from '../support.ts';
 
@@ -314,6 +314,25 @@ test('a life that ends in the step where another begins does not share with it',
   assert.is.not(slots.get(a.storage), slots.get(b.storage));
   assert.is(slots.get(a.storage), slots.get(c.storage));
   assert.equal(sizes, [256, 256]);
+});
+
+test('the first dispatch whose result is not finite is named, forward and backward', async () => {
+  const device = await testDevice();
+  const x = device.tensor([1, 4, 9, 16], [4]);
+  const program = device.record('roots', () =>
+    vjp((u) => silu(sqrt(square(affine(u, 1, -1)))), [x]).pullback(),
+  );
+  assert.is((await program.firstNotFinite())?.operation, 'the gradient of sqrt [4]', '1/√0 at x = 1');
+  x.write([2, 3, 4, 5]);
+  assert.is(await program.firstNotFinite(), null, 'what an earlier run left is not taken for this one’s');
+  x.write([2, 3, 1e30, 5]);
+  const found = await program.firstNotFinite();
+  assert.is(found?.operation, 'square [4]');
+  assert.ok(
+    found!.index < found!.count && program.signature.split('; ')[found!.index]!.startsWith(found!.kernel),
+  );
+  program.dispose();
+  x.dispose();
 });
 
 test.run();

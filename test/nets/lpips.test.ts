@@ -86,4 +86,27 @@ test('equal images have distance 0 and a gradient of 0; what is missing is named
   assert.throws(() => Lpips.load(device, [lin]), /has no features\.0\.weight, so no VGG-16 or AlexNet/);
 });
 
+test('images too small for the backbone are refused with the size that it wants; that size does', async () => {
+  const device = await testDevice();
+  for (const [backbone, least] of [
+    ['vgg16', 16],
+    ['alexnet', 31],
+  ] as const) {
+    const [small, enough] = [least - 1, least].map((side) => device.full([1, side, side, 1], 0.5));
+    for (const size of [0, least - 1]) {
+      const lpips = Lpips.load(device, files(backbone), { size });
+      const message = `lpips: ${backbone} wants images of at least ${least} x ${least}, lpips_size=${size} gives it ${least - 1} x ${least - 1}; set lpips_size=${least} or more (published: 224)`;
+      assert.throws(
+        () => device.scope(() => lpips.distance(small!, small!)),
+        (e: Error) => e instanceof InputError && e.message === message,
+      );
+      lpips.dispose();
+    }
+    const lpips = Lpips.load(device, files(backbone));
+    const value = device.scope(() => lpips.distance(enough!, enough!));
+    assert.equal([...(await value.floats())], [0]);
+    for (const t of [small, enough, value, lpips]) t!.dispose();
+  }
+});
+
 test.run();

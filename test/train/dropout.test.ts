@@ -6,11 +6,14 @@ import { advance } from '../../src/engine/random.ts';
 import { dropout } from '../../src/kernels/dropout.ts';
 import { mean } from '../../src/kernels/reduce.ts';
 import { ClassifierNet } from '../../src/nets/classifier.ts';
+import { ncsnpp } from '../../src/nets/ncsnpp.ts';
 import { wideResNet } from '../../src/nets/wide-resnet.ts';
 import { ClassifierRecipe } from '../../src/train/classifier.ts';
+import { configure } from '../../src/train/config.ts';
+import { ConsistencyRecipe } from '../../src/train/consistency.ts';
 import { fileLayout, ParameterStore } from '../../src/train/store.ts';
 import { syntheticCheckpoint } from '../nets/parity.ts';
-import { assertClose, loadFixture, testDevice } from '../support.ts';
+import { assertClose, lcg, loadFixture, testDevice } from '../support.ts';
 
 const test = suite('dropout');
 
@@ -103,6 +106,60 @@ test('a WideResNet drops before its second convolutions, as PyTorch with the sam
     assertClose(got, fixture.get(`d.${name}`).data, 1e-4, name);
   }
   for (const part of [...results, recipe, classifier, store]) part.dispose();
+});
+
+test('both passes of a consistency pair drop the same: at equal levels their results are equal', async () => {
+  const device = await testDevice();
+  const settings = ['image_size=8', 'nf=8', 'num_res_blocks=1', 'patch_size=1'].map((s) => `net_config.${s}`);
+  const { net_config } = configure('fashion-mnist-ict', settings);
+  const unet = ncsnpp(net_config);
+  const store = new ParameterStore(device, unet.parameters, syntheticCheckpoint(unet.parameters));
+  const batch = 2;
+  const random = lcg(11);
+  const images = Float32Array.from({ length: batch * 64 }, () => 0.5 + 0.5 * random());
+  const source = { at: () => ({ images, labels: new Uint32Array(batch) }) };
+  const noise = Float32Array.from({ length: batch * 64 }, () => random());
+  const loss = async (dropout: number, lower: number, step = 0) => {
+    const given = {
+      noise: () => noise,
+      pairs: () => ({ upper: [1, 1], lower: [lower, lower], weight: [1, 1] }),
+    };
+    const recipe = new ConsistencyRecipe(
+      device,
+      unet,
+      store,
+      source,
+      {
+        ...{ method: 'ict', batch, seed: 3, steps: 10, distance: 'l2', s0: 2, s1: 4, mu0: 0, dropout },
+        ...{
+          sigmas: { min: 0.002, max: 80, data: 0.5 },
+          logMean: 0,
+          logStd: 1,
+          q: 2,
+          stageSteps: 1,
+          solver: 'heun',
+        },
+      },
+      null,
+      undefined,
+      given,
+    );
+    recipe.load(step);
+    const value = device.scope(() => mean(recipe.loss(store.parameters, { first: 0, count: batch })));
+    const [result] = await value.floats();
+    value.dispose();
+    recipe.dispose();
+    return result!;
+  };
+  assert.is(await loss(0.5, 1), 0);
+  const [none, half, later] = [await loss(0, 0.5), await loss(0.5, 0.5), await loss(0.5, 0.5, 1)];
+  assert.ok(none > 0 && half > 0, `${none} ${half}`);
+  const apart = (a: number, b: number) => Math.abs(a - b) > 1e-3 * none;
+  assert.ok(
+    apart(half, none) && apart(half, later),
+    `dropout acts, and anew at each step: ${none} ${half} ${later}`,
+  );
+  store.dispose();
 });
 
 test.run();
