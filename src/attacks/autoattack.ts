@@ -106,8 +106,7 @@ function make(
   }
 }
 
-/** The attacks of each version but custom. */
-export const autoAttackMembers: Readonly<Record<string, readonly AutoAttackName[]>> = {
+const named: Readonly<Record<string, readonly AutoAttackName[]>> = {
   standard: ['apgd-ce', 'apgd-t', 'fab-t', 'square'],
   plus: ['apgd-ce', 'apgd-dlr', 'fab', 'square', 'apgd-t', 'fab-t'],
   rand: ['apgd-ce', 'apgd-dlr'],
@@ -137,7 +136,7 @@ export class AutoAttack implements Attack {
       throw new InputError(
         `autoattack: version ${version} has its own attacks; take version custom to choose them`,
       );
-    const chosen = version === 'custom' ? attacks : autoAttackMembers[version];
+    const chosen = version === 'custom' ? attacks : named[version];
     if (!chosen || chosen.length === 0)
       throw new InputError(`autoattack: version custom needs attacks, of ${autoAttackNames.join(', ')}`);
     this.attacks = chosen.map((a) => (typeof a === 'string' ? make(a, version, norm, eps, seed, eot) : a));
@@ -306,7 +305,8 @@ interface Shown {
   readonly logits: readonly number[];
 }
 
-function marginOf(logits: Float32Array, label: number): number {
+/** z_y − max_{j≠y} z_j. */
+export function marginOf(logits: Float32Array, label: number): number {
   let others = Number.NEGATIVE_INFINITY;
   logits.forEach((z, c) => {
     if (c !== label) others = Math.max(others, z);

@@ -44,6 +44,7 @@ import { reshape } from '../kernels/shape.ts';
 import { softmax } from '../kernels/softmax.ts';
 import { ssimTarget } from '../kernels/ssim.ts';
 import type { ConsistencyModel } from '../nets/consistency.ts';
+import { mean } from '../report/statistics.ts';
 import { copy } from './ascent.ts';
 import {
   type Attack,
@@ -278,7 +279,6 @@ export class Disruption implements Attack {
   }
 }
 
-const mean = (values: readonly number[]) => values.reduce((a, b) => a + b, 0) / values.length;
 const larger = ([a, b]: readonly [number, number], [c, d]: readonly [number, number]) =>
   a > c || (a === c && b > d);
 

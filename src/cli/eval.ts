@@ -418,15 +418,21 @@ function checkWholeBatches({ attacks, batch, data }: EvaluationPlan): void {
 /** All that --resume needs to know, with paths that hold from anywhere. */
 function storedFlags(flags: EvalFlags): Partial<EvalFlags> {
   const { out, resume, quiet, profile, adapter, attack, ...rest } = flags;
-  const paths = Object.fromEntries(
-    (['data', 'weights', 'netConfig', 'generatorWeights', 'generatorConfig'] as const).flatMap((name) => {
-      const value = rest[name];
+  return { ...rest, ...placed(flags) };
+}
+
+/** The flags that name files, those that are given, from wherever they are read; a shipped name stays. */
+function placed(flags: EvalFlags): Partial<Pick<Subject, (typeof pathFlags)[number]>> {
+  const shipped = readManifest();
+  return Object.fromEntries(
+    pathFlags.flatMap((name) => {
+      const value = flags[name];
       if (value === undefined) return [];
-      return [[name, Object.hasOwn(readManifest(), value) ? value : resolve(value)]];
+      return [[name, Object.hasOwn(shipped, value) ? value : resolve(value)]];
     }),
   );
-  return { ...rest, ...paths };
 }
+const pathFlags = ['data', 'weights', 'netConfig', 'generatorWeights', 'generatorConfig'] as const;
 
 /** Of a checkout of the sources, with + where it was changed; null for an installed package. */
 function sourceCommit(): string | null {
@@ -472,23 +478,12 @@ function chosenImages(flags: EvalFlags, preset: (typeof evaluationPresets)[strin
 }
 
 function subjectOf(flags: EvalFlags): Subject {
-  const path = (p: string | undefined) =>
-    p === undefined || Object.hasOwn(readManifest(), p) ? p : resolve(p);
   const { dataset, classifier, prefix, defence, model, bits, edm, set } = flags;
   if (!isPurifier(defence) && (set.length > 0 || edm))
     throw new InputError(
       `${edm ? '--edm' : '--set'} is for --defence ${purifierNames.join(', ')}; ${defence} has options of its own`,
     );
-  const optional = {
-    data: path(flags.data),
-    classifier,
-    weights: path(flags.weights),
-    netConfig: path(flags.netConfig),
-    prefix,
-    model,
-    generatorWeights: path(flags.generatorWeights),
-    generatorConfig: path(flags.generatorConfig),
-  };
+  const names = { classifier, prefix, model };
   return {
     dataset,
     defence,
@@ -496,7 +491,8 @@ function subjectOf(flags: EvalFlags): Subject {
     ...(defence === 'cmap' ? { cmap: cmapSettings(flags) } : {}),
     ...(isPurifier(defence) ? { purifier: purifierSettings(defence, set) } : {}),
     ...(edm ? { edm } : {}),
-    ...Object.fromEntries(Object.entries(optional).filter(([, value]) => value !== undefined)),
+    ...placed(flags),
+    ...Object.fromEntries(Object.entries(names).filter(([, value]) => value !== undefined)),
   };
 }
 

@@ -146,12 +146,16 @@ export function cmapDefence(
       const seen: { iteration: number; labels: number[][] }[] = [];
       const hooks = {
         imageIds,
-        looks: {
-          every: looks ? Math.ceil(options.iterations / looks) : options.iterations + 1,
-          at: async (iteration: number, images: Tensor) => {
-            seen.push({ iteration, labels: await classifyEach(classifier, images) });
-          },
-        },
+        ...(looks
+          ? {
+              looks: {
+                every: Math.ceil(options.iterations / looks),
+                at: async (iteration: number, images: Tensor) => {
+                  seen.push({ iteration, labels: await classifyEach(classifier, images) });
+                },
+              },
+            }
+          : {}),
         onCompile: (done: number, of: number) => onProgress?.(0, `compile ${done}/${of}`),
         onIteration: (done: number, of: number) => onProgress?.(done / of, 'purify'),
       };

@@ -16,7 +16,6 @@ import {
 import {
   AutoAttack,
   type AutoAttackName,
-  autoAttackMembers,
   autoAttackNames,
   autoAttackVersions,
 } from '../attacks/autoattack.ts';
@@ -245,25 +244,30 @@ const disruptionPasses = (s: AttackSettings, { generator, passes }: Defence) => 
   return 2 * k * (iterations + s.steps) + k + (s.select === 'defence' ? k * passes : 0);
 };
 
-/** Of a member of AutoAttack, with the constants of its versions. */
-function memberPasses(name: AutoAttackName, s: AttackSettings, defence: Defence): number {
-  const { version = 'standard', norm } = s;
-  const wide = norm === 'L1' && version === 'standard';
-  const restarts = (version === 'standard' || version === 'rand') && !wide ? 1 : 5;
-  const perGradient = version === 'rand' ? s.eot : 1;
-  switch (name) {
-    case 'apgd-ce':
-    case 'apgd-dlr':
-      return 2 * 101 * restarts * perGradient;
-    case 'apgd-t':
-      return 2 * 101 * Math.min(wide ? 5 : 9, defence.classes - 1);
-    case 'fab':
-      return 100 * restarts * (2 * defence.classes + 1);
-    case 'fab-t':
-      return 2 * 100 * targetClasses(defence);
-    case 'square':
-      return 5000;
+const autoAttack = (s: AttackSettings, seed: number) =>
+  new AutoAttack({
+    norm: s.norm,
+    eps: s.eps,
+    ...(s.version ? { version: s.version } : {}),
+    ...(s.attacks ? { attacks: s.attacks } : {}),
+    eot: { draws: s.eot, judge: 'last' },
+    evaluations: s.evaluations ?? 1,
+    seed,
+  });
+
+/** Of a member of AutoAttack, by its own constants. */
+function memberPasses(member: Attack, { classes }: Defence): number {
+  if (member instanceof Apgd) {
+    const { loss, steps, restarts, eot } = member.options;
+    const wanted = loss === 'targeted' ? Math.min(member.options.targetClasses, classes - 1) : 1;
+    return 2 * (steps + 1) * restarts * wanted * eot.draws;
   }
+  if (member instanceof Fab) {
+    const { steps, restarts, targeted: one } = member.options;
+    const wanted = Math.min(member.options.targetClasses, classes - 1);
+    return steps * restarts * (one ? 2 * wanted : 2 * classes + 1);
+  }
+  return member instanceof Square ? member.options.queries * member.options.restarts : 0;
 }
 
 const ensemble = (version: 'standard' | 'rand', summary: string): AttackEntry => ({
@@ -274,22 +278,14 @@ const ensemble = (version: 'standard' | 'rand', summary: string): AttackEntry =>
     const own = version === 'rand' ? version : (s.version ?? version);
     return { version: own, evaluations: s.evaluations ?? 1, ...(own === 'rand' ? { eot: 20 } : {}) };
   },
-  make: (c) =>
-    new AutoAttack({
-      norm: c.norm,
-      eps: c.eps,
-      version: c.version ?? version,
-      ...(c.attacks ? { attacks: c.attacks } : {}),
-      eot: { draws: c.eot, judge: 'last' },
-      evaluations: c.evaluations ?? 1,
-      seed: c.seed,
-    }),
+  make: (c) => autoAttack(c, c.seed),
   passes: (s, defence) => {
-    const names = s.attacks ?? autoAttackMembers[s.version ?? version] ?? [];
-    const shown = (s.evaluations ?? 1) * (names.length + 2);
-    return names.reduce((sum, name) => sum + memberPasses(name, s, defence), shown);
+    const { attacks: members } = autoAttack(s, 0);
+    const shown = (s.evaluations ?? 1) * (members.length + 2);
+    return members.reduce((sum, member) => sum + memberPasses(member, defence), shown);
   },
 });
+
 const registry = new Map<string, AttackEntry>([
   [
     'fgsm',

@@ -23,9 +23,11 @@ export function accuracyByIteration(records: readonly EvaluationRecord[]): {
   accuracy: number[];
 } {
   const right: number[][] = [];
+  // Records of before have no looks.
   for (const { label, purification } of records)
-    purification?.voted?.forEach((vote, j) => {
-      const t = purification.looked[j] as number;
+    purification?.looked?.forEach((t, j) => {
+      const vote = purification.voted?.[j];
+      if (vote === undefined) return;
       right[t] ??= [];
       right[t].push(vote === label ? 1 : 0);
     });

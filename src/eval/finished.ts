@@ -227,7 +227,8 @@ const aRecord = fields({
       constraint: trace,
       latentMean: trace,
       latentStd: trace,
-      voted: optional(list(orNull(natural))),
+      looked: optional(list(natural)),
+      voted: optional(list(natural)),
     }),
   ),
 });

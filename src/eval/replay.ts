@@ -12,6 +12,7 @@ import {
   type Norm,
   Slots,
 } from '../attacks/attack.ts';
+import { marginOf } from '../attacks/autoattack.ts';
 import { Query, type Target } from '../attacks/target.ts';
 import { InputError } from '../engine/errors.ts';
 import type { Tensor } from '../engine/tensor.ts';
@@ -85,10 +86,8 @@ export class Replay implements Attack {
         const classes = logits.length / slots.batch;
         images.forEach((i, b) => {
           const row = logits.subarray(b * classes, (b + 1) * classes);
-          const label = labels[i] as number;
-          const others = Math.max(...row.filter((_, c) => c !== label));
           job.success[i] = (hits[b] as number) >= 0.5;
-          job.loss[i] = others - (row[label] as number);
+          job.loss[i] = -marginOf(row, labels[i] as number);
           job.trace[i]?.loss.push(job.loss[i] as number);
           job.trace[i]?.hit.push(hits[b] as number);
         });

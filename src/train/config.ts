@@ -1,4 +1,5 @@
 /** What a run is, completely: a flat list of settings that a person can read, with presets of it. */
+import { rational } from '../attacks/spec.ts';
 import { InputError } from '../engine/errors.ts';
 import { readJson } from '../formats/read.ts';
 
@@ -357,9 +358,8 @@ function assign(config: TrainConfig, key: string, value: string): keyof TrainCon
   };
   if (typeof old === 'string') settings[key] = value;
   else if (typeof old === 'number') {
-    const parts = value.split('/').map((part) => (part.trim() === '' ? Number.NaN : Number(part)));
-    const number = parts.length <= 2 ? parts.reduce((a, b) => a / b) : Number.NaN;
-    settings[key] = Number.isFinite(number) ? number : fail('a number');
+    const number = rational(value);
+    settings[key] = Number.isNaN(number) ? fail('a number') : number;
   } else if (typeof old === 'boolean')
     settings[key] = value === 'true' || (value === 'false' ? false : fail('true or false'));
   else if (Array.isArray(old)) {
