@@ -139,6 +139,13 @@ test('names of attacks', async () => {
   assert.equal(plan('autoattack:version=custom:attacks=apgd-ce+square')[1]?.settings, {
     ...{ version: 'custom', attacks: ['apgd-ce', 'square'], eot: 1, evaluations: 1 },
   });
+  // 100 steps of APGD-CE and, for nine classes, of APGD-T and FAB-T; 5000 queries; six looks.
+  assert.is(plan('autoattack')[1]?.passes, 2 * 101 * 10 + 2 * 100 * 9 + 5000 + 6);
+  // Five restarts of APGD-CE, APGD-DLR and FAB, which asks for every class.
+  assert.is(
+    plan('autoattack:version=plus')[1]?.passes,
+    2 * 101 * (2 * 5 + 9) + 100 * 5 * 21 + 2 * 100 * 9 + 5000 + 8,
+  );
   refused(
     () => plan('pgd:loss=difference'),
     /attack pgd: loss must be one of ce, margin, dlr, got "difference"/,
