@@ -97,9 +97,9 @@ async function demo(flags: Flags): Promise<void> {
   };
   const cmap = cmapOptions(options);
   if (options.count !== undefined) checkCount('--count', options.count);
-  let data = options.count === undefined ? null : loadImages(options, options.count);
+  let data = options.count === undefined ? null : await loadImages(options, options.count);
   const device = await openDevice(options);
-  data ??= loadImages(options, defaultCount(device.adapter, dataset));
+  data ??= await loadImages(options, defaultCount(device.adapter, dataset));
   const subject: Subject = { dataset, defence: 'cmap', bits: 0, cmap };
   const opened = await openSubject(device, subject, options);
   const attack = {

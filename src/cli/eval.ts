@@ -5,7 +5,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { Command, Option } from 'commander';
 import { checkRadius, type Norm, norms } from '../attacks/attack.ts';
-import { type CmapOptions, checkCmapOptions, paperCifar10 } from '../cmap/options.ts';
+import { type CmapOptions, checkCmapOptions, paperCifar10, paperImageNet100 } from '../cmap/options.ts';
 import { paperSubset } from '../data/subset.ts';
 import { bitDepthDefence } from '../defences/bits.ts';
 import { cmapDefence } from '../defences/cmap.ts';
@@ -41,7 +41,17 @@ import { cannotRead, readJson } from '../formats/read.ts';
 import { isDenoiser, loadPreset, shippedNetwork } from '../models.ts';
 import { formatDuration, progress } from '../report/progress.ts';
 import { formatTable } from '../report/table.ts';
-import { type DatasetName, dataOption, datasetOption, datasets, loadImages } from './datasets.ts';
+import {
+  type AnyDatasetName,
+  anyDataset,
+  checkDataset,
+  type DatasetChoice,
+  dataOption,
+  datasetOption,
+  imageSizeOption,
+  loadImages,
+  openDataset,
+} from './datasets.ts';
 import { type LoadedNetwork, loadNetwork } from './networks.ts';
 import {
   addCmapOptions,
@@ -65,9 +75,7 @@ import {
 const defences = ['none', 'cmap', 'bits', ...purifierNames] as const;
 
 /** What is evaluated; kept in config.json as `source`, so that `cmap verify` can open it again. */
-export interface Subject {
-  readonly dataset: DatasetName;
-  readonly data?: string;
+export interface Subject extends DatasetChoice {
   readonly classifier?: string;
   readonly weights?: string;
   readonly netConfig?: string;
@@ -113,8 +121,9 @@ const choice = (flags: string, text: string, values: readonly string[]) =>
 export function evalCommand(): Command {
   const command = new Command('eval')
     .description('Attack a classifier or a defended classifier; writes records, images and summary.json.')
-    .addOption(datasetOption('test set; needed unless --resume finds it in --out'))
+    .addOption(datasetOption('test set; needed unless --resume finds it in --out', anyDataset))
     .addOption(dataOption())
+    .addOption(imageSizeOption())
     .option('--classifier <name>', 'shipped classifier or network; default the one shipped for the data set')
     .option('--weights <file>', 'checkpoint of --classifier')
     .option('--net-config <file>', 'JSON of settings of the classifier')
@@ -138,7 +147,7 @@ export function evalCommand(): Command {
     .addOption(choice('--norm <name>', 'of the threat model; default Linf', norms))
     .option(
       '--eps <x>',
-      'radius; default 8/255 for Linf (16/255 for fashion-mnist), 0.5 for L2, 12 for L1',
+      'radius; default 8/255 for Linf (16/255 for fashion-mnist, 4/255 for image-folder), 0.5 for L2, 12 for L1',
       parseNumber,
     )
     .option('--steps <n>', 'iterations of PGD, APGD, FAB', parseInteger)
@@ -195,12 +204,15 @@ export function sha256(weights: string): string {
   }
 }
 
-/** CMAP's settings: flags, else those tuned for the data set's shipped models, else the paper's. */
+/** CMAP's settings: flags, else for a shipped generator those tuned with it, else the paper's. */
 export function cmapSettings(
-  flags: Partial<Omit<CmapFlags, 'seed'>> & Pick<Subject, 'dataset'>,
+  flags: Partial<Omit<CmapFlags, 'seed'>> & Pick<Subject, 'dataset' | 'model' | 'generatorWeights'>,
 ): CmapOptions {
+  const { dataset, model, generatorWeights } = flags;
   const { presets = {} } = readJson(join(weightsFolder(), 'manifest.json')) as { presets?: object };
-  const base = Object.hasOwn(presets, flags.dataset) ? loadPreset(flags.dataset).cmap : paperCifar10;
+  const shipped = generatorWeights === undefined && (!model || Object.hasOwn(readManifest(), model));
+  const paper = dataset === 'image-folder' ? paperImageNet100 : paperCifar10;
+  const base = shipped && Object.hasOwn(presets, dataset) ? loadPreset(dataset).cmap : paper;
   const { k = base.k, iterations = base.iterations, lr = base.lr } = flags;
   const { alpha = base.alpha, lambda = base.lambda } = flags;
   const options = { k, iterations, lr, alpha, lambda, betas: base.betas, seed: 0 };
@@ -324,7 +336,7 @@ async function evaluate(own: EvalFlags, command: Command): Promise<void> {
   const flags = withStored(own, command);
   if (!flags.dataset)
     throw new InputError(
-      `--dataset is missing${flags.resume ? `, and ${flags.out} does not say it` : ''}; it is one of ${datasets.join(', ')}`,
+      `--dataset is missing${flags.resume ? `, and ${flags.out} does not say it` : ''}; it is one of ${anyDataset.join(', ')}`,
     );
   const preset = evaluationPresets[flags.preset] as (typeof evaluationPresets)[string];
   const { attacks: ofPreset } = preset;
@@ -350,8 +362,9 @@ async function evaluate(own: EvalFlags, command: Command): Promise<void> {
       throw new InputError(`--${name} must be an integer of 1 to ${2 ** 20 - 1}, got ${value}`);
   if (seed < 0 || seed > mostSeed)
     throw new InputError(`--seed must be an integer of 0 to ${mostSeed}, got ${seed}`);
+  checkDataset(flags);
   const subject = subjectOf(flags);
-  const data = loadImages(subject, chosenImages(flags, preset));
+  const data = await loadImages(subject, chosenImages(flags, preset));
   const device = await openDevice(flags);
   const opened = await openSubject(device, subject, flags);
   const { defence } = opened;
@@ -449,9 +462,10 @@ function sourceCommit(): string | null {
   }
 }
 
-/** Radii in use for images of 32 x 32: Croce & Hein 2020 for L2, 2021 for L1. */
-const defaultEps = (norm: Norm, dataset: string) =>
-  ({ Linf: dataset === 'fashion-mnist' ? 16 / 255 : 8 / 255, L2: 0.5, L1: 12 })[norm];
+const linfEps = { cifar10: 8 / 255, 'fashion-mnist': 16 / 255, 'image-folder': 4 / 255 } as const;
+/** Radii in use: of L2 Croce & Hein 2020 and the paper, of L1 Croce & Hein 2021 for images of 32 x 32. */
+const defaultEps = (norm: Norm, dataset: AnyDatasetName) =>
+  ({ Linf: linfEps[dataset], L2: 0.5, L1: 12 })[norm];
 
 function costLine(plan: EvaluationPlan, cost: Awaited<ReturnType<typeof estimateCost>>, adapter: string) {
   const n = plan.data.ids.length;
@@ -466,11 +480,12 @@ function chosenImages(flags: EvalFlags, preset: (typeof evaluationPresets)[strin
   if (subset === 'paper') {
     if (flags.offset !== undefined)
       throw new InputError('--offset and --subset paper exclude each other; give one');
-    if (flags.dataset !== 'cifar10')
+    const { paperCount } = openDataset(flags);
+    if (paperCount === null)
       throw new InputError(
-        `--subset paper: the paper's images are of cifar10, not of ${flags.dataset}; give --offset 0 for the first --count`,
+        `--subset paper: the paper's images are of cifar10 and image-folder, not of ${flags.dataset}; give --offset 0 for the first --count`,
       );
-    return paperSubset(10000, flags.subset && flags.count === undefined ? 500 : count);
+    return paperSubset(paperCount, flags.subset && flags.count === undefined ? 500 : count);
   }
   const offset = flags.offset ?? 0;
   if (offset < 0) throw new InputError(`--offset must be at least 0, got ${offset}`);
@@ -478,12 +493,12 @@ function chosenImages(flags: EvalFlags, preset: (typeof evaluationPresets)[strin
 }
 
 function subjectOf(flags: EvalFlags): Subject {
-  const { dataset, classifier, prefix, defence, model, bits, edm, set } = flags;
+  const { dataset, imageSize, classifier, prefix, defence, model, bits, edm, set } = flags;
   if (!isPurifier(defence) && (set.length > 0 || edm))
     throw new InputError(
       `${edm ? '--edm' : '--set'} is for --defence ${purifierNames.join(', ')}; ${defence} has options of its own`,
     );
-  const names = { classifier, prefix, model };
+  const names = { imageSize, classifier, prefix, model };
   return {
     dataset,
     defence,
@@ -507,7 +522,7 @@ export function configOf(
   const { defence, attacks, data, seed, runs, evaluations } = plan;
   return {
     schema: 1,
-    dataset: subject.dataset,
+    dataset: openDataset(subject).title,
     images: data.ids,
     classifier: opened.classifier,
     generator: opened.generator,

@@ -1,7 +1,7 @@
 /** `cmap grid DIR`: the images of an evaluation, as it stored them: clean, perturbation, adversarial, purified. */
 import { join } from 'node:path';
 import { Command } from 'commander';
-import { cifar10Classes, className, fashionMnistClasses } from '../data/labels.ts';
+import { className } from '../data/labels.ts';
 import { InputError } from '../engine/errors.ts';
 import { readStored, resume } from '../eval/finished.ts';
 import { type EvaluationConfig, type EvaluationRecord, keyOf } from '../eval/store.ts';
@@ -9,7 +9,7 @@ import { fraction } from '../eval/tables.ts';
 import { openSafetensors } from '../formats/safetensors.node.ts';
 import { writeFileAtomic } from '../report/files.ts';
 import { gridToPng } from '../report/grid.ts';
-import { type DatasetChoice, dataOption, loadImages } from './datasets.ts';
+import { anyDataset, type DatasetChoice, dataOption, loadImages, openDataset } from './datasets.ts';
 import { type AttackedImage, evaluationGrid } from './figures.ts';
 import { parseInteger } from './options.ts';
 
@@ -25,8 +25,6 @@ interface GridFlags {
 const usual = 8;
 /** A picture of more is not looked at, and takes gigabytes to draw. */
 const most = 100;
-
-const classesOf = { cifar10: cifar10Classes, 'fashion-mnist': fashionMnistClasses };
 
 export function gridCommand(): Command {
   return new Command('grid')
@@ -49,13 +47,13 @@ async function picture(folder: string, flags: GridFlags): Promise<Uint8Array> {
   const attacks = chosenAttacks(folder, config, flags.attack);
   const images = chosenImages(folder, config, flags);
   const source = config.source as Partial<DatasetChoice> | undefined;
-  if (!source?.dataset || !Object.hasOwn(classesOf, source.dataset))
+  if (!source?.dataset || !anyDataset.includes(source.dataset))
     throw new InputError(
       `${join(folder, 'config.json')}: does not say which data set its images are of (source.dataset is ${JSON.stringify(source?.dataset)})`,
     );
-  const { dataset } = source;
-  const data = flags.data ?? source.data;
-  const loaded = loadImages({ dataset, ...(data === undefined ? {} : { data }) }, images);
+  const of = { ...(source as DatasetChoice), ...(flags.data === undefined ? {} : { data: flags.data }) };
+  const { classes } = openDataset(of);
+  const loaded = await loadImages(of, images);
   const [, height, width, channels] = loaded.shape;
   const byKey = new Map(records.map((record) => [keyOf(record), record]));
   const find = (image: number, attack: string): EvaluationRecord => {
@@ -80,10 +78,9 @@ async function picture(folder: string, flags: GridFlags): Promise<Uint8Array> {
     throw new InputError(
       `${folder}: image ${wrong.image} had label ${wrong.label}, the data set now gives another; name the data it was evaluated on by --data`,
     );
-  const names = classesOf[dataset];
-  const grid = evaluationGrid(rows, [height, width, channels], (label) => className(label, names), {
+  const grid = evaluationGrid(rows, [height, width, channels], (label) => className(label, classes), {
     title: `${config.defence.name === 'none' ? 'No defence' : config.defence.name}, ${config.classifier.name}`,
-    subtitle: `${dataset}, ${config.norm} eps ${fraction(config.eps)}${config.runs > 1 ? `, run 1 of ${config.runs}` : ''}${config.evaluations > 1 ? `, judgement 1 of ${config.evaluations}` : ''}`,
+    subtitle: `${config.dataset}, ${config.norm} eps ${fraction(config.eps)}${config.runs > 1 ? `, run 1 of ${config.runs}` : ''}${config.evaluations > 1 ? `, judgement 1 of ${config.evaluations}` : ''}`,
     defended: config.defence.name !== 'none',
     attacks,
   });

@@ -11,14 +11,25 @@ import { gridToPng } from '../report/grid.ts';
 import { progress } from '../report/progress.ts';
 import { formatProportion, wilson } from '../report/statistics.ts';
 import { formatTable } from '../report/table.ts';
-import { checkCount, type DatasetName, dataOption, datasetOption, loadImages } from './datasets.ts';
+import {
+  type AnyDatasetName,
+  anyDataset,
+  checkCount,
+  checkDataset,
+  dataOption,
+  datasetOption,
+  imageSizeOption,
+  loadImages,
+  openDataset,
+} from './datasets.ts';
 import { cmapSettings, defaultBatch, openSubject, type Subject, sha256 } from './eval.ts';
 import { loadNetwork } from './networks.ts';
 import { addCommonOptions, type CommonOptions, openDevice, parseInteger } from './options.ts';
 
 interface QualityFlags extends CommonOptions {
-  readonly dataset: DatasetName;
+  readonly dataset: AnyDatasetName;
   readonly data?: string;
+  readonly imageSize?: number;
   readonly model?: string;
   readonly generatorWeights?: string;
   readonly generatorConfig?: string;
@@ -45,8 +56,9 @@ export function qualityCommand(): Command {
     .description(
       'Measure a generator: one-step samples (samples.png), their Fréchet distance to the test images in the feature space of a ResNet beside that of training images, restoration of clean test images; writes quality.json.',
     )
-    .addOption(datasetOption('real images, and shipped networks').makeOptionMandatory())
+    .addOption(datasetOption('real images, and shipped networks', anyDataset).makeOptionMandatory())
     .addOption(dataOption())
+    .addOption(imageSizeOption())
     .option('--model <name>', 'generator: shipped or network; default the one shipped')
     .option('--generator-weights <file>', 'checkpoint of --model')
     .option('--generator-config <file>', 'JSON of settings of the generator')
@@ -73,17 +85,26 @@ async function quality(flags: QualityFlags): Promise<void> {
   for (const t of iterations) checkCount('--iterations', t);
   if (flags.restore < 0) throw new InputError(`--restore must be at least 0, got ${flags.restore}`);
   if (seed < 0) throw new InputError(`--seed must be at least 0, got ${seed}`);
-  const cmap = { ...cmapSettings(flags.k === undefined ? { dataset } : { dataset, k: flags.k }), seed };
+  checkDataset(flags);
   const { model: name, generatorWeights, generatorConfig, classifier, weights } = flags;
   const given = { model: name, generatorWeights, generatorConfig, classifier, weights };
+  const cmap = {
+    ...cmapSettings({
+      dataset,
+      model: name,
+      generatorWeights,
+      ...(flags.k === undefined ? {} : { k: flags.k }),
+    }),
+    seed,
+  };
   const subject: Subject = {
     ...{ dataset, defence: 'cmap', bits: 0, cmap },
     ...Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)),
   };
   const began = performance.now();
-  const test = flags.features === undefined ? null : loadImages(flags, count);
-  const training = flags.features === undefined ? null : loadImages(flags, count, 'train');
-  const held = flags.restore === 0 ? null : loadImages(flags, flags.restore);
+  const test = flags.features === undefined ? null : await loadImages(flags, count);
+  const training = flags.features === undefined ? null : await loadImages(flags, count, 'train');
+  const held = flags.restore === 0 ? null : await loadImages(flags, flags.restore);
   const device = await openDevice(flags);
   const opened = await openSubject(device, subject, flags);
   const { generator } = opened.defence;
@@ -176,7 +197,7 @@ async function quality(flags: QualityFlags): Promise<void> {
   const path = join(out, 'quality.json');
   const report = {
     schema: 1,
-    dataset,
+    dataset: openDataset(flags).title,
     generator: { ...opened.generator, ...(shipped ? {} : { file: flags.generatorWeights }) },
     classifier: opened.classifier,
     frechetDistance: distance,

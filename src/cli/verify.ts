@@ -37,7 +37,7 @@ async function verify(folder: string, flags: VerifyFlags): Promise<void> {
   const subject = config.source as unknown as Subject | undefined;
   if (!subject?.dataset)
     throw new InputError(`${folder}: config.json does not say how to open the networks (source is missing)`);
-  const data = loadImages(subject, config.images);
+  const data = await loadImages(subject, config.images);
   const device = await openDevice(flags);
   const opened = await openSubject(device, subject, flags);
   for (const role of ['classifier', 'generator'] as const) {

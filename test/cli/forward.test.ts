@@ -6,8 +6,7 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { readNpy, writeNpy } from '../../src/formats/npy.ts';
 import { writeSafetensors } from '../../src/formats/safetensors.node.ts';
-import { network } from '../../src/nets/registry.ts';
-import { syntheticCheckpoint } from '../nets/parity.ts';
+import { writeSyntheticCheckpoint } from '../nets/parity.ts';
 import { assertClose, type Fixture, loadFixture, sharedData } from '../support.ts';
 import { commandIn } from './command.ts';
 
@@ -21,18 +20,8 @@ const write = (name: string, { data, shape }: { data: Float32Array; shape: reado
 const read = (name: string) => readNpy(at(name)).data as Float32Array;
 const json = (name: string, value: unknown) => writeFileSync(at(name), JSON.stringify(value));
 
-/** The fixture's synthetic weights as a file. */
-function weights(name: string, config: Record<string, unknown>, file: string): void {
-  const net = network(name, config);
-  const declared = net.kind === 'classifier' ? net.architecture.parameters : net.unet.parameters;
-  const source = syntheticCheckpoint(declared);
-  writeSafetensors(
-    at(file),
-    Object.fromEntries(
-      source.names.map((n) => [`module.${n}`, { shape: source.shape(n), data: source.floats(n) }]),
-    ),
-  );
-}
+const weights = (name: string, config: Record<string, unknown>, file: string) =>
+  writeSyntheticCheckpoint(at(file), name, config);
 
 function ok(args: string[]): string {
   const { status, stdout, lines } = cmap(args);

@@ -7,10 +7,11 @@ import * as assert from 'uvu/assert';
 import { vjp } from '../../src/engine/autograd.ts';
 import type { Device } from '../../src/engine/device.ts';
 import { sizeOf, type Tensor } from '../../src/engine/tensor.ts';
+import { writeSafetensors } from '../../src/formats/safetensors.node.ts';
 import { ClassifierNet } from '../../src/nets/classifier.ts';
 import { ConsistencyModel } from '../../src/nets/consistency.ts';
 import { countParameters, type ParameterShapes, type TensorSource } from '../../src/nets/parameters.ts';
-import type { Network } from '../../src/nets/registry.ts';
+import { type Network, network } from '../../src/nets/registry.ts';
 import { ScoreNetwork } from '../../src/nets/score.ts';
 import { type Fixture, fromNchw, loadFixture, relativeError, toNchw } from '../support.ts';
 
@@ -50,6 +51,19 @@ export function syntheticCheckpoint(declared: ParameterShapes): TensorSource {
     shape,
     floats: (name) => syntheticTensor(name, shape(name)),
   };
+}
+
+/** The same as a file, below a prefix as DataParallel writes it. @param config of the network's family */
+export function writeSyntheticCheckpoint(path: string, name: string, config: Record<string, unknown>): void {
+  const net = network(name, config);
+  const source = syntheticCheckpoint(
+    net.kind === 'classifier' ? net.architecture.parameters : net.unet.parameters,
+  );
+  const tensors = source.names.map((n) => [
+    `module.${n}`,
+    { shape: source.shape(n), data: source.floats(n) },
+  ]);
+  writeSafetensors(path, Object.fromEntries(tensors));
 }
 
 const squeezed = (shape: readonly number[]) => String(shape).replace(/(,1)+$/, '');
