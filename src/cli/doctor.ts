@@ -4,6 +4,7 @@ import { adviceFor, listAdapters } from '../engine/adapter.ts';
 import { Device } from '../engine/device.ts';
 import { formatBytes } from '../engine/errors.ts';
 import { conv2d } from '../kernels/conv2d.ts';
+import { loadTuning } from '../tuning.ts';
 
 export interface SelfTest {
   readonly ok: boolean;
@@ -73,11 +74,12 @@ export function doctorCommand(): Command {
     .action(async (options: { adapter?: string; json?: boolean }) => {
       const adapters = await listAdapters({ adapter: options.adapter });
       const device = await Device.open({ adapter: options.adapter });
+      const tuning = loadTuning(device);
       const test = await selfTest(device);
       const advice = adviceFor(adapters);
       if (options.json) {
         process.stdout.write(
-          `${JSON.stringify({ adapters, used: device.adapter, selfTest: test, advice }, null, 2)}\n`,
+          `${JSON.stringify({ adapters, used: device.adapter, tuning, selfTest: test, advice }, null, 2)}\n`,
         );
       } else {
         const { name, reason, driver, features, limits, profile, precision } = device.adapter;
@@ -92,6 +94,9 @@ export function doctorCommand(): Command {
         out(
           `limits    one tensor ${formatBytes(device.capabilities.maxBinding)}, ${limits.maxComputeInvocationsPerWorkgroup} invocations and ` +
             `${formatBytes(limits.maxComputeWorkgroupStorageSize ?? 0)} a workgroup, subgroups of ${device.capabilities.subgroupSize || 'varying size'}`,
+        );
+        out(
+          `tuning    ${tuning ? `${tuning.choices} choices of kernels from ${tuning.path}` : 'none for this adapter; cmap tune measures kernels once and keeps the fastest'}`,
         );
         out(
           `self-test ${test.ok ? 'passed' : 'FAILED'}: 3×3 convolution, largest error ${test.maxError.toExponential(1)}, ` +

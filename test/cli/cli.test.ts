@@ -114,12 +114,15 @@ test('purify writes a picture and a record; classify prints a line an image', ()
 });
 
 test('doctor names the adapter and passes its self-test', () => {
-  const run = cmap(['doctor', '--json']);
+  const empty = mkdtempSync(join(folder, 'tuning-'));
+  const run = cmap(['doctor', '--json'], root, { CMAP_TUNING: empty });
   assert.is(run.status, 0, run.lines.join('\n'));
   const report = JSON.parse(run.stdout);
   assert.ok(report.adapters.length > 0 && report.used.name.length > 0);
   assert.is(report.selfTest.ok, true);
   assert.ok(report.selfTest.gflops > 0);
+  // Of the tables that come with the project at most.
+  assert.match(String(report.tuning?.path), /^undefined$|weights.tuning/);
 });
 
 test('help goes to stdout and exits with 0', () => {
