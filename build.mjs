@@ -1,6 +1,6 @@
-// Bundles src/ into dist/ (library and command line; with --test the tests, with --bench the benchmark). WGSL files become strings; only
-// the packages that an installation brings stay outside the bundles.
-import { readdirSync, readFileSync, rmSync } from 'node:fs';
+// Bundles src/ into dist/ (library and command line, the library for browsers and the page; with --test the tests, with --bench the
+// benchmark). WGSL files become strings; only the packages that an installation brings stay outside the bundles.
+import { cpSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { build } from 'esbuild';
 
 const { dependencies } = JSON.parse(readFileSync('package.json', 'utf8'));
@@ -20,6 +20,12 @@ const shared = {
 
 rmSync('dist/chunks', { recursive: true, force: true });
 await build({ ...shared, entryPoints: { index: 'src/index.ts', cli: 'src/cli/main.ts' }, outdir: 'dist' });
+
+// For browsers nothing stays outside; package.json's `browser` leaves out what is Node's.
+const browser = { ...shared, platform: 'browser', target: 'es2022', splitting: false, external: [] };
+await build({ ...browser, entryPoints: { browser: 'src/browser.ts' }, outdir: 'dist' });
+await build({ ...browser, entryPoints: { main: 'web/main.ts' }, outdir: 'dist/web', minify: true });
+for (const name of ['index.html', 'style.css']) cpSync(`web/${name}`, `dist/web/${name}`);
 
 if (process.argv.includes('--test')) {
   rmSync('dist/test', { recursive: true, force: true });

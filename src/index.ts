@@ -63,15 +63,7 @@ export { openSafetensors, writeSafetensors } from './formats/safetensors.node.ts
 export { parseSafetensors, type Safetensors } from './formats/safetensors.ts';
 export * as kernels from './kernels/index.ts';
 export { problemsOf, type Tuned, tune } from './kernels/tune.ts';
-export {
-  type LoadedClassifier,
-  type LoadedModel,
-  loadClassifier,
-  loadConsistencyModel,
-  loadPreset,
-  type Preset,
-  shippedNetwork,
-} from './models.ts';
+export { loadClassifier, loadConsistencyModel, loadPreset, shippedNetwork } from './models.ts';
 export { type AdmConfig, adm, admImageNet64, improvedDiffusionImageNet64 } from './nets/adm.ts';
 export { type Architecture, ClassifierNet } from './nets/classifier.ts';
 export {
@@ -97,6 +89,7 @@ export { ScoreNetwork } from './nets/score.ts';
 export type { UNet } from './nets/unet.ts';
 export { dmWideResNet, wideResNet } from './nets/wide-resnet.ts';
 export { formatProportion, mcnemar, wilson } from './report/statistics.ts';
+export type { LoadedClassifier, LoadedModel, Preset } from './shipped.ts';
 export { configure, configureFrom } from './train/config.ts';
 export { train } from './train/loop.ts';
 export { loadTuning, saveTuning, tuningPath } from './tuning.ts';

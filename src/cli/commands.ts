@@ -14,6 +14,7 @@ import { tableCommand } from './table.ts';
 import { trainCommand } from './train.ts';
 import { tuneCommand } from './tune.ts';
 import { verifyCommand } from './verify.ts';
+import { webCommand } from './web.ts';
 import { weightsCommand } from './weights.ts';
 
 export function commandTree(): Command {
@@ -36,6 +37,7 @@ export function commandTree(): Command {
     dataCommand(),
     tuneCommand(),
     trainCommand(),
+    webCommand(),
   ])
     program.addCommand(command);
   return program;

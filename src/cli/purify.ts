@@ -9,15 +9,10 @@ import { InputError } from '../engine/errors.ts';
 import { imageFromFloats } from '../formats/image.ts';
 import { channelsLast } from '../formats/layout.ts';
 import { writePng } from '../formats/png.ts';
-import {
-  type LoadedClassifier,
-  type LoadedModel,
-  loadClassifier,
-  loadConsistencyModel,
-  shippedNetwork,
-} from '../models.ts';
+import { loadClassifier, loadConsistencyModel, shippedNetwork } from '../models.ts';
 import { ensureDirectory, writeFileAtomic } from '../report/files.ts';
 import { progress } from '../report/progress.ts';
+import type { LoadedClassifier, LoadedModel } from '../shipped.ts';
 import { type DatasetName, datasetOption } from './datasets.ts';
 import { readImages } from './images.ts';
 import {

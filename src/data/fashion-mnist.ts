@@ -3,7 +3,8 @@ import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { InputError } from '../engine/errors.ts';
-import { parseIdx, unpackIdx } from '../formats/idx.ts';
+import { unpackIdx } from '../formats/idx.node.ts';
+import { parseIdx } from '../formats/idx.ts';
 import { packageRoot } from '../formats/package-root.ts';
 import { readInput } from '../formats/read.ts';
 import { type DownloadableFile, dataFolder } from './published.ts';
@@ -149,8 +150,8 @@ export function fromIdx(
   choice: Choice,
   holder: string,
 ): LabelledImages {
-  const images = parseIdx(imagesFile, imagesPath);
-  const labels = parseIdx(labelsFile, labelsPath);
+  const images = parseIdx(unpackIdx(imagesFile, imagesPath), imagesPath);
+  const labels = parseIdx(unpackIdx(labelsFile, labelsPath), labelsPath);
   const [n, h, w] = images.shape as [number, number, number];
   const { data } = images;
   if (images.shape.length !== 3 || h !== 28 || w !== 28 || !(data instanceof Uint8Array)) {

@@ -1,9 +1,10 @@
-/** IDX, the format of MNIST and its kin: a magic number, sizes, raw big-endian data; often gzipped. */
-import { gunzipSync } from 'node:zlib';
-import { formatBytes, InputError } from '../engine/errors.ts';
+/**
+ * IDX, the format of MNIST and its kin: a magic number, sizes, raw big-endian data. This file works in a browser;
+ * idx.node.ts reads files, which are often gzipped.
+ */
+import { InputError } from '../engine/errors.ts';
 import { elementCount, type HostArray } from './array.ts';
 import { decodeElements, type ElementType, elementBytes } from './elements.ts';
-import { readInput } from './read.ts';
 
 const types: Readonly<Record<number, ElementType>> = {
   8: 'U8',
@@ -14,23 +15,14 @@ const types: Readonly<Record<number, ElementType>> = {
   14: 'F64',
 };
 
-/** The most bytes that a gzipped file may unfold to. */
-const mostInflated = 2 ** 29;
-
-/** Reads a file, gzipped or not. @throws InputError */
-export function readIdx(path: string): HostArray {
-  return parseIdx(readInput(path), path);
-}
-
 /**
  * @param label names the file in errors
  * @throws InputError saying in one line what is wrong, with the numbers
  */
-export function parseIdx(file: Uint8Array, label: string): HostArray {
+export function parseIdx(bytes: Uint8Array, label: string): HostArray {
   const fail = (problem: string): never => {
     throw new InputError(`${label}: ${problem}`);
   };
-  const bytes = unpackIdx(file, label);
   if (bytes.length < 4) fail(`truncated: an IDX file needs at least 4 bytes, this has ${bytes.length}`);
   const [zero, zeroToo, code, rank] = bytes as unknown as [number, number, number, number];
   const type = types[code];
@@ -54,19 +46,4 @@ export function parseIdx(file: Uint8Array, label: string): HostArray {
   const width = elementBytes[type];
   if (width > 1) for (let at = 0; at < data.length; at += width) data.subarray(at, at + width).reverse();
   return { shape, data: decodeElements(type, data, label) };
-}
-
-/** The bytes of a file, gunzipped where they are gzipped. @throws InputError for damaged gzip data */
-export function unpackIdx(file: Uint8Array, label: string): Uint8Array {
-  if (file[0] !== 0x1f || file[1] !== 0x8b) return file;
-  try {
-    return Uint8Array.from(gunzipSync(file, { maxOutputLength: mostInflated }));
-  } catch (error) {
-    const { code, message } = error as NodeJS.ErrnoException;
-    if (code === 'ERR_BUFFER_TOO_LARGE')
-      throw new InputError(`${label}: unfolds to more than ${formatBytes(mostInflated)}`);
-    throw new InputError(
-      `${label}: damaged gzip data (${file.length} bytes): ${message}; get the file again`,
-    );
-  }
 }

@@ -1,0 +1,119 @@
+/**
+ * The public API for browsers, where nothing of Node is: engine, kernels, networks, CMAP and the attacks, and the shipped
+ * networks over HTTP.
+ */
+import type { Device } from './engine/device.ts';
+import { InputError } from './engine/errors.ts';
+import type { ManifestEntry } from './formats/manifest.ts';
+import { parseSafetensors } from './formats/safetensors.ts';
+import {
+  classifierOf,
+  consistencyModelOf,
+  type LoadedClassifier,
+  type LoadedModel,
+  type Preset,
+  presetFrom,
+} from './shipped.ts';
+
+export { Apgd, type ApgdOptions } from './attacks/apgd.ts';
+export type { Attack, AttackHooks, AttackResult, Norm } from './attacks/attack.ts';
+export { AutoAttack, type AutoAttackOptions } from './attacks/autoattack.ts';
+export { Fgsm, type FgsmOptions } from './attacks/fgsm.ts';
+export { Pgd, type PgdOptions, pgd } from './attacks/pgd.ts';
+export { Square, type SquareOptions } from './attacks/square.ts';
+export { ThroughCmap, type ThroughCmapOptions } from './attacks/through-cmap.ts';
+export { type CmapOptions, checkCmapOptions, paperCifar10, paperImageNet100 } from './cmap/options.ts';
+export { type Purified, type PurifyHooks, purify, type TraceEntry } from './cmap/purify.ts';
+export {
+  type Classifier,
+  classify,
+  classifyByVote,
+  classifyEach,
+  countVotes,
+  type Vote,
+} from './cmap/vote.ts';
+export { type AdapterRecord, listAdapters, type OpenOptions } from './engine/adapter.ts';
+export { differentiable, noGrad, recompute, valueAndGrad, vjp } from './engine/autograd.ts';
+export { Device, type MemoryReport } from './engine/device.ts';
+export * from './engine/errors.ts';
+export { type Kernel, kernel, linearGrid } from './engine/kernel.ts';
+export type { Program, ProgramCost } from './engine/program.ts';
+export * from './engine/random.ts';
+export type { DType, Shape, Tensor } from './engine/tensor.ts';
+export { parseIdx } from './formats/idx.ts';
+export { parseSafetensors, type Safetensors } from './formats/safetensors.ts';
+export * as kernels from './kernels/index.ts';
+export { type Architecture, ClassifierNet } from './nets/classifier.ts';
+export { ConsistencyModel, type ConsistencyOptions, publishedSigmas } from './nets/consistency.ts';
+export { type Network, network, networkNames } from './nets/registry.ts';
+export type { LoadedClassifier, LoadedModel, Preset } from './shipped.ts';
+
+/** The shipped networks of a folder `weights` that is served as it lies in the package. */
+export class ShippedNetworks {
+  private constructor(
+    readonly base: URL,
+    private readonly manifest: Readonly<Record<string, ManifestEntry>>,
+    private readonly presets: Readonly<Record<string, Readonly<Record<string, unknown>>>>,
+  ) {}
+
+  /** @param base of manifest.json, relative to the page; ends with a slash @throws InputError when it cannot be fetched */
+  static async at(base: string | URL): Promise<ShippedNetworks> {
+    const url = new URL(base, globalThis.location?.href);
+    const bytes = await fetchBytes(new URL('manifest.json', url));
+    const { presets = {}, ...manifest } = JSON.parse(new TextDecoder().decode(bytes));
+    return new ShippedNetworks(url, manifest, presets);
+  }
+
+  /** Of a data set, such as fashion-mnist: its networks' names and hyper-parameters. @throws InputError */
+  preset(dataset: string): Preset & { readonly generator: string; readonly classifier: string } {
+    const where = `${this.base}manifest.json: presets.${dataset}`;
+    const found = Object.hasOwn(this.presets, dataset) ? this.presets[dataset] : undefined;
+    if (typeof found?.generator !== 'string' || typeof found.classifier !== 'string')
+      throw new InputError(`${where} does not name a generator and a classifier`);
+    return { ...presetFrom(found, where), generator: found.generator, classifier: found.classifier };
+  }
+
+  /** @throws InputError when it is not there, damaged, or another kind */
+  async consistencyModel(device: Device, name: string): Promise<LoadedModel> {
+    return consistencyModelOf(device, name, this.#entry(name), await this.#open(name));
+  }
+
+  /** @throws InputError when it is not there, damaged, or another kind */
+  async classifier(device: Device, name: string): Promise<LoadedClassifier> {
+    return classifierOf(device, name, this.#entry(name), await this.#open(name));
+  }
+
+  #entry(name: string): ManifestEntry {
+    const entry = Object.hasOwn(this.manifest, name) ? this.manifest[name] : undefined;
+    if (!entry) throw new InputError(`${this.base}manifest.json: no weights "${name}"`);
+    return entry;
+  }
+
+  async #open(name: string) {
+    const { file, sha256 } = this.#entry(name);
+    const url = new URL(file, this.base);
+    const bytes = await fetchBytes(url);
+    // Only pages from https or this machine have it.
+    if (globalThis.crypto?.subtle) {
+      const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', bytes));
+      const found = Array.from(digest, (byte) => byte.toString(16).padStart(2, '0')).join('');
+      if (found !== sha256)
+        throw new InputError(
+          `${url}: changed or damaged: SHA-256 is ${found.slice(0, 12)}..., the manifest says ${sha256.slice(0, 12)}...`,
+        );
+    }
+    return parseSafetensors(new Uint8Array(bytes), String(url));
+  }
+}
+
+/** @throws InputError */
+async function fetchBytes(url: URL): Promise<ArrayBuffer> {
+  let response: Response;
+  try {
+    response = await fetch(url);
+  } catch (error) {
+    throw new InputError(`${url}: cannot be fetched: ${(error as Error).message}`);
+  }
+  if (!response.ok) throw new InputError(`${url}: the server answers ${response.status}`);
+  return response.arrayBuffer();
+}
