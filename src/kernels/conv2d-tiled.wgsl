@@ -39,15 +39,21 @@ fn tapOf(z: u32, tap: u32) -> vec2<i32> {
   return vec2(down.x + i32(tap) / across.y * DILATION, across.x + i32(tap) % across.y * DILATION);
 }
 
-fn loadA(z: u32, m: u32, k: u32) -> vec4<f32> {
-  if (m >= params.pixels || k >= innerOf(z).y) { return vec4<f32>(); }
+/// The image's first row in x, the pixel's first tap were it tap (0, 0), and whether there is a pixel m.
+struct Row { image: i32, y: i32, x: i32, inside: bool }
+fn rowAt(z: u32, m: u32) -> Row {
   let p = pixelOf(z, m);
+  return Row(p.x * params.h, p.y * STRIDE - params.top, p.z * STRIDE - params.left, m < params.pixels);
+}
+
+fn loadA(row: Row, z: u32, k: u32) -> vec4<f32> {
+  if (!row.inside || k >= innerOf(z).y) { return vec4<f32>(); }
   let t = tapOf(z, k / CINP);
-  let iy = p.y * STRIDE + t.x - params.top;
-  let ix = p.z * STRIDE + t.y - params.left;
+  let iy = row.y + t.x;
+  let ix = row.x + t.y;
   if (iy < 0 || ix < 0 || iy / DILATION >= params.h || ix / DILATION >= params.wd) { return vec4<f32>(); }
   let ci = k % CINP;
-  return quadA(u32((p.x * params.h + iy / DILATION) * params.wd + ix / DILATION) * CIN + ci, CIN - ci);
+  return quadA(u32((row.image + iy / DILATION) * params.wd + ix / DILATION) * CIN + ci, CIN - ci);
 }
 
 fn loadB(z: u32, k: u32, n: u32) -> vec4<f32> {

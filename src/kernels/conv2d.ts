@@ -214,7 +214,7 @@ fn four(p: Params, at: u32, q: u32) -> vec4<f32> { return ${wide ? 'x[at + q]' :
     const wideX = cin % 4 === 0;
     const wideY = cout % 4 === 0;
     const tile =
-      choice.variant === 'matrix' ? matrixTileOf(choice, turned ? 'a' : undefined, 5) : tileOf(choice.tile);
+      choice.variant === 'matrix' ? matrixTileOf(choice, turned ? 'a' : undefined, 5) : tileOf(choice);
     const text = tile.source + quadText('A', 'x', wideX) + quadText('B', 'w', wideY) + putText('y', wideY);
     device.run(
       kernel(`conv2d-${choice.variant}`, tiledSource + text, {
@@ -315,7 +315,7 @@ function kernelGradient(
     const { chunk, parts } = chunked(256 / tiles);
     const partial = device.empty([parts, rows * cout]);
     const wide = cout % 4 === 0;
-    const part = tiled.variant === 'matrix' ? matrixTileOf(tiled, 'b', 4) : tileOf(tile);
+    const part = tiled.variant === 'matrix' ? matrixTileOf(tiled, 'b', 4) : tileOf(tiled);
     device.run(
       kernel(
         `conv2d-weight-${tiled.variant}`,
@@ -326,6 +326,7 @@ function kernelGradient(
           CIN: cin,
           COUT: cout,
           STRIDE: stride,
+          ALONG: ow % 4 === 0,
           ...part.constants,
           B: vec(wide),
           Y: vec(wide),

@@ -53,7 +53,7 @@ export const kernelsVersion = () =>
     matrixTile,
     tiledProduct,
     ...completions(),
-    ...([32, 64, 128] as const).map((size) => JSON.stringify(tileOf(size).constants)),
+    ...([32, 64, 128] as const).map((tile) => JSON.stringify(tileOf({ tile, way: 'tall' }).constants)),
   ]
     .join('\n')
     .split('')
