@@ -61,7 +61,8 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
       let b2_$q = tileB[(k * 4u + 2u) * ROW_B + column + $qu * ACROSS];
       let b3_$q = tileB[(k * 4u + 3u) * ROW_B + column + $qu * ACROSS];
       let a$r = tileA[(row + $ru * BELOW) * ROW_A + k];
-      s$r_$q += a$r.x * b0_$q + a$r.y * b1_$q + a$r.z * b2_$q + a$r.w * b3_$q;
+      // A chain that contracts to four multiply-adds a vector; the sum of four products would be a fifth instruction.
+      s$r_$q = a$r.w * b3_$q + (a$r.z * b2_$q + (a$r.y * b1_$q + (a$r.x * b0_$q + s$r_$q)));
     }
     workgroupBarrier();
   }
