@@ -76,13 +76,13 @@ const note = take('--note') ?? '';
 const seconds = Number(take('--seconds') ?? 2);
 const named = take('--only')?.split(',') ?? [];
 const withPeers = flag('--peers');
-const chosen = chooseCases(words);
+
+const device = await Device.open();
+const chosen = chooseCases(words, !device.capabilities.cpu);
 if (chosen.length === 0) {
   console.error(`bench: no case contains ${words.join(' ')}`);
   process.exit(2);
 }
-
-const device = await Device.open();
 const { name: adapter, driver } = device.adapter;
 const date = new Date().toISOString().slice(0, 10);
 console.log(`${adapter}, ${driver || 'driver not stated'}, ${device.adapter.precision}, ${date}`);
@@ -127,7 +127,7 @@ for (const c of chosen) {
   for (const t of program.outputs) ours.push(await t.floats());
   const results: Record<string, PeerResult> = {};
   const runners: Runner[] = [{ name: 'ours', once: await repetition(device, (n) => program.run(n)) }];
-  // Peers run one at a time, and so do we beside them; a software driver does so anyway.
+  // Peers in JavaScript run one at a time, and so do we beside them; on a software driver all do.
   const beside = software || peers.length === 0 ? 'ours' : 'ours, one at a time';
   if (beside !== 'ours') {
     runners.push({
@@ -171,14 +171,15 @@ for (const c of chosen) {
   if (!single || single instanceof Error) throw single ?? new Error('no times');
   for (const [name, time] of times) {
     if (name === 'ours' || name === beside) continue;
+    const against = name.startsWith('torch') ? own : single;
     results[name] =
       time instanceof Error
         ? { error: firstLine(time) }
         : {
             medianMs: time.medianMs,
-            ratio: time.medianMs / single.medianMs,
+            ratio: time.medianMs / against.medianMs,
             cpuMs: time.cpuMs,
-            cpuRatio: time.cpuMs / single.cpuMs,
+            cpuRatio: time.cpuMs / against.cpuMs,
             spread: time.spread,
             difference: differences.get(name) as number,
           };
