@@ -40,6 +40,7 @@ export type MatmulVariant =
   | `tiled-${Tile}`
   | `tiled-${Tile}-ahead`
   | 'tiled-64-tall'
+  | 'tiled-32-split'
   | `matrix-${Tile}`;
 
 /** Of a subgroup's part of a product. */
@@ -59,7 +60,7 @@ export function matmulCandidates(
       ? (['subgroup-8x2', 'subgroup-8x4', 'subgroup-16x2', 'subgroup-16x3', 'subgroup-16x4'] as const)
       : []),
     ...(cpu ? [] : tiles.flatMap((tile) => [`tiled-${tile}`, `tiled-${tile}-ahead`] as const)),
-    ...(cpu ? [] : (['tiled-64-tall'] as const)),
+    ...(cpu ? [] : (['tiled-64-tall', 'tiled-32-split'] as const)),
     ...(matrix ? tiles.filter((tile) => matrixStorage(tile, matrix) <= maxWorkgroupStorage) : []).map(
       (tile) => `matrix-${tile}` as const,
     ),

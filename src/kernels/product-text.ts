@@ -114,8 +114,9 @@ fn rowOf(r: u32, lane: u32) -> u32 { return ${row}; }
 /**
  * How an invocation computes its part of a tile. `plain`: 4x4, or 8x8 of a tile of 128. `ahead`: the same, and loads the next
  * tiles meanwhile. `tall`: as `ahead`, 8x4 of a tile of 64, so that a load from workgroup memory serves more products.
+ * `split`: as `ahead`, and where a convolution has few tiles, several workgroups share each.
  */
-export type TileWay = 'plain' | 'ahead' | 'tall';
+export type TileWay = 'plain' | 'ahead' | 'tall' | 'split';
 
 /** matmul-tile.wgsl and its constants. */
 export function tileOf({ tile, way }: { readonly tile: Tile; readonly way: TileWay }) {

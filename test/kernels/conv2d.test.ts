@@ -14,7 +14,7 @@ const test = suite('conv2d kernels');
 test('every variant equals the direct one, forward and gradients', async () => {
   const device = await testDevice();
   const { subgroupSize } = device.capabilities;
-  const variants: Conv2dVariant[] = ['tiled', 'tiled-128-ahead'];
+  const variants: Conv2dVariant[] = ['tiled', 'tiled-32-split', 'tiled-128-ahead'];
   if (subgroupSize === 4 || subgroupSize === 8) variants.push('subgroup', 'subgroup-8x2');
   const random = lcg(5);
   const shapes: [number[], number[], number, [number, number, number, number]][] = [
