@@ -113,7 +113,7 @@ function attend(n: number, tokens: number, c: number): Case[] {
   });
 }
 
-export const allCases: readonly Case[] = [
+const allCases: readonly Case[] = [
   ...conv(8, 32, 64, 64),
   ...conv(10, 16, 256, 256),
   ...conv(16, 14, 24, 24),
@@ -129,10 +129,17 @@ export const allCases: readonly Case[] = [
   ...attend(16, 49, 48),
 ];
 
-/** Cases whose name contains every word; `a|b` is a word of which either will do. */
-export function chooseCases(words: readonly string[]): readonly Case[] {
+/** Cases that fill a large GPU, and take a software driver minutes. */
+const largeCases: readonly Case[] = [...conv(128, 32, 128, 128), ...product(4096)];
+
+/**
+ * Cases whose name contains every word; `a|b` is a word of which either will do.
+ * @param large also those that only a GPU should do
+ */
+export function chooseCases(words: readonly string[], large: boolean): readonly Case[] {
   const fits = (name: string, word: string) => word.split('|').some((part) => name.includes(part));
-  return allCases.filter((c) => words.every((word) => fits(`${c.kernel} ${c.pass} ${c.shape}`, word)));
+  const all = large ? [...allCases, ...largeCases] : allCases;
+  return all.filter((c) => words.every((word) => fits(`${c.kernel} ${c.pass} ${c.shape}`, word)));
 }
 
 /** Uniform in [-1, 1), the same numbers in every run. */

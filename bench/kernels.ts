@@ -1,7 +1,7 @@
 /**
  * `npm run bench`: the heavy operations on this adapter, each against the adapter's roofs and, with `--peers`, against
- * other engines on the same case. A case is a recorded program, replayed; a repetition is one replay, from its call
- * until the device is idle, and all that is compared is repeated in turns.
+ * other engines on the same case. A case is a recorded program, replayed; a repetition is one replay (of ten milliseconds of
+ * them on a GPU, its share), from its call until the device is idle, and all that is compared is repeated in turns.
  */
 import { Device } from '../src/engine/device.ts';
 import { writeFileAtomic } from '../src/report/files.ts';
@@ -14,6 +14,7 @@ import {
   number,
   percent,
   type Runner,
+  repetition,
   roundingOf,
   type Timing,
   variantOf,
@@ -75,13 +76,13 @@ const note = take('--note') ?? '';
 const seconds = Number(take('--seconds') ?? 2);
 const named = take('--only')?.split(',') ?? [];
 const withPeers = flag('--peers');
-const chosen = chooseCases(words);
+
+const device = await Device.open();
+const chosen = chooseCases(words, !device.capabilities.cpu);
 if (chosen.length === 0) {
   console.error(`bench: no case contains ${words.join(' ')}`);
   process.exit(2);
 }
-
-const device = await Device.open();
 const { name: adapter, driver } = device.adapter;
 const date = new Date().toISOString().slice(0, 10);
 console.log(`${adapter}, ${driver || 'driver not stated'}, ${device.adapter.precision}, ${date}`);
@@ -125,15 +126,18 @@ for (const c of chosen) {
   const ours: Float32Array[] = [];
   for (const t of program.outputs) ours.push(await t.floats());
   const results: Record<string, PeerResult> = {};
-  const runners: Runner[] = [
-    {
-      name: 'ours',
+  const runners: Runner[] = [{ name: 'ours', once: await repetition(device, (n) => program.run(n)) }];
+  // Peers in JavaScript run one at a time, and so do we beside them; on a software driver all do.
+  const beside = software || peers.length === 0 ? 'ours' : 'ours, one at a time';
+  if (beside !== 'ours') {
+    runners.push({
+      name: beside,
       once: async () => {
         program.run();
         await device.sync();
       },
-    },
-  ];
+    });
+  }
   const differences = new Map<string, number>();
   const open: Prepared[] = [];
   const plain = {
@@ -163,16 +167,19 @@ for (const c of chosen) {
   const times = await interleave(runners, { seconds });
   const own = times.get('ours');
   if (!own || own instanceof Error) throw own ?? new Error('no times');
+  const single = times.get(beside);
+  if (!single || single instanceof Error) throw single ?? new Error('no times');
   for (const [name, time] of times) {
-    if (name === 'ours') continue;
+    if (name === 'ours' || name === beside) continue;
+    const against = name.startsWith('torch') ? own : single;
     results[name] =
       time instanceof Error
         ? { error: firstLine(time) }
         : {
             medianMs: time.medianMs,
-            ratio: time.medianMs / own.medianMs,
+            ratio: time.medianMs / against.medianMs,
             cpuMs: time.cpuMs,
-            cpuRatio: time.cpuMs / own.cpuMs,
+            cpuRatio: time.cpuMs / against.cpuMs,
             spread: time.spread,
             difference: differences.get(name) as number,
           };

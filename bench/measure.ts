@@ -4,6 +4,7 @@ import type { Device } from '../src/engine/device.ts';
 import type { Program } from '../src/engine/program.ts';
 import type { Tensor } from '../src/engine/tensor.ts';
 import { waitFor } from '../src/engine/wait.ts';
+import { runsAtOnce } from '../src/kernels/tune.ts';
 import { median, quantile } from '../src/report/statistics.ts';
 
 export interface Runner {
@@ -75,15 +76,38 @@ function summarise(samples: readonly Sample[]): Timing {
   };
 }
 
-async function timed(runner: Runner): Promise<Sample> {
+async function sampled(f: () => Promise<unknown>, runs = 1): Promise<Sample> {
   const cpu = process.cpuUsage();
   const start = performance.now();
-  // Peers too wait without a spinning core, so that what is compared are kernels.
-  const own = (await waitFor(runner.once())) as Sample | undefined;
-  if (own?.ms !== undefined) return own;
+  await f();
   const ms = performance.now() - start;
   const { user, system } = process.cpuUsage(cpu);
-  return { ms, cpuMs: (user + system) / 1000 };
+  return { ms: ms / runs, cpuMs: (user + system) / 1000 / runs };
+}
+
+async function timed(runner: Runner): Promise<Sample> {
+  let own: Sample | undefined;
+  // Peers too wait without a spinning core, so that what is compared are kernels.
+  const outer = await sampled(async () => {
+    own = (await waitFor(runner.once())) as Sample | undefined;
+  });
+  return own?.ms === undefined ? outer : own;
+}
+
+/**
+ * A repetition of `run` until the device is idle; on a GPU of many runs at once, whose times are divided.
+ * @param run submits so many
+ */
+export async function repetition(
+  device: Device,
+  run: (times: number) => void,
+): Promise<() => Promise<Sample>> {
+  const runs = await runsAtOnce(device, run);
+  return () =>
+    sampled(async () => {
+      run(runs);
+      await device.sync();
+    }, runs);
 }
 
 /**

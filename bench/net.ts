@@ -23,7 +23,16 @@ import { writeFileAtomic } from '../src/report/files.ts';
 import { median } from '../src/report/statistics.ts';
 import { formatTable } from '../src/report/table.ts';
 import { noise } from './cases.ts';
-import { busyMs, interleave, number, percent, type Runner, roundingOf, type Timing } from './measure.ts';
+import {
+  busyMs,
+  interleave,
+  number,
+  percent,
+  type Runner,
+  repetition,
+  roundingOf,
+  type Timing,
+} from './measure.ts';
 import { openTorch } from './peers.ts';
 import type { Torch } from './torch.ts';
 
@@ -201,17 +210,12 @@ async function measure(
   const firstMs = performance.now() - began;
   const before = made();
   const hostMs: number[] = [];
-  const runners: Runner[] = [
-    {
-      name: 'ours',
-      once: async () => {
-        const start = performance.now();
-        program.run();
-        hostMs.push(performance.now() - start);
-        await device.sync();
-      },
-    },
-  ];
+  const once = await repetition(device, (times) => {
+    const start = performance.now();
+    program.run(times);
+    hostMs.push((performance.now() - start) / times);
+  });
+  const runners: Runner[] = [{ name: 'ours', once }];
   let peerError = torchProblem;
   if (torch && python) {
     try {
@@ -307,8 +311,8 @@ async function measure(
     hostUsPerDispatch: (1000 * median(hostMs)) / cost.dispatches,
     hostUsPerDispatchBest: (1000 * Math.min(...hostMs)) / cost.dispatches,
     firstMs,
-    /** Share of a profiled replay that kernels run, by timestamps. */
-    busyShare: gpuMs === null ? null : gpuMs / wallMs,
+    /** Share of a replay that kernels run, by timestamps: of a profiled one, and of those in a row on a GPU. */
+    busyShare: gpuMs === null ? null : gpuMs / (cpu ? wallMs : own.medianMs),
     plannedBytes: cost.plannedBytes,
     /** Of precision f16 against f32, in norm. */
     gradientError,

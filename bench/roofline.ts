@@ -7,7 +7,7 @@ import type { Device } from '../src/engine/device.ts';
 import { kernel, linearGrid } from '../src/engine/kernel.ts';
 import { escapeXml, fontFamily } from '../src/report/raster.ts';
 import copySource from './copy.wgsl';
-import { busyMs, interleave } from './measure.ts';
+import { busyMs, interleave, type Runner, repetition } from './measure.ts';
 import fmaSource from './peak-fma.wgsl';
 
 export interface Roofs {
@@ -56,13 +56,9 @@ export async function measureRoofs(device: Device): Promise<Roofs> {
     return { program, flops: 2 * count * rounds * 8 * chains * lanes, name: `${chains} chains of ${T}` };
   });
   for (const { program } of programs) await program.prepare();
-  const runners = programs.map(({ program, name }) => ({
-    name,
-    once: async () => {
-      program.run();
-      await device.sync();
-    },
-  }));
+  const runners: Runner[] = [];
+  for (const { program, name } of programs)
+    runners.push({ name, once: await repetition(device, (n) => program.run(n)) });
   const times = await interleave(runners, { seconds: 0.5, least: 5, most: 20 });
   let best = { gflops: 0, gflopsBy: '' };
   for (const { name, flops, program } of programs) {
@@ -84,29 +80,23 @@ export async function measureRoofs(device: Device): Promise<Roofs> {
         const grid = linearGrid(elements / 4 / each);
         for (let i = 0; i < passes; i++) device.run(k, { x: from, y: to }, { count: elements / 4 }, grid);
       });
-      return { name: `kernel ${each}`, run: () => program.run(), dispose: () => program.dispose() };
+      const run = (times: number) => void program.run(times);
+      return { name: `kernel ${each}`, run, dispose: () => program.dispose() };
     });
     const byDriver = {
       name: 'driver',
-      run() {
+      run(times: number) {
         const encoder = device.handle.createCommandEncoder();
-        for (let i = 0; i < passes; i++)
+        for (let i = 0; i < passes * times; i++)
           encoder.copyBufferToBuffer(device.bufferOf(from), 0, device.bufferOf(to), 0, 4 * elements);
         device.handle.queue.submit([encoder.finish()]);
       },
       dispose() {},
     };
     const ways = [...byKernel, byDriver];
-    const times = await interleave(
-      ways.map(({ name, run }) => ({
-        name,
-        once: async () => {
-          run();
-          await device.sync();
-        },
-      })),
-      { seconds: 0.5, least: 5, most: 20 },
-    );
+    const runners: Runner[] = [];
+    for (const { name, run } of ways) runners.push({ name, once: await repetition(device, run) });
+    const times = await interleave(runners, { seconds: 0.5, least: 5, most: 20 });
     const best = Math.min(
       ...[...times.values()].map((time) =>
         time instanceof Error ? Number.POSITIVE_INFINITY : busyMs(device, time),

@@ -36,9 +36,15 @@ export function sharedData(): string | null {
 
 let opened: Promise<Device> | null = null;
 
-/** The device of the test run (environment variable CMAP_ADAPTER chooses another). */
+/**
+ * The device of the test run (environment variable CMAP_ADAPTER chooses another). With CMAP_TEST_KERNELS=gpu kernels are
+ * chosen as for a GPU, whatever the adapter is.
+ */
 export function testDevice(): Promise<Device> {
-  opened ??= Device.open();
+  opened ??= Device.open().then((device) => {
+    if (process.env.CMAP_TEST_KERNELS === 'gpu') device.capabilities = { ...device.capabilities, cpu: false };
+    return device;
+  });
   return opened;
 }
 

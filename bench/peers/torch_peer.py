@@ -7,6 +7,7 @@
 The first line it writes is {"version", "modes": [{"name", "about", "kernels"}]}: the ways in which it can repeat a case.
 """
 import json
+import math
 import os
 import sys
 import time
@@ -114,13 +115,22 @@ def wait():
         torch.cuda.synchronize()
 
 
-def timed(run, mode):
+def timed(run, mode, runs=1):
     mode.enter()
     wait()
     cpu, start = time.process_time(), time.perf_counter()
-    run()
+    for _ in range(runs):
+        run()
     wait()
-    return {'ms': (time.perf_counter() - start) * 1000, 'cpuMs': (time.process_time() - cpu) * 1000}
+    return {'ms': (time.perf_counter() - start) * 1000 / runs, 'cpuMs': (time.process_time() - cpu) * 1000 / runs}
+
+
+def at_once(run, mode):
+    """How many runs to time at once, as src/kernels/tune.ts has it: ten milliseconds of them on a card."""
+    if not cuda:
+        return 1
+    timed(run, mode)
+    return max(1, min(1000, math.ceil(10 / timed(run, mode, 8)['ms'])))
 
 
 def network(r, mode):
@@ -172,7 +182,7 @@ def main():
                 if name not in run:
                     run[name] = network(asked, MODES[name])
                 with torch.no_grad() if request.get('forward') else torch.enable_grad():
-                    answer = timed(run[name], MODES[name])
+                    answer = timed(run[name], MODES[name], at_once(run[name], MODES[name]))
         except Exception as error:  # the bench goes on and says what failed
             answer = {'error': f'{type(error).__name__}: {str(error).splitlines()[0]}'}
         print(json.dumps(answer), flush=True)

@@ -39,7 +39,7 @@ fn main(
   let beginning = counter[0] == 0u;
   let checkpoint = !beginning && windows[counter[0]] > 0u;
   let sparser = checkpoint && count < 0.95 * before.y;
-  workgroupBarrier(); // all lanes have read the state
+  storageBarrier(); // all lanes have read the state
   if (sparser) {
     for (var i = first + lane; i < end; i += u32(THREADS)) { x[i] = best[i]; }
   }

@@ -32,7 +32,7 @@ fn main(
   let before = norms[row];
   let adversarial = hit[row] > 0.0;
   let smaller = adversarial && length < before;
-  workgroupBarrier(); // all lanes have read the norm before
+  storageBarrier(); // all lanes have read the norm before
   for (var i = first + lane; i < end; i += u32(THREADS)) {
     let here = x[i];
     if (smaller) { found[i] = here; }

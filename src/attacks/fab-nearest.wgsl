@@ -31,7 +31,7 @@ fn main(
   if (NORM == 2) { length = sqrt(length); }
   let here = select(abs(loss[row]), 1e10, targets[row] == labels[row]) / (1e-12 + length);
   let nearer = here < distance[row];
-  workgroupBarrier(); // all lanes have read the distance
+  storageBarrier(); // all lanes have read the distance
   if (nearer) {
     for (var i = first + lane; i < end; i += u32(THREADS)) { normal[i] = gradient[i]; }
     if (lane == 0u) {

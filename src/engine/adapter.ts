@@ -103,7 +103,7 @@ export function adviceFor(list: readonly ListedAdapter[]): string {
   if (usable((r) => r.kind === 'hardware')) return '';
   if (!inNode()) return 'Turn on hardware acceleration in the browser, or use one with WebGPU.';
   const gpu =
-    'A GPU needs its Vulkan driver: for NVIDIA in a container NVIDIA_DRIVER_CAPABILITIES=all, elsewhere the vendor driver.';
+    'A GPU needs its Vulkan driver: for NVIDIA in a container NVIDIA_DRIVER_CAPABILITIES=all, and VK_DRIVER_FILES=…/nvidia_icd.json where that file is in no vulkan/icd.d of /etc or /usr/share; elsewhere the vendor driver.';
   if (usable((r) => r.source === 'system') || process.platform !== 'linux') return gpu;
   return `For a software driver 2 to 5 times faster than SwiftShader install mesa-vulkan-drivers (25 or later; on Debian 12: apt install -t bookworm-backports mesa-vulkan-drivers). ${gpu}`;
 }

@@ -19,6 +19,23 @@ export interface ProfileRow {
 
 const capacity = 512;
 
+/**
+ * Nanoseconds that each pass adds to those before it. A GPU writes a pass's first timestamp when its front end comes by,
+ * which may be while the pass before still runs: from there to its last, most of the pass before would be counted again.
+ * @param stamps begin and end of each pass, in the order of the queue
+ * @param before end of the last pass before these, 0n if there is none
+ */
+export function durationsOf(stamps: BigUint64Array, before: bigint): { nanoseconds: number[]; end: bigint } {
+  const nanoseconds: number[] = [];
+  let end = before;
+  for (let i = 0; i < stamps.length; i += 2) {
+    const from = (stamps[i] as bigint) > end ? (stamps[i] as bigint) : end;
+    if ((stamps[i + 1] as bigint) > end) end = stamps[i + 1] as bigint;
+    nanoseconds.push(Number(end - from));
+  }
+  return { nanoseconds, end };
+}
+
 /** Collects times while installed on a device; `times()` waits for all of them. */
 export class Profiler {
   readonly #device: GPUDevice;
@@ -26,6 +43,8 @@ export class Profiler {
   readonly #times: KernelTime[] = [];
   #queries: GPUQuerySet | null = null;
   #labels: Omit<KernelTime, 'microseconds'>[] = [];
+  /** Timestamp at which the last pass read so far ended. */
+  #end = 0n;
 
   constructor(device: GPUDevice) {
     this.#device = device;
@@ -58,10 +77,10 @@ export class Profiler {
     return () => {
       this.#pending.push(
         staging.mapAsync(1).then(() => {
-          const stamps = new BigUint64Array(staging.getMappedRange());
+          const { nanoseconds, end } = durationsOf(new BigUint64Array(staging.getMappedRange()), this.#end);
+          this.#end = end;
           labels.forEach((label, i) => {
-            const ns = Number((stamps[2 * i + 1] as bigint) - (stamps[2 * i] as bigint));
-            this.#times.push({ ...label, microseconds: ns / 1000 });
+            this.#times.push({ ...label, microseconds: (nanoseconds[i] as number) / 1000 });
           });
           staging.unmap();
           staging.destroy();

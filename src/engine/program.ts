@@ -178,9 +178,14 @@ export class Program<T> {
     return this;
   }
 
-  /** Replays the recorded dispatches. Returns the outputs, whose tensors hold the results of the latest run. */
-  run(): T {
-    for (const d of this.#ready()) this.device.dispatch(d.kernel, d.pipeline, d.bindGroup, d.grid, d.flops);
+  /**
+   * Replays the recorded dispatches, `times` times in one submission. Returns the outputs, whose tensors hold the results of
+   * the latest run.
+   */
+  run(times = 1): T {
+    const dispatches = this.#ready();
+    for (let i = 0; i < times; i++)
+      for (const d of dispatches) this.device.dispatch(d.kernel, d.pipeline, d.bindGroup, d.grid, d.flops);
     this.device.flush();
     return this.outputs;
   }

@@ -1,14 +1,15 @@
 /**
  * Waiting for the device. Dawn's Node binding asks for finished work on every turn of the event loop, which keeps one core
  * busy: on a software driver a core that should compute. So the thread sleeps between turns, at most 1/20 of the wait so
- * far and at most a millisecond.
+ * far and at most a millisecond. A wait counts from the last promise that settled: with several runs always in flight, each
+ * is a wait of its own, and a GPU that needs a millisecond for one does not starve.
  */
 import { inNode } from './adapter.ts';
 
 const longest = 1;
 const share = 1 / 20;
 
-/** Promises waited for now, since when, and whether the loop that serves them all runs. */
+/** Promises waited for now, since when none of them settled, and whether the loop that serves them all runs. */
 let pending = 0;
 let start = 0;
 let pacing = false;
@@ -20,7 +21,10 @@ export function waitFor<T>(promise: Promise<T>): Promise<T> {
   if (!inNode()) return promise;
   if (pending++ === 0) start = performance.now();
   if (!pacing) pace();
-  return promise.finally(() => pending--);
+  return promise.finally(() => {
+    pending--;
+    start = performance.now();
+  });
 }
 
 async function pace(): Promise<void> {

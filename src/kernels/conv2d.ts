@@ -7,7 +7,7 @@ import { differentiable } from '../engine/autograd.ts';
 import type { Capabilities } from '../engine/capabilities.ts';
 import { check } from '../engine/errors.ts';
 import { kernel, linearGrid } from '../engine/kernel.ts';
-import type { Tensor } from '../engine/tensor.ts';
+import { sizeOf, type Tensor } from '../engine/tensor.ts';
 import type { Problem } from '../engine/tuning.ts';
 import directSource from './conv2d-direct.wgsl';
 import flipSource from './conv2d-flip.wgsl';
@@ -137,7 +137,6 @@ function convolve(
   const [kh, kw] = w.shape as [number, number];
   const [, oh, ow, cout] = shape as [number, number, number, number];
   const { stride, dilation, top, left } = geometry;
-  const y = device.empty(shape);
   const work = { flops: (2 * batch * oh * ow * kh * kw * cin * cout) / dilation ** 2 };
   const BIAS = bias !== null;
   // Pixels of a phase: output positions that are alike modulo the dilation, and so have the same taps.
@@ -162,6 +161,9 @@ function convolve(
         turned,
       }),
   );
+  const depth = (kh * kw * cin) / dilation ** 2;
+  const parts = partsOf(choice, { phases: dilation ** 2, pixels, cout, depth });
+  const y = device.empty(parts > 1 ? [parts, ...shape] : shape);
   const kernelOf = choice.variant !== 'subgroup' && turned ? flip(w) : w;
   const tensors = { x, w: kernelOf, bias: bias ?? kernelOf, y };
   const constants = { KH: kh, KW: kw, CIN: cin, COUT: cout, STRIDE: stride, DILATION: dilation, BIAS };
@@ -214,19 +216,20 @@ fn four(p: Params, at: u32, q: u32) -> vec4<f32> { return ${wide ? 'x[at + q]' :
     const wideX = cin % 4 === 0;
     const wideY = cout % 4 === 0;
     const tile =
-      choice.variant === 'matrix' ? matrixTileOf(choice, turned ? 'a' : undefined, 5) : tileOf(choice.tile);
+      choice.variant === 'matrix' ? matrixTileOf(choice, turned ? 'a' : undefined, 5) : tileOf(choice);
     const text = tile.source + quadText('A', 'x', wideX) + quadText('B', 'w', wideY) + putText('y', wideY);
     device.run(
       kernel(`conv2d-${choice.variant}`, tiledSource + text, {
         ...constants,
         ...tile.constants,
+        PARTS: parts,
         A: vec(wideX),
         B: vec(wideY),
         Y: vec(wideY),
       }),
       choice.variant === 'matrix' && peaks ? { ...tensors, peaks: peaks() } : tensors,
-      params,
-      [Math.ceil(cout / choice.tile), Math.ceil(pixels / choice.tile), dilation ** 2],
+      { ...params, size: sizeOf(shape) },
+      [Math.ceil(cout / choice.tile), Math.ceil(pixels / choice.tile), dilation ** 2 * parts],
       work,
     );
   } else {
@@ -241,7 +244,20 @@ fn four(p: Params, at: u32, q: u32) -> vec4<f32> { return ${wide ? 'x[at + q]' :
       work,
     );
   }
-  return y;
+  if (parts === 1) return y;
+  const sum = device.scope(() => sumRows(y.alias([parts, sizeOf(shape)])).alias(shape));
+  y.dispose();
+  return sum;
+}
+
+/** Workgroups that share a tile's sums: enough of them for a GPU, each with 32 products or more of a sum. */
+function partsOf(
+  choice: MatmulKernel,
+  { phases, pixels, cout, depth }: { phases: number; pixels: number; cout: number; depth: number },
+): number {
+  if (choice.variant !== 'tiled' || choice.way !== 'split') return 1;
+  const tiles = phases * Math.ceil(pixels / choice.tile) * Math.ceil(cout / choice.tile);
+  return Math.max(1, Math.min(Math.ceil(256 / tiles), Math.floor(depth / 32)));
 }
 
 /** [KH,KW,Cin,Cout] -> [KH,KW,Cout,Cin], turned by 180 degrees. */
@@ -315,7 +331,7 @@ function kernelGradient(
     const { chunk, parts } = chunked(256 / tiles);
     const partial = device.empty([parts, rows * cout]);
     const wide = cout % 4 === 0;
-    const part = tiled.variant === 'matrix' ? matrixTileOf(tiled, 'b', 4) : tileOf(tile);
+    const part = tiled.variant === 'matrix' ? matrixTileOf(tiled, 'b', 4) : tileOf(tiled);
     device.run(
       kernel(
         `conv2d-weight-${tiled.variant}`,
@@ -326,6 +342,7 @@ function kernelGradient(
           CIN: cin,
           COUT: cout,
           STRIDE: stride,
+          ALONG: ow % 4 === 0,
           ...part.constants,
           B: vec(wide),
           Y: vec(wide),

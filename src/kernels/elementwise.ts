@@ -2,8 +2,8 @@
  * Functions of one number, applied to every element: y = f(x), dx = f'(x) dy. One row a function; the expressions
  * are WGSL in x of type T, which is f32 or vec4<f32>, and in two numbers a and b of type f32.
  *
- * Traps that the expressions avoid: tanh(±100) is NaN on SwiftShader, exp overflows above 88, and NaN is seen
- * only in its bits.
+ * Traps that the expressions avoid: tanh is NaN at ±100 on SwiftShader and may be 1e-5 off anywhere by WGSL's rules, exp
+ * overflows above 88, and NaN is seen only in its bits.
  */
 import { differentiable } from '../engine/autograd.ts';
 import { check } from '../engine/errors.ts';
@@ -13,6 +13,7 @@ import forwardSource from './elementwise.wgsl';
 import backwardSource from './elementwise-backward.wgsl';
 
 const sigmoidOf = '(T(1.0) / (T(1.0) + exp(-clamp(x, T(-80.0), T(80.0)))))';
+const tanhOf = '(T(1.0) - T(2.0) / (T(1.0) + exp(clamp(2.0 * x, T(-80.0), T(80.0)))))';
 
 const table = {
   negate: { f: '-x', df: 'T(-1.0)' },
@@ -25,10 +26,7 @@ const table = {
   relu: { f: 'max(x, T(0.0))', df: 'select(T(0.0), T(1.0), x > T(0.0))' },
   sigmoid: { f: sigmoidOf, df: `${sigmoidOf} * (T(1.0) - ${sigmoidOf})` },
   silu: { f: `x * ${sigmoidOf}`, df: `${sigmoidOf} * (T(1.0) + x * (T(1.0) - ${sigmoidOf}))` },
-  tanh: {
-    f: 'tanh(clamp(x, T(-15.0), T(15.0)))',
-    df: 'T(1.0) - tanh(clamp(x, T(-15.0), T(15.0))) * tanh(clamp(x, T(-15.0), T(15.0)))',
-  },
+  tanh: { f: tanhOf, df: `T(1.0) - ${tanhOf} * ${tanhOf}` },
   clamp: { f: 'clamp(x, T(a), T(b))', df: 'select(T(0.0), T(1.0), (x >= T(a)) & (x <= T(b)))' },
   affine: { f: 'x * a + b', df: 'T(a)' },
 } as const;

@@ -4,7 +4,7 @@
 // it is multiplied by a power of two that brings its largest element near 2^14, and the sum divided by it:
 //   fn scaleOf(lane: u32) -> vec2<f32>        factors of A and B
 // Constants: TILE (32, 64 or 128), DOWN, ACROSS, KT (a multiple of EDGE), EDGE (8 or 16), LANES (of a subgroup), SCALED (1 or
-// 2 where A or B is a cotangent). Lines with $ are repeated, see matrixTileOf in matrix.ts.
+// 2 where A or B is a cotangent). Lines with $ are repeated, see matrixTileOf in matrix.ts: $i is an invocation's loads of A.
 enable f16;
 enable subgroups;
 enable chromium_experimental_subgroup_matrix;
@@ -35,16 +35,12 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
   let range = innerOf(z);
   let scale = scaleOf(lane);
   let back = 1.0 / (scale.x * scale.y);
+  let downA = local / DEEP;
+  let deepA = local % DEEP;
+  let row$i = rowAt(z, m0 + downA + $iu * (THREADS / DEEP));
   var s$r_$q: Sum;
   for (var k0 = range.x; k0 < range.y; k0 += KT) {
-    for (var i = local; i < TILE * DEEP; i += THREADS) {
-      let v = vec4<f16>(loadA(z, m0 + i / DEEP, k0 + i % DEEP * 4u) * scale.x);
-      let at = i / DEEP * ROW_A + i % DEEP * 4u;
-      tileA[at] = v.x;
-      tileA[at + 1u] = v.y;
-      tileA[at + 2u] = v.z;
-      tileA[at + 3u] = v.w;
-    }
+    putA((downA + $iu * (THREADS / DEEP)) * ROW_A + deepA * 4u, loadA(row$i, z, k0 + deepA * 4u) * scale.x);
     for (var i = local; i < KT * FOURS; i += THREADS) {
       let v = vec4<f16>(loadB(z, k0 + i / FOURS, n0 + i % FOURS * 4u) * scale.y);
       let at = i / FOURS * ROW_B + i % FOURS * 4u;
@@ -63,6 +59,14 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
   }
   let mine = part * MATRIX;
   subgroupMatrixStore<row_major>(&sums, mine, s$r_$q, EDGE); put(z, m0 + row + $ru * EDGE, n0 + column + $qu * EDGE, lane, mine, back);
+}
+
+fn putA(at: u32, value: vec4<f32>) {
+  let v = vec4<f16>(value);
+  tileA[at] = v.x;
+  tileA[at + 1u] = v.y;
+  tileA[at + 2u] = v.z;
+  tileA[at + 3u] = v.w;
 }
 
 // Stores the matrix that the subgroup has put into its own part of `sums`.

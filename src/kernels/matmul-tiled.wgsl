@@ -10,14 +10,17 @@ struct Params { m: u32, n: u32, k: u32, aBatch: u32, bBatch: u32, scale: f32 }
 
 fn innerOf(z: u32) -> vec2<u32> { return vec2(0u, params.k); }
 
+/// Element (m, 0) of A, and whether there is a row m.
+struct Row { first: u32, inside: bool }
+fn rowAt(z: u32, m: u32) -> Row { return Row(z * params.aBatch + m * select(params.k, 1u, TA), m < params.m); }
+
 // quadA(at, count): four neighbours from element at, of which count exist; the rest are zeros.
-fn loadA(z: u32, m: u32, k: u32) -> vec4<f32> {
-  if (m >= params.m || k >= params.k) { return vec4<f32>(); }
-  let first = z * params.aBatch;
-  if (!TA) { return quadA(first + m * params.k + k, params.k - k); }
+fn loadA(row: Row, z: u32, k: u32) -> vec4<f32> {
+  if (!row.inside || k >= params.k) { return vec4<f32>(); }
+  if (!TA) { return quadA(row.first + k, params.k - k); }
   var v: vec4<f32>;
   for (var j = 0u; j < 4u; j++) {
-    if (k + j < params.k) { v[j] = oneA(first + (k + j) * params.m + m); }
+    if (k + j < params.k) { v[j] = oneA(row.first + (k + j) * params.m); }
   }
   return v;
 }

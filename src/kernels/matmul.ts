@@ -21,6 +21,7 @@ import {
   quadText,
   rowsText,
   type Tile,
+  type TileWay,
   tileOf,
   unroll,
   vec,
@@ -28,7 +29,7 @@ import {
 
 /**
  * A kernel, or a kernel in one size: `subgroup-8x3` has 8 rows and three columns a lane, `tiled-64` and `matrix-64` tiles
- * of 64.
+ * of 64, `tiled-64-ahead` another way than `plain` to compute them.
  */
 export type MatmulVariant =
   | 'direct'
@@ -37,6 +38,9 @@ export type MatmulVariant =
   | 'matrix'
   | `subgroup-${SubgroupRows}x${SubgroupColumns}`
   | `tiled-${Tile}`
+  | `tiled-${Tile}-ahead`
+  | 'tiled-64-tall'
+  | 'tiled-32-split'
   | `matrix-${Tile}`;
 
 /** Of a subgroup's part of a product. */
@@ -55,7 +59,8 @@ export function matmulCandidates(
     ...(lanes
       ? (['subgroup-8x2', 'subgroup-8x4', 'subgroup-16x2', 'subgroup-16x3', 'subgroup-16x4'] as const)
       : []),
-    ...(cpu ? [] : (['tiled-32', 'tiled-64', 'tiled-128'] as const)),
+    ...(cpu ? [] : tiles.flatMap((tile) => [`tiled-${tile}`, `tiled-${tile}-ahead`] as const)),
+    ...(cpu ? [] : (['tiled-64-tall', 'tiled-32-split'] as const)),
     ...(matrix ? tiles.filter((tile) => matrixStorage(tile, matrix) <= maxWorkgroupStorage) : []).map(
       (tile) => `matrix-${tile}` as const,
     ),
@@ -80,7 +85,7 @@ export type MatmulKernel =
       readonly why: string;
     }
   /** A workgroup computes tile x tile through workgroup memory. */
-  | { readonly variant: 'tiled'; readonly tile: Tile; readonly why: string }
+  | { readonly variant: 'tiled'; readonly tile: Tile; readonly way: TileWay; readonly why: string }
   /** The same by matrices of edge x edge, on factors rounded to f16; `lanes` in a subgroup. */
   | {
       readonly variant: 'matrix';
@@ -115,7 +120,7 @@ export function chooseMatmulKernel(
   const { batch, m, n, k } = shape;
   const { cpu, subgroups, subgroupSize: lanes, maxGrid, matrix: edge, maxWorkgroupStorage } = capabilities;
   const lanesFit = subgroups && (lanes === 4 || lanes === 8);
-  const [kind, size] = (forced ?? '').split('-') as [string, string?];
+  const [kind, size, way = 'plain'] = (forced ?? '').split('-') as [string, string?, TileWay?];
   check(
     kind !== 'subgroup' || lanesFit,
     () => `matmul: variant subgroup wants subgroups of exactly 4 or 8, the device has ${lanes}`,
@@ -136,6 +141,7 @@ export function chooseMatmulKernel(
     return {
       variant: 'tiled',
       tile,
+      way,
       why: tile === 64 ? `${tiles} tiles of 64x64` : 'too few tiles of 64x64',
     };
   };
@@ -416,8 +422,7 @@ fn four(p: Params, at: u32, q: u32) -> vec4<f32> { return ${wideA ? 'a[at + q]' 
     const wideA = !transposeA && k % 4 === 0;
     const wideB = !transposeB && n % 4 === 0;
     const wideY = n % 4 === 0;
-    const tile =
-      choice.variant === 'matrix' ? matrixTileOf(choice, cotangent?.factor, 5) : tileOf(choice.tile);
+    const tile = choice.variant === 'matrix' ? matrixTileOf(choice, cotangent?.factor, 5) : tileOf(choice);
     const text = tile.source + quadText('A', 'a', wideA) + quadText('B', 'b', wideB) + putText('y', wideY);
     device.run(
       kernel(`matmul-${choice.variant}`, tiledSource + text, {

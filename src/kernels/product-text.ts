@@ -111,14 +111,28 @@ fn rowOf(r: u32, lane: u32) -> u32 { return ${row}; }
 `;
 }
 
-/** matmul-tile.wgsl and its constants: a 4x4 part of the tile an invocation, or 8x8 of the largest, half as deep. */
-export function tileOf(tile: Tile) {
-  const [DOWN, QUADS, KT] = tile === 128 ? [8, 2, 8] : [4, 1, 16];
+/**
+ * How an invocation computes its part of a tile. `plain`: 4x4, or 8x8 of a tile of 128. `ahead`: the same, and loads the next
+ * tiles meanwhile. `tall`: as `ahead`, 8x4 of a tile of 64, so that a load from workgroup memory serves more products.
+ * `split`: as `ahead`, and where a convolution has few tiles, several workgroups share each.
+ */
+export type TileWay = 'plain' | 'ahead' | 'tall' | 'split';
+
+/** matmul-tile.wgsl and its constants. */
+export function tileOf({ tile, way }: { readonly tile: Tile; readonly way: TileWay }) {
+  const [DOWN, QUADS, KT] = tile === 128 ? [8, 2, 8] : [way === 'tall' ? 8 : 4, 1, 16];
+  const threads = (tile / DOWN) * (tile / 4 / QUADS);
+  const loads = (tile * KT) / 4 / threads;
   const loops = [
     { name: 'r', count: DOWN },
     { name: 'q', count: QUADS },
+    { name: 'i', count: loads },
+    { name: 'j', count: loads },
   ];
-  return { source: repeat(tileSource, loops), constants: { TILE: tile, DOWN, QUADS, KT } };
+  return {
+    source: repeat(tileSource, loops),
+    constants: { TILE: tile, DOWN, QUADS, KT, AHEAD: way !== 'plain' },
+  };
 }
 
 /**

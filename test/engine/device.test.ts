@@ -15,6 +15,7 @@ import {
   ShapeError,
 } from '../../src/engine/errors.ts';
 import { kernel, linearGrid } from '../../src/engine/kernel.ts';
+import { durationsOf } from '../../src/engine/profile.ts';
 import { affine, exp, sigmoid, silu, square, tanh } from '../../src/kernels/elementwise.ts';
 import { assertClose, testDevice } from '../support.ts';
 
@@ -97,6 +98,13 @@ test('two devices live side by side, and their tensors do not mix', async () => 
   other.close();
   assert.equal([...(await x.floats())], [1, 1, 1, 1]);
   x.dispose();
+});
+
+test('time that two passes share is counted once', () => {
+  // A second pass that its front end reached at 20, while the first ran until 100; a third after a pause.
+  const { nanoseconds, end } = durationsOf(BigUint64Array.of(10n, 100n, 20n, 160n, 200n, 250n), 0n);
+  assert.equal(nanoseconds, [90, 60, 50]);
+  assert.equal(durationsOf(BigUint64Array.of(230n, 240n, 235n, 300n), end).nanoseconds, [0, 50]);
 });
 
 test('a profile has one row a kernel and grid, one time a dispatch', async () => {

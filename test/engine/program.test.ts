@@ -5,6 +5,7 @@ import { valueAndGrad, vjp } from '../../src/engine/autograd.ts';
 import { Device } from '../../src/engine/device.ts';
 import { kernel } from '../../src/engine/kernel.ts';
 import { type Life, lifetimes, planMemory } from '../../src/engine/program.ts';
+import { advance } from '../../src/engine/random.ts';
 import { Storage, type Tensor } from '../../src/engine/tensor.ts';
 import { Adam } from '../../src/kernels/adam.ts';
 import { affine, sigmoid, silu, sqrt, square, tanh } from '../../src/kernels/elementwise.ts';
@@ -207,6 +208,17 @@ test('a disposed program cannot be read and runs nothing', async () => {
   assert.throws(() => device.bufferOf(program.outputs), /was disposed/);
   program.outputs.dispose();
   x.dispose();
+});
+
+test('several runs in one submission follow one another', async () => {
+  const device = await testDevice();
+  const step = device.zeros([1], 'u32');
+  const program = device.record('count', () => advance(step));
+  program.run();
+  program.run(3);
+  assert.equal([...(await step.read())], [4]);
+  program.dispose();
+  step.dispose();
 });
 
 test('prepare compiles and reports progress', async () => {

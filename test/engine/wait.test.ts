@@ -1,6 +1,7 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { waitFor } from '../../src/engine/wait.ts';
+import { median } from '../../src/report/statistics.ts';
 
 const test = suite('wait');
 const later = (ms: number) => new Promise<void>((done) => setTimeout(done, ms));
@@ -34,6 +35,19 @@ test('waits that overlap or follow at once share one loop', async () => {
     })(),
   );
   assert.ok(turns > 100, `${turns} turns: more than one loop sleeps`);
+});
+
+test('while one wait is long, short ones beside it stay short', async () => {
+  const long = waitFor(later(150));
+  await later(60);
+  const times: number[] = [];
+  for (let i = 0; i < 40; i++) {
+    const start = performance.now();
+    await waitFor(new Promise((done) => setImmediate(done)));
+    times.push(performance.now() - start);
+  }
+  await long;
+  assert.ok(median(times) < 0.5, `${median(times)} ms for what takes one turn`);
 });
 
 test('values and errors pass through, and the loop ends after an error', async () => {
