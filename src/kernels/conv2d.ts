@@ -42,7 +42,7 @@ export interface Conv2dShape {
   readonly cout: number;
   /** Of the input: 1, or the stride of the convolution whose input gradient this is. */
   readonly dilation?: number;
-  /** Tiles of 2x2 output pixels, where the windows are 3x3 and a pixel apart. */
+  /** Tiles of 4x4 output pixels, where the windows are 3x3 and a pixel apart. */
   readonly tiles?: number;
 }
 

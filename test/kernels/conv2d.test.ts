@@ -48,10 +48,11 @@ test('every variant equals the direct one, forward and gradients', async () => {
       if (variant === 'tiled' && !tiledShapes.has(xShape)) continue;
       if (variant.startsWith('tiled-') && xShape !== shapes[0]?.[0]) continue;
       (await all(variant)).forEach((got, i) => {
+        // Winograd's transforms round twice as much as sums do.
         assertClose(
           got,
           want[i] as Float32Array,
-          1e-6,
+          variant === 'winograd' ? 5e-6 : 1e-6,
           `${variant} [${xShape}]*[${wShape}] ${['y', 'dx', 'dw', 'dbias'][i]}`,
         );
       });
@@ -76,7 +77,7 @@ test('the choice of a kernel', async () => {
     'direct',
   );
   const cpu = { ...gpu, cpu: true };
-  const wide = { pixels: 10 * 16 * 16, taps: 9, cin: 256, cout: 256, tiles: 10 * 8 * 8 };
+  const wide = { pixels: 10 * 16 * 16, taps: 9, cin: 256, cout: 256, tiles: 10 * 4 * 4 };
   const named = (...args: Parameters<typeof chooseConv2dKernel>) => chooseConv2dKernel(...args).variant;
   assert.is(named(wide, cpu), 'winograd');
   assert.is(named(wide, gpu), 'tiled', 'until a GPU has measured it');
