@@ -26,7 +26,7 @@ const POINTS = [0, 0.75, -0.75, 1.5, -1.5];
 
 /** Coefficients of Π (x − p), the constant first. */
 const polynomial = (roots: readonly number[]) =>
-  roots.reduce((c, p) => [...c, 0].map((_, i) => (c[i - 1] ?? 0) - p * (c[i] ?? 0)), [1]);
+  roots.reduce((c, p) => c.concat(0).map((_, i) => (c[i - 1] ?? 0) - p * (c[i] ?? 0)), [1]);
 const powers = (p: number, count: number) => Array.from({ length: count }, (_, i) => p ** i);
 const others = (p: number) => POINTS.filter((q) => q !== p);
 
