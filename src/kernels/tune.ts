@@ -30,9 +30,7 @@ import {
   tileOf,
   unroll,
 } from './product-text.ts';
-import winogradImage from './winograd-image.wgsl';
-import winogradKernel from './winograd-kernel.wgsl';
-import winogradPlanes from './winograd-planes.wgsl';
+import { winogradTexts } from './winograd.ts';
 
 /** What the tuned kernels are completed with, for a few arguments. */
 const completions = () =>
@@ -65,9 +63,7 @@ export const kernelsVersion = () =>
     tile,
     matrixTile,
     tiledProduct,
-    winogradImage,
-    winogradKernel,
-    winogradPlanes,
+    ...winogradTexts,
     ...completions(),
     ...([32, 64, 128] as const).map((size) => JSON.stringify(tileOf(size).constants)),
   ]

@@ -1,6 +1,6 @@
 // y[n, TILE*ty + r, TILE*tx + c, channel] = (L D Lᵀ)[r, c] + bias[channel], where that lies inside y; D[a, b] = x[SIDE*a + b, t, channel]
 // and t is the tile (n, ty, tx).
-// x [SIDE^2, tiles, channels], y [N, h, wd, channels]. Constants: SIDE, TILE, the rows of L, which is written into the lines with
+// x [SIDE^2, tiles, channels], y [N, h, wd, channels]. Constants: SIDE, TILE = R, the rows of L, which is written into the lines with
 // $, see `sandwich` in winograd.ts. Params: tiles of a column and of a row of tiles; whether there is a bias.
 // Grid: one invocation a tile and channel.
 struct Params { h: u32, wd: u32, channels: u32, down: u32, across: u32, count: u32, bias: u32 }

@@ -1,7 +1,7 @@
 // y[R*r + c, t, channel] = (L D Lᵀ)[r, c], with D the SIDE x SIDE pixels of channel `channel` of x from row TILE*ty - top
 // and column TILE*tx - left of image n on, zero outside the image; t is the tile (n, ty, tx).
 // x [N, h, wd, channels], y [R^2, tiles, channels]. Scalars, as vectors are no faster and take three times as long to compile.
-// Constants: TILE, R, the rows of L, which is written into the lines with $, see `sandwich` in winograd.ts. Params: tiles of a
+// Constants: SIDE, TILE, R, the rows of L, which is written into the lines with $, see `sandwich` in winograd.ts. Params: tiles of a
 // column and of a row of tiles. Grid: one invocation a tile and channel.
 struct Params { h: i32, wd: i32, channels: i32, down: u32, across: u32, top: i32, left: i32, count: u32 }
 @group(0) @binding(0) var<storage, read> x: array<f32>;

@@ -43,6 +43,37 @@ const TILE = 4;
 /** Products of a tile. */
 const PLANES = 36;
 
+/** A kernel's lines for L D Lᵀ, where D is square: elements `$a`, `$b` of D, `$r`, `$c` of the result. */
+function sandwich(source: string, l: Matrix) {
+  const R = l.length;
+  const SIDE = (l[0] as readonly number[]).length;
+  const sum = (row: readonly number[], term: (k: number) => string) =>
+    row
+      .flatMap((w, k) =>
+        w === 0 ? [] : [`${w < 0 ? '-' : '+'} ${Math.abs(w) === 1 ? '' : `${Math.abs(w)} * `}${term(k)}`],
+      )
+      .join(' ')
+      .replace(/^\+ /, '');
+  const text = repeat(source, [
+    { name: 'c', count: R, also: (c) => ({ right: sum(l[c] as readonly number[], (b) => `e$r${b}`) }) },
+    { name: 'r', count: R, also: (r) => ({ left: sum(l[r] as readonly number[], (a) => `d${a}$b`) }) },
+    { name: 'a', count: SIDE },
+    { name: 'b', count: SIDE },
+  ]);
+  return { text, constants: { SIDE, R } };
+}
+
+const input = sandwich(planesSource, B_T);
+const cotangent = sandwich(planesSource, A);
+const output = sandwich(imageSource, A_T);
+const weights = sandwich(kernelSource, G);
+const gradient = sandwich(kernelSource, transposed(G));
+
+type Sandwich = typeof input;
+
+/** The kernels' texts, of which a table of tuned choices is valid. */
+export const winogradTexts = [input, cotangent, output, weights, gradient].map(({ text }) => text);
+
 /** Multiplications that reading or writing an element of a transform takes as long as, on software drivers. */
 const ELEMENT = 20;
 
@@ -73,38 +104,19 @@ export function winogradGain({ tiles, pixels, cin, cout }: WinogradShape): numbe
   return (9 * pixels * cin * cout) / (PLANES * tiles * cin * cout + ELEMENT * moved);
 }
 
-/** A kernel's lines for L D Lᵀ, where D is square: elements `$a`, `$b` of D, `$r`, `$c` of the result. */
-function sandwich(source: string, l: Matrix): string {
-  const rows = l.length;
-  const side = (l[0] as readonly number[]).length;
-  const sum = (row: readonly number[], term: (k: number) => string) =>
-    row
-      .flatMap((w, k) =>
-        w === 0 ? [] : [`${w < 0 ? '-' : '+'} ${Math.abs(w) === 1 ? '' : `${Math.abs(w)} * `}${term(k)}`],
-      )
-      .join(' ')
-      .replace(/^\+ /, '');
-  return repeat(source, [
-    { name: 'c', count: rows, also: (c) => ({ right: sum(l[c] as readonly number[], (b) => `e$r${b}`) }) },
-    { name: 'r', count: rows, also: (r) => ({ left: sum(l[r] as readonly number[], (a) => `d${a}$b`) }) },
-    { name: 'a', count: side },
-    { name: 'b', count: side },
-  ]);
-}
-
 /** [N,H,W,C] -> [R²,tiles,C]: L D Lᵀ of the tiles that cover an image of `shape`. */
 function planesOf(
   x: Tensor,
-  l: Matrix,
+  { text, constants }: Sandwich,
   shape: readonly number[],
   { top, left }: { readonly top: number; readonly left: number },
 ): Tensor {
   const [, h, wd, channels] = x.shape as [number, number, number, number];
   const { down, across, tiles } = tilesOf(shape);
-  const y = x.device.empty([l.length ** 2, tiles, channels]);
+  const y = x.device.empty([constants.R ** 2, tiles, channels]);
   const count = tiles * channels;
   x.device.run(
-    kernel(`winograd-planes-${l[0]?.length}`, sandwich(planesSource, l), { R: l.length, TILE }),
+    kernel('winograd-planes', text, { ...constants, TILE }),
     { x, y },
     { h, wd, channels, down, across, top, left, count },
     linearGrid(count),
@@ -113,12 +125,11 @@ function planesOf(
 }
 
 /** [SIDE²,count] -> [R²,count]. */
-function kernelPlanes(x: Tensor, l: Matrix, turned: boolean): Tensor {
-  const side = (l[0] as readonly number[]).length;
-  const count = x.size / side ** 2;
-  const y = x.device.empty([l.length ** 2, count]);
+function kernelPlanes(x: Tensor, { text, constants }: Sandwich, turned: boolean): Tensor {
+  const count = x.size / constants.SIDE ** 2;
+  const y = x.device.empty([constants.R ** 2, count]);
   x.device.run(
-    kernel('winograd-kernel', sandwich(kernelSource, l), { SIDE: side, R: l.length }),
+    kernel('winograd-kernel', text, constants),
     { x, y },
     { count, turned: Number(turned) },
     linearGrid(count),
@@ -144,13 +155,13 @@ export function winograd(
   const { device } = x;
   const [, h, wd, cout] = shape as [number, number, number, number];
   const { down, across, tiles } = tilesOf(shape);
-  const a = planesOf(x, B_T, shape, geometry);
-  const b = kernelPlanes(w, G, turned).alias([PLANES, w.shape[2] as number, w.shape[3] as number]);
+  const a = planesOf(x, input, shape, geometry);
+  const b = kernelPlanes(w, weights, turned).alias([PLANES, w.shape[2] as number, w.shape[3] as number]);
   const products = gemm({ a, b, transposeB: turned, flops });
   const count = tiles * cout;
   const y = device.empty(shape);
   device.run(
-    kernel('winograd-image', sandwich(imageSource, A_T), { SIDE: 6, TILE }),
+    kernel('winograd-image', output.text, { ...output.constants, TILE }),
     { x: products, bias: bias ?? products, y },
     { h, wd, channels: cout, down, across, count, bias: Number(bias !== null) },
     linearGrid(count),
@@ -166,8 +177,8 @@ export function winogradKernelGradient(
   shape: readonly number[],
   flops: number,
 ): Tensor {
-  const a = planesOf(x, B_T, dy.shape, geometry);
-  const b = planesOf(dy, A, dy.shape, { top: 0, left: 0 });
+  const a = planesOf(x, input, dy.shape, geometry);
+  const b = planesOf(dy, cotangent, dy.shape, { top: 0, left: 0 });
   const products = gemm({ a, b, transposeA: true, flops });
-  return kernelPlanes(products, transposed(G), false).alias(shape);
+  return kernelPlanes(products, gradient, false).alias(shape);
 }

@@ -2,7 +2,12 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { vjp } from '../../src/engine/autograd.ts';
 import { ShapeError } from '../../src/engine/errors.ts';
-import { type Conv2dVariant, chooseConv2dKernel, conv2d } from '../../src/kernels/conv2d.ts';
+import {
+  type Conv2dVariant,
+  chooseConv2dKernel,
+  conv2d,
+  conv2dCandidates,
+} from '../../src/kernels/conv2d.ts';
 import { assertClose, checkOp, lcg, testDevice } from '../support.ts';
 
 checkOp('conv2d', {
@@ -90,6 +95,9 @@ test('the choice of a kernel', async () => {
     'does not fit a buffer',
   );
   assert.is.not(named(wide, { ...cpu, matrix: 16 }, 'winograd'), 'winograd', 'factors are rounded to f16');
+  const layer = { op: 'conv2d', batch: 2, cin: 8, kh: 3, kw: 3, cout: 8, oh: 8, ow: 8, stride: 1 };
+  const tunable = (change: object) => conv2dCandidates({ ...layer, ...change }, gpu).includes('winograd');
+  assert.equal([tunable({}), tunable({ stride: 2 }), tunable({ dilation: 2 })], [true, false, false]);
 });
 
 test('errors state the numbers', async () => {
