@@ -103,6 +103,19 @@ const firstLine = (error: unknown) => (error as Error).message?.split('\n')[0] |
 const cell = (result: PeerResult) =>
   'error' in result ? 'no' : `${number(result.ratio)}x${software ? ` (${number(result.cpuRatio)}x)` : ''}`;
 const rows: Row[] = [];
+/** After every case, so that what interrupts the bench costs one case. */
+function save(): void {
+  if (json) writeFileAtomic(json, `${JSON.stringify(rows, null, 1)}\n`);
+  if (!svg) return;
+  const points = rows.map((r) => ({
+    label: `${r.kernel} ${r.pass} ${r.shape}`,
+    kernel: r.kernel,
+    intensity: r.intensity,
+    gflops: r.busyGflops,
+  }));
+  const title = `${adapter}, ${date}${software ? ': by processor time' : ''}`;
+  writeFileAtomic(svg, rooflineSvg(title, roofs, points));
+}
 for (const c of chosen) {
   const data = Object.fromEntries(
     Object.entries(c.inputs).map(([name, shape], i) => [
@@ -214,7 +227,7 @@ for (const c of chosen) {
     return `${name} ${result ? cell(result) : '–'}`;
   });
   console.error(`${c.kernel} ${c.pass} ${c.shape}: ${number(own.medianMs)} ms ${ratios.join(', ')}`);
-  if (json) writeFileAtomic(json, `${JSON.stringify(rows, null, 1)}\n`);
+  save();
 }
 
 const cells = (r: Row) => [
@@ -264,18 +277,6 @@ if (peers.length > 0) {
     ),
   );
   if (errors.length > 0) console.log(`\n${errors.join('\n')}`);
-}
-if (svg) {
-  const points = rows.map((r) => ({
-    label: `${r.kernel} ${r.pass} ${r.shape}`,
-    kernel: r.kernel,
-    intensity: r.intensity,
-    gflops: r.busyGflops,
-  }));
-  writeFileAtomic(
-    svg,
-    rooflineSvg(`${adapter}, ${date}${software ? ': by processor time' : ''}`, roofs, points),
-  );
 }
 for (const peer of peers) await peer.close?.();
 process.exit(0);

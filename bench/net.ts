@@ -124,20 +124,29 @@ interface Recorded {
   readonly params: ParamValues;
   readonly grid: readonly [number, number, number];
   readonly flops: number;
+  /** That of the operation, such as `conv2d [8,32,32,64]`; empty outside of differentiable ones. */
+  operation: string;
 }
 
 /** What `make` records, dispatch by dispatch. */
 function listening<T>(make: () => T): { made: T; steps: Recorded[] } {
   const steps: Recorded[] = [];
-  const { run } = device;
+  const { run, named } = device;
+  let unnamed = 0;
   device.run = (kernel, tensors, params, grid, work = {}) => {
-    if (device.recording) steps.push({ kernel, tensors, params, grid, flops: work.flops ?? 0 });
+    if (device.recording)
+      steps.push({ kernel, tensors, params, grid, flops: work.flops ?? 0, operation: '' });
     run.call(device, kernel, tensors, params, grid, work);
+  };
+  device.named = (operation) => {
+    for (; unnamed < steps.length; unnamed++) (steps[unnamed] as Recorded).operation = operation;
+    named.call(device, operation);
   };
   try {
     return { made: make(), steps };
   } finally {
     device.run = run;
+    device.named = named;
   }
 }
 
@@ -235,7 +244,8 @@ async function measure(
   if (!own || own instanceof Error) throw own ?? new CmapError(name);
 
   // The same convolutions alone and in the network, in turns, each dispatch by its fastest time.
-  const convs = steps.filter((s) => s.kernel.name.startsWith('conv2d') && s.flops > 0);
+  const ofConvolution = ({ operation }: Recorded) => /^(the gradient of )?conv2d /.test(operation);
+  const convs = steps.filter(ofConvolution);
   const kinds = [...new Map(convs.map((s) => [keyOf(s), s])).values()];
   let convolutions = null;
   let gpuMs = null;
@@ -260,25 +270,23 @@ async function measure(
     const aloneBy = new Map(kinds.map((s, i) => [keyOf(s), best(outside, i)]));
     const us = steps.map((_, i) => best(inside, i));
     const total = us.reduce((a, b) => a + b, 0);
-    let [flops, time, timeAlone, all] = [0, 0, 0, 0];
+    let [flops, time, timeAlone] = [0, 0, 0];
     const groups = new Map<string, { us: number; flops: number }>();
     steps.forEach((s, i) => {
       const base = s.kernel.name.split('[')[0] as string;
       const group = groups.get(base) ?? { us: 0, flops: 0 };
       groups.set(base, { us: group.us + (us[i] as number), flops: group.flops + s.flops });
-      if (base.startsWith('conv2d')) all += us[i] as number;
-      const own = aloneBy.get(keyOf(s));
-      if (own === undefined) return;
+      if (!ofConvolution(s)) return;
       flops += s.flops;
       time += us[i] as number;
-      timeAlone += own;
+      timeAlone += aloneBy.get(keyOf(s)) as number;
     });
     for (const [group, g] of [...groups].sort((a, b) => b[1].us - a[1].us))
       kernels.push({ name: group, share: g.us / total, gflops: g.flops / g.us / 1e3 });
     gpuMs = median(inside.map((run) => run.reduce((sum, t) => sum + t.microseconds, 0) / 1000));
     wallMs = median(walls);
     convolutions = {
-      share: all / total,
+      share: time / total,
       gflops: flops / time / 1e3,
       gflopsAlone: flops / timeAlone / 1e3,
       ofAlone: timeAlone / time,

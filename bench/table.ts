@@ -75,6 +75,12 @@ if (rows.length > 0) {
     );
 }
 for (const { networks, growth } of nets) {
+  if (networks.length > 0) printNetworks(networks);
+  if (growth.length > 0) printGrowth(growth);
+}
+process.exit(0);
+
+function printNetworks(networks: readonly Network[]): void {
   const others = peersOf(networks);
   const titles = ['network', 'ms', 'processor ms', 'GFLOP/s (busy)', 'dispatches', 'host µs each', 'busy'];
   titles.push('conv share', 'of alone', 'planned MB', 'first result ms', ...others);
@@ -96,6 +102,9 @@ for (const { networks, growth } of nets) {
         ...others.map((name) => cell(n.peers[name])),
       ]),
     );
+}
+
+function printGrowth(growth: readonly Growth[]): void {
   const sizes = ['against', 'sizes', 'ms', 'MB', 'time exponent', 'memory exponent'];
   console.log(`\n${line(sizes)}\n${line(sizes.map(() => '---'))}`);
   for (const { against, points, timeExponent, memoryExponent } of growth)
@@ -110,4 +119,3 @@ for (const { networks, growth } of nets) {
       ]),
     );
 }
-process.exit(0);

@@ -20,14 +20,19 @@ import {
   chooseMatmulKernel,
   type MatmulKernel,
   type MatmulVariant,
+  matmulCandidates,
   SUBGROUP_WORKGROUP,
   sumRows,
   tunedVariant,
 } from './matmul.ts';
 import { type Cotangent, matrixTileOf, peaksOf } from './matrix.ts';
 import { channelsText, laneText, putText, quadText, rowsText, tileOf, unroll, vec } from './product-text.ts';
+import { tilesOf, winograd, winogradBytes, winogradGain, winogradKernelGradient } from './winograd.ts';
 
-export type Conv2dVariant = MatmulVariant;
+/** `winograd`: fewer multiplications, of 3x3 windows a pixel apart. */
+export type Conv2dVariant = MatmulVariant | 'winograd';
+
+export type Conv2dKernel = MatmulKernel | { readonly variant: 'winograd'; readonly why: string };
 
 /** A convolution as a product: `pixels` output pixels (of all images), `taps`·cin deep, cout wide. */
 export interface Conv2dShape {
@@ -37,21 +42,60 @@ export interface Conv2dShape {
   readonly cout: number;
   /** Of the input: 1, or the stride of the convolution whose input gradient this is. */
   readonly dilation?: number;
+  /** Tiles of 4x4 output pixels, where the windows are 3x3 and a pixel apart. */
+  readonly tiles?: number;
 }
 
-/** Picks the kernel of a convolution, by the rule of matrix products; `forced` overrides. */
+/** What Winograd's algorithm must gain by counting to be chosen. */
+const GAIN = 1.2;
+
+/** Picks the kernel of a convolution, by the rule of matrix products where Winograd's algorithm gains nothing; `forced` overrides. */
 export function chooseConv2dKernel(
   shape: Conv2dShape,
   capabilities: Capabilities,
   forced?: Conv2dVariant,
-): MatmulKernel {
+): Conv2dKernel {
   const { pixels, taps, cin, cout, dilation = 1 } = shape;
+  const gain = winogradOf(shape, capabilities);
+  if (gain > 0 && (forced === 'winograd' || (!forced && capabilities.cpu && gain > GAIN)))
+    return { variant: 'winograd', why: `by counting, ${gain.toFixed(1)} times as fast as without` };
   const batch = dilation ** 2;
   return chooseMatmulKernel(
     { batch, m: Math.ceil(pixels / batch), n: cout, k: taps * cin },
     capabilities,
-    forced,
+    forced === 'winograd' ? undefined : forced,
   );
+}
+
+/** What Winograd's algorithm gains; 0 where it cannot be used. Transforms would enlarge the error of rounding to f16. */
+function winogradOf({ tiles = 0, ...shape }: Conv2dShape, { matrix, maxBinding }: Capabilities): number {
+  const own = { ...shape, tiles };
+  return tiles === 0 || matrix > 0 || winogradBytes(own) > maxBinding ? 0 : winogradGain(own);
+}
+
+/** What a tuner may choose from for a `conv2d` or `conv2d-weight` problem, the safe kernel first. */
+export function conv2dCandidates(problem: Problem, capabilities: Capabilities): Conv2dVariant[] {
+  const fits = winogradOf(shapeOf(problem as unknown as Sizes), capabilities) > 0;
+  return [...matmulCandidates(capabilities), ...(fits ? (['winograd'] as const) : [])];
+}
+
+interface Sizes {
+  readonly batch: number;
+  readonly cin: number;
+  readonly kh: number;
+  readonly kw: number;
+  readonly cout: number;
+  readonly oh: number;
+  readonly ow: number;
+  readonly stride: number;
+  readonly dilation?: number;
+}
+
+function shapeOf({ batch, cin, kh, kw, cout, oh, ow, stride, dilation = 1 }: Sizes): Conv2dShape {
+  const dense = kh === 3 && kw === 3 && stride === 1 && dilation === 1;
+  // Output pixels by phase: positions that are alike modulo the dilation, and so have the same taps.
+  const pixels = batch * Math.ceil(oh / dilation) * Math.ceil(ow / dilation) * dilation ** 2;
+  return { pixels, taps: kh * kw, cin, cout, dilation, tiles: dense ? tilesOf([batch, oh, ow]).tiles : 0 };
 }
 
 export interface Conv2dOptions {
@@ -139,28 +183,15 @@ function convolve(
   const { stride, dilation, top, left } = geometry;
   const work = { flops: (2 * batch * oh * ow * kh * kw * cin * cout) / dilation ** 2 };
   const BIAS = bias !== null;
-  // Pixels of a phase: output positions that are alike modulo the dilation, and so have the same taps.
+  // Pixels of a phase.
   const pixels = batch * Math.ceil(oh / dilation) * Math.ceil(ow / dilation);
+  const problem = { op: 'conv2d', batch, h, wd, cin, kh, kw, cout, oh, ow, ...geometry, bias: BIAS, turned };
   const choice = chooseConv2dKernel(
-    { pixels: pixels * dilation ** 2, taps: kh * kw, cin, cout, dilation },
+    shapeOf(problem),
     device.capabilities,
-    variant ??
-      tunedVariant(device, {
-        op: 'conv2d',
-        batch,
-        h,
-        wd,
-        cin,
-        kh,
-        kw,
-        cout,
-        oh,
-        ow,
-        ...geometry,
-        bias: BIAS,
-        turned,
-      }),
+    variant ?? tunedVariant(device, problem, (capabilities) => conv2dCandidates(problem, capabilities)),
   );
+  if (choice.variant === 'winograd') return winograd(x, w, bias, geometry, shape, turned, work.flops);
   const depth = (kh * kw * cin) / dilation ** 2;
   const parts = partsOf(choice, { phases: dilation ** 2, pixels, cout, depth });
   const y = device.empty(parts > 1 ? [parts, ...shape] : shape);
@@ -278,7 +309,7 @@ function kernelGradient(
   dy: Tensor,
   shape: readonly number[],
   { stride, top, left }: Geometry,
-  variant: Conv2dVariant | undefined,
+  given: Conv2dVariant | undefined,
   peaks: Cotangent['peaks'],
 ): Tensor {
   const { device } = x;
@@ -294,21 +325,12 @@ function kernelGradient(
     return { chunk, parts: Math.ceil(pixels / chunk) };
   };
   const sum = (partial: Tensor) => sumRows(partial).alias(shape);
-  variant ??= tunedVariant(device, {
-    op: 'conv2d-weight',
-    batch,
-    h,
-    wd,
-    cin,
-    kh,
-    kw,
-    cout,
-    oh,
-    ow,
-    stride,
-    top,
-    left,
-  });
+  const problem = { op: 'conv2d-weight', batch, h, wd, cin, kh, kw, cout, oh, ow, stride, top, left };
+  const wanted =
+    given ?? tunedVariant(device, problem, (capabilities) => conv2dCandidates(problem, capabilities));
+  if (chooseConv2dKernel(shapeOf(problem), device.capabilities, wanted).variant === 'winograd')
+    return winogradKernelGradient(x, dy, { top, left }, shape, work.flops);
+  const variant = wanted === 'winograd' ? undefined : wanted;
   const rows = kh * kw * cin;
   const { cpu, matrix } = device.capabilities;
   // Chunks of pixels fill the device, so that the size of the tiles follows that of the kernel alone.

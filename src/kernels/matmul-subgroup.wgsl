@@ -2,13 +2,13 @@
 // For software drivers, where a load costs many times an addition, and reading a parameter is a load: all are read once, and
 // distances are in items, of the type that an array is read in. Registers only: a subgroup computes ROWS rows x SG*J
 // columns. Lane l loads four k of the rows l, l + SG, ..., which are spread over the subgroup; it owns J columns.
-// Constants: SG (4 or 8), ROWS (a multiple of SG), J, WG; T = f32 or vecJ<f32>, X = vec4<f32> (A contiguous along k
-// in fours) or f32, B = the type that B is read in, W = T or f32. Lines with $ are repeated and `spread`, `rowOf` appended,
-// see unroll in product-text.ts. Also appended: `fn four(p: Params, at: u32, q: u32) -> vec4<f32>`, the q-th four of A, zeros
-// past the last, where at is the row's first item; of laneText `owned`, `placesOf`, `biases`, `store`; of rowsText `startsOf`
-// and `quad`.
+// Constants: SG (4 or 8), ROWS (a multiple of SG), J, WG; T = f32 or vecJ<f32>, X = vec4<f32> (A contiguous in
+// fours) or f32, B = the type that B is read in, W = T or f32. Lines with $ are repeated and `spread`, `rowOf` appended,
+// see unroll in product-text.ts. Also appended: of foursText `rowsOf` and `fours`, the lane's rows of A; of laneText `owned`,
+// `placesOf`, `biases`, `store`; of rowsText `startsOf` and `quad`.
 // Grid: x: ROWS*WG/SG rows, y: SG*J columns, z: batch.
 enable subgroups;
+diagnostic(off, subgroup_uniformity);
 struct Params {
   m: u32, n: u32, k: u32, fours: u32, row: u32,
   aBatch: u32, aRow: u32, aColumn: u32,
@@ -26,17 +26,19 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
   let p = params;
   let lane = local % SG;
   let m0 = (group.x * (WG / SG) + local / SG) * ROWS;
+  // Whole subgroups leave, which the compiler cannot see.
+  if (m0 >= p.m) { return; }
   let n = group.y * (SG * J) + owned(lane);
   let places = placesOf(n, p.n);
   let starts = startsOf(places, p.k);
   let first = group.z * p.bBatch;
-  let a$v = group.z * p.aBatch + min(m0 + $vu * SG + lane, p.m - 1u) * p.aRow;
+  let own = rowsOf(p, group.z * p.aBatch, m0, lane);
   var s$r_$j = 0.0;
   for (var q = 0u; q < p.fours; q++) {
-    let x$v = four(p, a$v, q);
+    let x = fours(p, own, q);
     // Where K is not a multiple of 4 the elements of A past the last are zeros, times one of B that exists.
     let w = quad(first, q, starts, p.row, p.k);
-    let e$r = spread$l(x$v);
+    let e$r = spread$l(x.v$v);
     s$r_$j += dot(e$r, w.w$j);
   }
   var added = T();

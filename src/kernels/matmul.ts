@@ -15,6 +15,7 @@ import sumSource from './matmul-sum.wgsl';
 import tiledSource from './matmul-tiled.wgsl';
 import { type Cotangent, matrixStorage, matrixTileOf, peaksOf } from './matrix.ts';
 import {
+  foursText,
   laneText,
   neighbours,
   putText,
@@ -67,10 +68,14 @@ export function matmulCandidates(
   ];
 }
 
-/** The measured choice for a problem, where there is one that this device can run. */
-export function tunedVariant(device: Device, problem: Problem): MatmulVariant | undefined {
+/** The measured choice for a problem, where it is one of the candidates. */
+export function tunedVariant<V extends string>(
+  device: Device,
+  problem: Problem,
+  candidates: (capabilities: Capabilities) => readonly V[],
+): V | undefined {
   const name = device.tuning.choose(problem);
-  return name === undefined ? undefined : matmulCandidates(device.capabilities).find((c) => c === name);
+  return name === undefined ? undefined : candidates(device.capabilities).find((c) => c === name);
 }
 
 /** How a product is computed; `why` is for people. */
@@ -309,6 +314,8 @@ interface Gemm {
   readonly scale?: number;
   readonly variant?: MatmulVariant;
   readonly cotangent?: Cotangent;
+  /** Of the operation that it computes in another way; else 2·batch·m·n·k. */
+  readonly flops?: number;
 }
 
 /** scale · op(a)·op(b) + bias without a gradient; shapes as in `matmul`, and a may be shared by the batch of b. */
@@ -321,6 +328,7 @@ export function gemm({
   scale = 1,
   variant,
   cotangent,
+  flops,
 }: Gemm): Tensor {
   const { device } = a;
   const ranks = (x: Tensor) => x.rank === 2 || x.rank === 3;
@@ -346,7 +354,7 @@ export function gemm({
   const choice = chooseMatmulKernel(
     { batch, m, n, k },
     device.capabilities,
-    variant ?? tunedVariant(device, problem),
+    variant ?? tunedVariant(device, problem, matmulCandidates),
   );
   const parts =
     (choice.variant === 'tiled' || choice.variant === 'matrix') &&
@@ -371,7 +379,7 @@ export function gemm({
   const y = device.empty(a.rank === 3 || b.rank === 3 ? [batch, m, n] : [m, n]);
   const tensors = { a, b, bias: bias ?? b, y };
   const BIAS = bias !== undefined;
-  const work = { flops: 2 * batch * m * n * k };
+  const work = { flops: flops ?? 2 * batch * m * n * k };
   const aBatch = a.rank === 3 ? m * k : 0;
   const bBatch = b.rank === 3 ? k * n : 0;
   if (choice.variant === 'subgroup') {
@@ -380,24 +388,20 @@ export function gemm({
     const whole = k % 4 === 0;
     const lane = laneText(columns, n);
     const quad = rowsText(lane, 'b', transposeB, whole);
-    const each = [0, 1, 2, 3].map((j) =>
-      whole
-        ? `a[at + (4u * q + ${j}u) * p.aColumn]`
-        : `select(0.0, a[at + min(4u * q + ${j}u, p.k - 1u) * p.aColumn], 4u * q + ${j}u < p.k)`,
-    );
-    const text = `${lane.text}${quad.text}
-fn four(p: Params, at: u32, q: u32) -> vec4<f32> { return ${wideA ? 'a[at + q]' : `vec4(${each.join(', ')})`}; }`;
-    const item = wideA ? 4 : 1;
+    const adjacent = transposeA && lanes === 4 && rows === 16 && m % 4 === 0;
+    const item = wideA || adjacent ? 4 : 1;
+    const text = lane.text + quad.text + foursText(rows / lanes, { along: wideA, adjacent, whole });
     device.run(
-      kernel('matmul-subgroup', unroll(subgroupSource, rows, lanes, columns) + text, {
+      kernel('matmul-subgroup', unroll(subgroupSource, rows, lanes, columns, adjacent) + text, {
         SG: lanes,
         ROWS: rows,
         J: columns,
         WG: SUBGROUP_WORKGROUP,
         T: lane.T,
-        X: vec(wideA),
+        X: vec(item === 4),
         B: quad.B,
         W: lane.W,
+        TA: transposeA,
         TB: transposeB,
         K4: whole,
       }),
@@ -410,7 +414,7 @@ fn four(p: Params, at: u32, q: u32) -> vec4<f32> { return ${wideA ? 'a[at + q]' 
         row: n / lane.item,
         aBatch: aBatch / item,
         aRow: transposeA ? 1 : k / item,
-        aColumn: transposeA ? m : 1,
+        aColumn: transposeA ? m / item : 1,
         bBatch: bBatch / quad.item,
         scale,
         bias: Number(BIAS),

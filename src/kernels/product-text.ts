@@ -175,6 +175,39 @@ fn quad(first: u32, q: u32, ${turned ? 's: S' : 'p: P'}, row: u32, k: u32) -> Qu
 }
 
 /**
+ * WGSL of the rows of the matrix `a` that a lane loads in a product: `rowsOf(p, first, m0, lane)` where they lie, the last in
+ * place of those past it; `fours(p, own, q)` in v0, v1, ... their elements 4q to 4q + 3, zeros past the last.
+ * @param along whether a row is read in fours; else, where they are `adjacent`, four rows are, as one vector
+ * @param whole whether a row's length is a multiple of 4
+ */
+export function foursText(
+  registers: number,
+  { along, adjacent, whole }: { along: boolean; adjacent: boolean; whole: boolean },
+): string {
+  const vs = Array.from({ length: registers }, (_, v) => v);
+  const qs = [0, 1, 2, 3];
+  const item = (at: string, q: number) =>
+    whole
+      ? `a[${at} + (4u * q + ${q}u) * p.aColumn]`
+      : `select(X(), a[${at} + min(4u * q + ${q}u, p.k - 1u) * p.aColumn], 4u * q + ${q}u < p.k)`;
+  const places = adjacent
+    ? 'first + min(m0 / 4u + lane, p.m / 4u - 1u)'
+    : `Rows(${vs.map((v) => `first + min(m0 + ${v}u * SG + lane, p.m - 1u) * p.aRow`).join(', ')})`;
+  const loads = adjacent ? qs.map((q) => `let p${q} = ${item('own', q)};`) : [];
+  const four = (v: number) => {
+    if (along) return `a[own[${v}] + q]`;
+    return `vec4(${qs.map((q) => (adjacent ? `p${q}[${v}]` : item(`own[${v}]`, q))).join(', ')})`;
+  };
+  return `
+alias Rows = ${adjacent ? 'u32' : `array<u32, ${registers}>`};
+struct Fours { ${vs.map((v) => `v${v}: vec4<f32>`).join(', ')} }
+fn rowsOf(p: Params, first: u32, m0: u32, lane: u32) -> Rows { return ${places}; }
+fn fours(p: Params, own: Rows, q: u32) -> Fours {
+  ${[...loads, `return Fours(${vs.map(four).join(', ')});`].join('\n  ')}
+}`;
+}
+
+/**
  * WGSL of the rows that a lane loads in the kernel gradient, channels of four pixels of x: `channelsOf` and `channels`. They
  * are SG apart, or `adjacent`, read as one vector.
  */

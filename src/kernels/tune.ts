@@ -7,20 +7,30 @@ import { CmapError } from '../engine/errors.ts';
 import { type RandomOptions, randomNormal } from '../engine/random.ts';
 import type { Tensor } from '../engine/tensor.ts';
 import { type Problem, Tuning } from '../engine/tuning.ts';
-import { conv2dProblem } from './conv2d.ts';
+import { type Conv2dVariant, conv2dCandidates, conv2dProblem } from './conv2d.ts';
 import directConvolution from './conv2d-direct.wgsl';
 import subgroupConvolution from './conv2d-subgroup.wgsl';
 import tiledConvolution from './conv2d-tiled.wgsl';
 import weight from './conv2d-weight.wgsl';
 import weightSubgroup from './conv2d-weight-subgroup.wgsl';
 import weightTiled from './conv2d-weight-tiled.wgsl';
-import { type MatmulVariant, matmulCandidates, matmulProblem } from './matmul.ts';
+import { matmulCandidates, matmulProblem } from './matmul.ts';
 import directProduct from './matmul-direct.wgsl';
 import subgroupProduct from './matmul-subgroup.wgsl';
 import tile from './matmul-tile.wgsl';
 import matrixTile from './matmul-tile-matrix.wgsl';
 import tiledProduct from './matmul-tiled.wgsl';
-import { channelsText, laneText, putText, quadText, rowsText, tileOf, unroll } from './product-text.ts';
+import {
+  channelsText,
+  foursText,
+  laneText,
+  putText,
+  quadText,
+  rowsText,
+  tileOf,
+  unroll,
+} from './product-text.ts';
+import { winogradTexts } from './winograd.ts';
 
 /** What the tuned kernels are completed with, for a few arguments. */
 const completions = () =>
@@ -28,6 +38,7 @@ const completions = () =>
     const lane = laneText(columns, 64);
     const rows = [true, false].flatMap((wide) => [
       ...[true, false].map((turned) => rowsText(lane, 'b', turned, wide).text),
+      foursText(4, { along: wide, adjacent: !wide, whole: wide }),
       quadText('A', 'a', wide),
       putText('y', wide),
     ]);
@@ -52,6 +63,7 @@ export const kernelsVersion = () =>
     tile,
     matrixTile,
     tiledProduct,
+    ...winogradTexts,
     ...completions(),
     ...([32, 64, 128] as const).map((tile) => JSON.stringify(tileOf({ tile, way: 'tall' }).constants)),
   ]
@@ -64,7 +76,7 @@ export const kernelsVersion = () =>
 export interface Tuned {
   readonly problem: Problem;
   /** 'static' where the static choice is the best, or as good. */
-  readonly choice: MatmulVariant | 'static';
+  readonly choice: Conv2dVariant | 'static';
   /** Milliseconds of a run, the lower quartile, by variant; null where its result was wrong. */
   readonly milliseconds: Readonly<Record<string, number | null>>;
 }
@@ -128,6 +140,21 @@ export async function tune(
   return results;
 }
 
+/** The variants of a problem, the safe kernel first. */
+export function candidatesOf(problem: Problem, device: Device): Conv2dVariant[] {
+  const { capabilities } = device;
+  return problem.op === 'matmul' ? matmulCandidates(capabilities) : conv2dCandidates(problem, capabilities);
+}
+
+/** Runs a problem by a variant, or by the static choice. */
+function runnerOf(
+  problem: Problem,
+  random: (shape: readonly number[]) => Tensor,
+): (variant?: Conv2dVariant) => Tensor {
+  if (problem.op !== 'matmul') return conv2dProblem(problem, random);
+  return matmulProblem(problem, random) as (variant?: Conv2dVariant) => Tensor;
+}
+
 async function tuneOne(device: Device, problem: Problem, seconds: number): Promise<Tuned> {
   const inputs: Tensor[] = [];
   const random = (shape: readonly number[]) => {
@@ -136,14 +163,14 @@ async function tuneOne(device: Device, problem: Problem, seconds: number): Promi
     inputs.push(tensor);
     return tensor;
   };
-  const make = problem.op === 'matmul' ? matmulProblem : conv2dProblem;
   if (!['matmul', 'conv2d', 'conv2d-weight'].includes(String(problem.op)))
     throw new CmapError(`tune: there is no operation "${problem.op}"`);
   // Choices found before must not be measured as the static ones.
   const before = device.tuning;
   device.tuning = new Tuning();
-  const run = make(problem, random);
-  const names = ['static', ...matmulCandidates(device.capabilities)] as const;
+  const run = runnerOf(problem, random);
+  const all = candidatesOf(problem, device);
+  const names = ['static', ...all] as const;
   const programs = new Map(
     names.map((name) => [
       name,
@@ -156,7 +183,7 @@ async function tuneOne(device: Device, problem: Problem, seconds: number): Promi
   const toleranceOf = (name: string) =>
     half && (name === 'static' || name.startsWith('matrix')) ? HALF_TOLERANCE : TOLERANCE;
   const programOf = (name: string) =>
-    programs.get(name as MatmulVariant) as NonNullable<ReturnType<(typeof programs)['get']>>;
+    programs.get(name as Conv2dVariant) as NonNullable<ReturnType<(typeof programs)['get']>>;
   // The candidate that the static choice is, if it is one: not timed twice.
   const own = names.find(
     (name) => name !== 'static' && programOf(name).signature === programOf('static').signature,
@@ -169,7 +196,7 @@ async function tuneOne(device: Device, problem: Problem, seconds: number): Promi
     await device.sync();
     times.get(name)?.push((performance.now() - start) / runs);
   };
-  const candidates = matmulCandidates(device.capabilities).filter((name) => name !== own);
+  const candidates = all.filter((name) => name !== own);
   let choice: Tuned['choice'] = 'static';
   try {
     let safe: Float32Array | null = null;

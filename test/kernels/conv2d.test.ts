@@ -2,7 +2,12 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { vjp } from '../../src/engine/autograd.ts';
 import { ShapeError } from '../../src/engine/errors.ts';
-import { type Conv2dVariant, chooseConv2dKernel, conv2d } from '../../src/kernels/conv2d.ts';
+import {
+  type Conv2dVariant,
+  chooseConv2dKernel,
+  conv2d,
+  conv2dCandidates,
+} from '../../src/kernels/conv2d.ts';
 import { assertClose, checkOp, lcg, testDevice } from '../support.ts';
 
 checkOp('conv2d', {
@@ -14,18 +19,19 @@ const test = suite('conv2d kernels');
 test('every variant equals the direct one, forward and gradients', async () => {
   const device = await testDevice();
   const { subgroupSize } = device.capabilities;
-  const variants: Conv2dVariant[] = ['tiled', 'tiled-32-split', 'tiled-128-ahead'];
+  const variants: Conv2dVariant[] = ['tiled', 'tiled-32-split', 'tiled-128-ahead', 'winograd'];
   if (subgroupSize === 4 || subgroupSize === 8) variants.push('subgroup', 'subgroup-8x2');
   const random = lcg(5);
   const shapes: [number[], number[], number, [number, number, number, number]][] = [
     [[2, 5, 7, 8], [3, 3, 8, 24], 1, [1, 1, 1, 1]],
     [[1, 6, 5, 12], [1, 1, 12, 36], 1, [0, 0, 0, 0]],
     [[2, 5, 5, 3], [3, 3, 3, 5], 1, [1, 1, 1, 1]],
+    [[1, 5, 6, 4], [3, 3, 4, 4], 1, [0, 1, 2, 0]],
     [[2, 7, 8, 4], [3, 3, 4, 8], 2, [1, 1, 1, 1]],
     [[1, 8, 6, 4], [3, 3, 4, 8], 2, [0, 1, 0, 1]],
     [[1, 9, 7, 4], [2, 2, 4, 4], 3, [1, 0, 0, 2]],
   ];
-  const tiledShapes = new Set([0, 2, 3].map((i) => shapes[i]?.[0]));
+  const tiledShapes = new Set([0, 2, 4].map((i) => shapes[i]?.[0]));
   for (const [xShape, wShape, stride, padding] of shapes) {
     const make = (shape: number[]) =>
       device.tensor(Float32Array.from({ length: shape.reduce((p, d) => p * d) }, random), shape);
@@ -41,14 +47,18 @@ test('every variant equals the direct one, forward and gradients', async () => {
     };
     const want = await all('direct');
     for (const variant of variants) {
+      // Elsewhere it is what is chosen without it.
+      if (variant === 'winograd' && (stride !== 1 || wShape[0] !== 3)) continue;
       // Each tiled pipeline takes a software driver a second or more to compile: a few shapes must do.
       if (variant === 'tiled' && !tiledShapes.has(xShape)) continue;
-      if (variant.startsWith('tiled-') && xShape !== shapes[0]?.[0]) continue;
+      const few = variant === 'tiled-32-split' ? [0, 4] : [0];
+      if (variant.startsWith('tiled-') && !few.some((i) => xShape === shapes[i]?.[0])) continue;
       (await all(variant)).forEach((got, i) => {
+        // Winograd's transforms round twice as much as sums do.
         assertClose(
           got,
           want[i] as Float32Array,
-          1e-6,
+          variant === 'winograd' ? 5e-6 : 1e-6,
           `${variant} [${xShape}]*[${wShape}] ${['y', 'dx', 'dw', 'dbias'][i]}`,
         );
       });
@@ -72,6 +82,23 @@ test('the choice of a kernel', async () => {
     chooseConv2dKernel({ pixels: 100, taps: 9, cin: 4, cout: 4 }, { ...gpu, cpu: true }).variant,
     'direct',
   );
+  const cpu = { ...gpu, cpu: true };
+  const wide = { pixels: 10 * 16 * 16, taps: 9, cin: 256, cout: 256, tiles: 10 * 4 * 4 };
+  const named = (...args: Parameters<typeof chooseConv2dKernel>) => chooseConv2dKernel(...args).variant;
+  assert.is(named(wide, cpu), 'winograd');
+  assert.is(named(wide, gpu), 'tiled', 'until a GPU has measured it');
+  assert.is(named(wide, gpu, 'winograd'), 'winograd');
+  assert.is.not(named({ ...wide, cin: 16, cout: 16 }, cpu), 'winograd', 'transforms cost more than it saves');
+  assert.is.not(named({ ...wide, tiles: 0 }, cpu, 'winograd'), 'winograd', 'not 3x3, or strided');
+  assert.is.not(
+    named(wide, { ...cpu, maxBinding: 2 ** 22 }, 'winograd'),
+    'winograd',
+    'does not fit a buffer',
+  );
+  assert.is.not(named(wide, { ...cpu, matrix: 16 }, 'winograd'), 'winograd', 'factors are rounded to f16');
+  const layer = { op: 'conv2d', batch: 2, cin: 8, kh: 3, kw: 3, cout: 8, oh: 8, ow: 8, stride: 1 };
+  const tunable = (change: object) => conv2dCandidates({ ...layer, ...change }, gpu).includes('winograd');
+  assert.equal([tunable({}), tunable({ stride: 2 }), tunable({ dilation: 2 })], [true, false, false]);
 });
 
 test('errors state the numbers', async () => {

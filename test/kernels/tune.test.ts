@@ -9,7 +9,7 @@ import { Tuning } from '../../src/engine/tuning.ts';
 import { packageRoot } from '../../src/formats/package-root.ts';
 import { conv2d } from '../../src/kernels/conv2d.ts';
 import { matmul, matmulCandidates } from '../../src/kernels/matmul.ts';
-import { kernelsVersion, problemsOf, tune } from '../../src/kernels/tune.ts';
+import { candidatesOf, kernelsVersion, problemsOf, tune } from '../../src/kernels/tune.ts';
 import { loadTuning, saveTuning, tuningPath } from '../../src/tuning.ts';
 import { assertClose, testDevice } from '../support.ts';
 
@@ -60,8 +60,8 @@ test('every variant of every problem gives the safe result, and is timed', async
   const seen: number[] = [];
   const results = await tune(device, problems, { seconds: 0.02, onProblem: (done) => seen.push(done) });
   assert.equal(seen, [0, 1, 2, 3, 4]);
-  for (const { choice, milliseconds } of results) {
-    assert.ok(choice === 'static' || matmulCandidates(device.capabilities).includes(choice));
+  for (const { problem, choice, milliseconds } of results) {
+    assert.ok(choice === 'static' || candidatesOf(problem, device).includes(choice));
     for (const [name, ms] of Object.entries(milliseconds)) assert.ok((ms as number) > 0, `${name} is wrong`);
   }
 });
@@ -128,7 +128,7 @@ test('the tables that come with the project are of these kernels', () => {
     );
     for (const [key, choice] of Object.entries(choices)) {
       assert.ok(['matmul', 'conv2d', 'conv2d-weight'].includes(JSON.parse(key).op), key);
-      assert.match(String(choice), /^(direct|subgroup|tiled|matrix)/);
+      assert.match(String(choice), /^(direct|subgroup|tiled|matrix|winograd)/);
     }
   }
 });
