@@ -13,7 +13,8 @@ import {
   Slots,
 } from '../attacks/attack.ts';
 import { marginOf } from '../attacks/autoattack.ts';
-import { Query, type Target } from '../attacks/target.ts';
+import { Query } from '../attacks/query.ts';
+import type { Target } from '../attacks/target.ts';
 import { InputError } from '../engine/errors.ts';
 import type { Tensor } from '../engine/tensor.ts';
 import { mean } from '../report/statistics.ts';

@@ -7,8 +7,9 @@
 
 import { type AttackHooks, Job, type Norm, Slots } from '../attacks/attack.ts';
 import { attackLoss } from '../attacks/losses.ts';
+import { Query } from '../attacks/query.ts';
 import { surfaceOf } from '../attacks/spec.ts';
-import { Query, type Target } from '../attacks/target.ts';
+import type { Target } from '../attacks/target.ts';
 import type { AttackSurface, Defence } from '../defences/defence.ts';
 import type { Device } from '../engine/device.ts';
 import { sizeOf, type Tensor } from '../engine/tensor.ts';
