@@ -5,6 +5,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { Command, Option } from 'commander';
 import { checkRadius, type Norm, norms } from '../attacks/attack.ts';
+import { fraction } from '../attacks/spec.ts';
 import { type CmapOptions, checkCmapOptions, paperCifar10 } from '../cmap/options.ts';
 import { paperSubset } from '../data/subset.ts';
 import { bitDepthDefence } from '../defences/bits.ts';
@@ -522,13 +523,6 @@ export function configOf(
   };
 }
 
-/** "8/255" for a whole number of levels up to 1, else three digits. */
-export function formatEps(eps: number): string {
-  const levels = 255 * eps;
-  const whole = Math.abs(levels - Math.round(levels)) < 1e-6 && eps <= 1;
-  return whole ? `${Math.round(levels)}/255` : eps.toPrecision(3);
-}
-
 const percent = (value: number) => (100 * value).toFixed(1);
 export const withInterval = (value: number, [low, high]: readonly [number, number]) =>
   `${percent(value)} % [${percent(low)}, ${percent(high)}]`;
@@ -568,5 +562,5 @@ function summaryText(s: EvaluationSummary): string {
     [...head, ...rows, ...(rows.length > 0 ? [last] : [])],
   );
   const notes = s.notes.map((note) => `note: ${note}\n`).join('');
-  return `${table}\n${notes}${s.dataset}, ${s.classifier}, defence ${s.defence}, ${s.norm} eps ${formatEps(s.eps)}, n ${s.count}, runs ${s.runs}, seed ${s.seed}`;
+  return `${table}\n${notes}${s.dataset}, ${s.classifier}, defence ${s.defence}, ${s.norm} eps ${fraction(s.eps)}, n ${s.count}, runs ${s.runs}, seed ${s.seed}`;
 }

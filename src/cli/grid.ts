@@ -1,11 +1,11 @@
 /** `cmap grid DIR`: the images of an evaluation, as it stored them: clean, perturbation, adversarial, purified. */
 import { join } from 'node:path';
 import { Command } from 'commander';
+import { fraction } from '../attacks/spec.ts';
 import { cifar10Classes, className, fashionMnistClasses } from '../data/labels.ts';
 import { InputError } from '../engine/errors.ts';
 import { readStored, resume } from '../eval/finished.ts';
 import { type EvaluationConfig, type EvaluationRecord, keyOf } from '../eval/store.ts';
-import { fraction } from '../eval/tables.ts';
 import { openSafetensors } from '../formats/safetensors.node.ts';
 import { writeFileAtomic } from '../report/files.ts';
 import { gridToPng } from '../report/grid.ts';

@@ -236,6 +236,33 @@ test('with the seeds of the judgements the attack sees what they will see', asyn
   }
 });
 
+test('a judgement’s last look is its vote, classified once', async () => {
+  const { model, net, cmap, x } = await setUp();
+  let asked = 0;
+  const logits = (u: Tensor) => {
+    asked++;
+    return net.logits(u);
+  };
+  const counting = { classes: net.classes, logits };
+  const defence = cmapDefence(model, counting, { ...cmap, iterations: 5 });
+  for (const [looks, iterations] of [
+    [3, [2, 4, 5]],
+    [5, [1, 2, 3, 4, 5]],
+  ] as const) {
+    asked = 0;
+    const judged = await defence.judge(x, { seed: 0, imageIds: [0, 1], looks });
+    judged.purified?.dispose();
+    assert.is(asked, iterations.length);
+    for (const { looks: seen, labels } of judged.purification ?? []) {
+      assert.equal(
+        seen.map((look) => look.iteration),
+        iterations,
+      );
+      assert.equal(seen.at(-1)?.labels, labels);
+    }
+  }
+});
+
 test('options of surfaces', async () => {
   const { model, net, cmap } = await setUp();
   const { surfaces } = cmapDefence(model, net, cmap);

@@ -186,7 +186,7 @@ test('stages of an ensemble are kept, and another evaluation’s images can be s
   });
   refused(
     [...few, '--eps', '3/255', '--attack', `transfer:from=${at('stages')}`, '--out', at('less')],
-    /is of Linf eps 0\.02353, this evaluation of Linf 0\.01176; take one within this ball/,
+    /is of Linf eps 6\/255, this evaluation of Linf 3\/255; take one within this ball/,
   );
   refused(
     [...few, '--offset', '4', '--attack', `transfer:from=${at('stages')}`, '--out', at('others')],
