@@ -19,7 +19,7 @@ import type { Target } from '../attacks/target.ts';
 import { InputError } from '../engine/errors.ts';
 import type { Tensor } from '../engine/tensor.ts';
 import { mean } from '../report/statistics.ts';
-import { type EvaluationRecord, readAdversarial, readEvaluation } from './store.ts';
+import { type EvaluationRecord, isAttacked, readAdversarial, readEvaluation } from './store.ts';
 
 export class Replay implements Attack {
   readonly name = 'transfer';
@@ -40,7 +40,7 @@ export class Replay implements Attack {
       );
     const wrong = (r: EvaluationRecord) => mean(r.labels.map((label) => Number(label !== r.label)));
     for (const record of records) {
-      if (record.file === null) continue;
+      if (!isAttacked(record)) continue;
       const known = this.#images.get(record.image);
       if (!known || wrong(record) > wrong(known)) this.#images.set(record.image, record);
     }

@@ -270,7 +270,7 @@ async function evaluateBatch(
       trace: { loss: (trace?.loss ?? []).map(finite), hit: trace?.hit ?? [] },
       ...(stages.length > 0 ? { stages: stages.flatMap((stage) => stageOf(stage, i)) } : {}),
       ...distances(clean, points, i * size, size),
-      file: result ? file : null,
+      file: result || made ? file : null,
       row: i,
       cost: {
         forward: (result?.passes.forward ?? 0) / count,

@@ -89,7 +89,7 @@ export interface EvaluationRecord {
   /** Least and greatest pixel. */
   readonly min: number;
   readonly max: number;
-  /** Where its images lie: a file below the folder and a row of its tensors. */
+  /** Where its images lie: a file below the folder and a row of its tensors; null where none are stored. */
   readonly file: string | null;
   readonly row: number;
   /** A batch's, divided by its images; differs with the batch and the machine, as nothing else here does. */
@@ -147,6 +147,10 @@ export abstract class RecordStore {
     records: readonly EvaluationRecord[],
   ): void;
 }
+
+/** Whether attacked images lie in its file; without an attack at most purified ones do. */
+export const isAttacked = ({ attack, file }: Pick<EvaluationRecord, 'attack' | 'file'>) =>
+  attack !== 'none' && file !== null;
 
 /** What identifies a record. */
 export const keyOf = (r: Pick<EvaluationRecord, 'image' | 'attack' | 'run'>) =>

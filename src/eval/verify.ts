@@ -18,7 +18,7 @@ import { median } from '../report/statistics.ts';
 import { type AttackSettings, type PlannedAttack, planAttacks } from './attacks.ts';
 import { majorityRight, RecordTable } from './metrics.ts';
 import { attackImages, attackSeed, distances, type EvaluationImages, judgeSeed, pickImages } from './run.ts';
-import { type EvaluationConfig, type EvaluationRecord, readAdversarial } from './store.ts';
+import { type EvaluationConfig, type EvaluationRecord, isAttacked, readAdversarial } from './store.ts';
 
 export interface ChecklistItem {
   readonly id: string;
@@ -83,7 +83,7 @@ export async function verifyEvaluation(device: Device, input: VerifyInput): Prom
 
 /** ‖δ‖ and range, computed again from the stored images. */
 function recheck({ folder, config, records, data }: VerifyInput): { range: Finding; budget: Finding } {
-  const kept = records.filter((r) => r.file !== null);
+  const kept = records.filter(isAttacked);
   if (kept.length === 0) {
     const nothing = untested('nothing was attacked');
     return { range: nothing, budget: nothing };

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { EvaluationSummary } from '../../src/eval/metrics.ts';
-import { type EvaluationRecord, readAdversarial, readEvaluation } from '../../src/eval/store.ts';
+import { type EvaluationRecord, isAttacked, readAdversarial, readEvaluation } from '../../src/eval/store.ts';
 import { openSafetensors } from '../../src/formats/safetensors.node.ts';
 import { root } from '../support.ts';
 import { commandIn } from './command.ts';
@@ -101,10 +101,7 @@ test('killed by SIGKILL and resumed, equal to an uninterrupted run; table and pl
   const read = (name: string) => {
     const { records } = readEvaluation(join(folder, name));
     const order = records.toSorted((a, b) => a.attack.localeCompare(b.attack) || a.image - b.image);
-    const points = readAdversarial(
-      join(folder, name),
-      order.filter((r) => r.file !== null),
-    );
+    const points = readAdversarial(join(folder, name), order.filter(isAttacked));
     return { records: order.map(({ cost, ...rest }) => rest), points };
   };
   assert.equal(read('killed'), read('whole'));
