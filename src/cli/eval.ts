@@ -4,7 +4,7 @@ import { createHash } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { Command, Option } from 'commander';
-import { checkRadius, type Norm, norms } from '../attacks/attack.ts';
+import { checkBall, checkRadius, type Norm, norms } from '../attacks/attack.ts';
 import { fraction } from '../attacks/spec.ts';
 import { type CmapOptions, checkCmapOptions, paperCifar10 } from '../cmap/options.ts';
 import { paperSubset } from '../data/subset.ts';
@@ -27,6 +27,7 @@ import { checkClassifier, checkPixelRange } from '../eval/guards.ts';
 import type { EvaluationSummary } from '../eval/metrics.ts';
 import { evaluationPresets } from '../eval/presets.ts';
 import {
+  batchOf,
   type EvaluationImages,
   type EvaluationPlan,
   estimateCost,
@@ -158,7 +159,11 @@ export function evalCommand(): Command {
         'quick',
       ),
     )
-    .option('--batch <n>', 'images together: memory, and what an interruption loses', parseInteger)
+    .option(
+      '--batch <n>',
+      `images together: memory, and what a kill loses; default on a software driver one where an image takes more than ${costly} network evaluations`,
+      parseInteger,
+    )
     .option('--no-purified', 'do not store what the defence made of the images')
     .option('--out <dir>', 'where to write', 'out/eval')
     .option('--resume', 'go on with the evaluation in --out; other flags may be left out, and attacks added')
@@ -178,8 +183,7 @@ export function evalCommand(): Command {
 
 /** What --classifier and --weights, or --model and --generator-weights, mean together. */
 function networkOptions(flags: { name: string; weights: string }, name: string, weights: string | undefined) {
-  if (weights !== undefined)
-    return Object.hasOwn(readManifest(), name) ? { weights } : { net: name, weights };
+  if (weights !== undefined) return { net: name, weights };
   if (Object.hasOwn(readManifest(), name)) return { weights: name };
   throw new InputError(
     `${flags.name} ${name}: not among the shipped weights (${Object.keys(readManifest()).join(', ')}); give its checkpoint by ${flags.weights}`,
@@ -285,6 +289,12 @@ export function defaultBatch(device: Device, subject: Subject): number {
   return cpu ? 16 : 64;
 }
 
+/**
+ * An image of more network evaluations goes alone on a software driver, so that a kill loses no other: that is everything
+ * but single steps and clean images. Little is lost by it (docs/evaluation.md, "The folder").
+ */
+const costly = 20;
+
 /** @throws InputError when the classifier does not take the data set's images, or one of the usual mistakes is made */
 export async function checkSubject(device: Device, opened: OpenedSubject, data: EvaluationImages) {
   const [, ...shape] = data.shape;
@@ -353,12 +363,13 @@ async function evaluate(own: EvalFlags, command: Command): Promise<void> {
     throw new InputError(`--seed must be an integer of 0 to ${mostSeed}, got ${seed}`);
   const subject = subjectOf(flags);
   const data = loadImages(subject, chosenImages(flags, preset));
+  checkBall(norm, eps);
+  checkRadius(norm, eps, sizeOf(data.shape.slice(1)));
   const device = await openDevice(flags);
   const opened = await openSubject(device, subject, flags);
   const { defence } = opened;
   const attacks = planAttacks(names, settings, defence);
   await checkSubject(device, opened, data);
-  checkRadius(norm, eps, sizeOf(opened.imageShape));
   const plan: EvaluationPlan = {
     data,
     defence,
@@ -367,6 +378,7 @@ async function evaluate(own: EvalFlags, command: Command): Promise<void> {
     runs,
     evaluations: defence.randomised ? evalRuns : 1,
     batch: flags.batch ?? defaultBatch(device, subject),
+    ...(flags.batch === undefined && device.capabilities.cpu ? { alone: costly } : {}),
     purified: flags.purified,
   };
   checkWholeBatches(plan);
@@ -457,7 +469,9 @@ const defaultEps = (norm: Norm, dataset: string) =>
 function costLine(plan: EvaluationPlan, cost: Awaited<ReturnType<typeof estimateCost>>, adapter: string) {
   const n = plan.data.ids.length;
   const number = (x: number) => Math.round(x).toLocaleString('en-US');
-  return `cost: at most ${number(cost.attack)} network evaluations an image for attacks and ${number(cost.judgement)} for judgements, ${number(n * (cost.attack + cost.judgement))} for ${n} images; about ${formatDuration(1000 * cost.seconds)} on ${adapter}, measured on ${cost.images}`;
+  const lost = Math.min(n, Math.max(...plan.attacks.map((attack) => batchOf(plan, attack))));
+  const loss = lost === 1 ? 'one image' : `${lost} images`;
+  return `cost: at most ${number(cost.attack)} network evaluations an image for attacks and ${number(cost.judgement)} for judgements, ${number(n * (cost.attack + cost.judgement))} for ${n} images; about ${formatDuration(1000 * cost.seconds)} on ${adapter}, measured on ${cost.images}; a kill loses at most ${loss}`;
 }
 
 function chosenImages(flags: EvalFlags, preset: (typeof evaluationPresets)[string]): ArrayLike<number> {

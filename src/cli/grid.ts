@@ -157,7 +157,7 @@ class StoredImages {
       throw new InputError(
         `${join(this.folder, file)}: holds ${rows} images, image ${image} under ${attack} should be row ${row}; the file was changed`,
       );
-    return all && all.subarray((row * all.length) / rows, ((row + 1) * all.length) / rows);
+    return all === null ? null : all.subarray((row * all.length) / rows, ((row + 1) * all.length) / rows);
   }
 
   #open(file: string): Pixels {
