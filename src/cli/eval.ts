@@ -397,6 +397,7 @@ async function evaluate(own: EvalFlags, command: Command): Promise<void> {
       platform: `${process.platform} ${process.arch}`,
       adapter: { name, driver, kind },
       batch: plan.batch,
+      alone: plan.alone ?? null,
     });
     const cost = await estimateCost(device, plan);
     if (!flags.quiet) {

@@ -329,7 +329,9 @@ function readRecords(path: string): { records: EvaluationRecord[]; whole: number
       const record = JSON.parse(line) as EvaluationRecord;
       if (record.schema === 1 && Array.isArray(record.labels)) return record;
     } catch {}
-    throw new InputError(`${path}: line ${i + 1} of ${lines.length} is not a record; the file was changed`);
+    throw new InputError(
+      `${path}: line ${i + 1} of ${lines.length} is not a record, the file was changed; take the line out, and cmap eval --resume makes it anew`,
+    );
   });
   return { records, whole, bytes: content.length };
 }

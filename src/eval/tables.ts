@@ -54,7 +54,10 @@ export function robustnessTable(summaries: readonly EvaluationSummary[]): Robust
         const transfer = mixed(name) && a?.knowledge === 'transfer';
         return a ? { value: a.robust, interval: a.interval, std: a.std, transfer } : '';
       }),
-      { value: s.robust, interval: s.robustInterval, std: s.robustStd },
+      // What nothing attacked is not robust.
+      Object.keys(s.attacks).length > 1
+        ? { value: s.robust, interval: s.robustInterval, std: s.robustStd }
+        : '',
       { value: s.worst.value, interval: s.worst.interval },
     ]),
   };

@@ -136,9 +136,9 @@ const namesOf = (config: EvaluationConfig, wanted: (a: EvaluationConfig['attacks
 
 function adaptive(config: EvaluationConfig): Finding {
   const names = namesOf(config, (a) => a.knowledge === 'adaptive');
-  return names.length > 0
-    ? ['pass', names.join(', ')]
-    : ['fail', `defence ${config.defence.name} was met by transfer attacks only: its numbers bound nothing`];
+  if (names.length > 0) return ['pass', names.join(', ')];
+  const met = namesOf(config, () => true).length > 0 ? 'transfer attacks only' : 'no attack';
+  return ['fail', `defence ${config.defence.name} was met by ${met}: its numbers bound nothing`];
 }
 
 /** Images that a set of attacks broke in any run, by majority of the judgements. */

@@ -34,7 +34,7 @@ import {
   runEvaluation,
 } from '../../src/eval/run.ts';
 import { readAdversarial, readEvaluation, Store } from '../../src/eval/store.ts';
-import { robustBenchEntry } from '../../src/eval/tables.ts';
+import { robustBenchEntry, robustnessTable } from '../../src/eval/tables.ts';
 import { directionalErrors, verifyEvaluation } from '../../src/eval/verify.ts';
 import { affine } from '../../src/kernels/elementwise.ts';
 import { softmax } from '../../src/kernels/softmax.ts';
@@ -203,11 +203,14 @@ test('what costs much goes image by image, but for what runs over whole batches'
   dispose();
 });
 
-test('a folder without attacked images has nothing to transfer', () => {
+test('without an attack nothing is robust, and nothing there to transfer', () => {
   const at = join(folder, 'unattacked');
   const clean = record(0, 'none', [1], { file: 'images/none.safetensors' });
-  writeFolder(at, configOf([0], { none: kind('none') }), [clean]);
+  const config = configOf([0], { none: kind('none') });
+  writeFolder(at, config, [clean]);
   refused(() => new Replay(at, 'Linf', 16 / 255), /holds no attacked images/);
+  const { headings, rows } = robustnessTable([summarise(config, [clean])]);
+  assert.is(rows[0]?.[headings.indexOf('all attacks')], '');
 });
 
 test('the usual mistakes are named', async () => {
