@@ -20,6 +20,7 @@ import {
   attackConfig,
   listAttacks,
   normOf,
+  type PlannedAttack,
   planAttacks,
   splitAttacks,
 } from '../eval/attacks.ts';
@@ -470,9 +471,18 @@ const defaultEps = (norm: Norm, dataset: string) =>
 function costLine(plan: EvaluationPlan, cost: Awaited<ReturnType<typeof estimateCost>>, adapter: string) {
   const n = plan.data.ids.length;
   const number = (x: number) => Math.round(x).toLocaleString('en-US');
-  const lost = Math.min(n, Math.max(...plan.attacks.map((attack) => batchOf(plan, attack))));
-  const loss = lost === 1 ? 'one image' : `${lost} images`;
-  return `cost: at most ${number(cost.attack)} network evaluations an image for attacks and ${number(cost.judgement)} for judgements, ${number(n * (cost.attack + cost.judgement))} for ${n} images; about ${formatDuration(1000 * cost.seconds)} on ${adapter}, measured on ${cost.images}; a kill loses at most ${loss}`;
+  return `cost: at most ${number(cost.attack)} network evaluations an image for attacks and ${number(cost.judgement)} for judgements, ${number(n * (cost.attack + cost.judgement))} for ${n} images; about ${formatDuration(1000 * cost.seconds)} on ${adapter}, measured on ${cost.images}; a kill loses at most ${lossOf(plan)}`;
+}
+
+/** "one image", "64 images", or "one image, 16 of none, fgsm". */
+function lossOf(plan: EvaluationPlan): string {
+  const { attacks, data } = plan;
+  const lost = (attack: PlannedAttack) => Math.min(data.ids.length, batchOf(plan, attack));
+  const together = attacks.filter((attack) => lost(attack) > 1);
+  if (together.length === 0) return 'one image';
+  const most = Math.max(...together.map(lost));
+  if (together.length === attacks.length) return `${most} images`;
+  return `one image, ${most} of ${together.map(({ id }) => id).join(', ')}`;
 }
 
 function chosenImages(flags: EvalFlags, preset: (typeof evaluationPresets)[string]): ArrayLike<number> {
