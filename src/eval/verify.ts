@@ -6,6 +6,7 @@
  */
 
 import { type AttackHooks, Job, type Norm, Slots } from '../attacks/attack.ts';
+import { marginOf } from '../attacks/autoattack.ts';
 import { attackLoss } from '../attacks/losses.ts';
 import { Query } from '../attacks/query.ts';
 import { surfaceOf } from '../attacks/spec.ts';
@@ -467,8 +468,12 @@ export async function directionalErrors(
               }),
             );
             query.restart();
-            await query.gradientPass();
-            return query.loss.floats();
+            await query.forwardPass();
+            const logits = await query.logits.floats();
+            const { classes } = target;
+            return images.map(
+              (i, b) => -marginOf(logits.subarray(b * classes, (b + 1) * classes), labels[i] as number),
+            );
           };
           const up = await at(1);
           const down = await at(-1);
