@@ -9,9 +9,10 @@ export { LowFrequency, type LowFrequencyOptions } from './attacks/low-frequency.
 export { Noise, type NoiseOptions } from './attacks/noise.ts';
 export { checkPgdOptions, Pgd, type PgdHooks, type PgdOptions, pgd } from './attacks/pgd.ts';
 export { type PortfolioOptions, portfolio } from './attacks/portfolio.ts';
+export type { Eot } from './attacks/query.ts';
 export { Square, type SquareOptions } from './attacks/square.ts';
 export { karrasGrid, publishedAttackSigma, surrogate } from './attacks/surrogate.ts';
-export type { Draw, Eot, GraphTarget, Process, ProcessTarget, Target } from './attacks/target.ts';
+export type { Draw, GraphTarget, Process, ProcessTarget, Target } from './attacks/target.ts';
 export { ThroughCmap, type ThroughCmapOptions, type UnrollOptions } from './attacks/through-cmap.ts';
 export { type CmapOptions, checkCmapOptions, paperCifar10, paperImageNet100 } from './cmap/options.ts';
 export { type Purified, type PurifyHooks, purify, type TraceEntry } from './cmap/purify.ts';

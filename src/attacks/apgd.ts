@@ -35,7 +35,8 @@ import {
 import { dropFooled, eachRemaining } from './clean.ts';
 import { projectL1 } from './l1.ts';
 import { attackLoss } from './losses.ts';
-import { checkEot, type Eot, Query, type Target } from './target.ts';
+import { checkEot, type Eot, Query } from './query.ts';
+import type { Target } from './target.ts';
 
 export interface ApgdOptions {
   readonly norm: Norm;

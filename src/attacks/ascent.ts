@@ -23,8 +23,8 @@ import sparsitySource from './ascent-sparsity.wgsl';
 import { type Job, l1Radius, l2Safety, type Norm, type Slots, threadsOf } from './attack.ts';
 import { l1Source } from './l1.ts';
 import assignSource from './mix.wgsl';
+import type { Query } from './query.ts';
 import reduceSource from './reduce.wgsl';
-import type { Query } from './target.ts';
 
 export interface AscentOptions {
   readonly norm: Norm;

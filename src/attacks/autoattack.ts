@@ -33,8 +33,9 @@ import {
   Slots,
 } from './attack.ts';
 import { Fab } from './fab.ts';
+import { type Eot, once, Query } from './query.ts';
 import { Square } from './square.ts';
-import { type Eot, once, Query, type Target } from './target.ts';
+import type { Target } from './target.ts';
 
 export const autoAttackNames = ['apgd-ce', 'apgd-dlr', 'apgd-t', 'fab', 'fab-t', 'square'] as const;
 export type AutoAttackName = (typeof autoAttackNames)[number];

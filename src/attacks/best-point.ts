@@ -11,7 +11,7 @@ import { copy } from './ascent.ts';
 import type { Slots } from './attack.ts';
 import judgeSource from './best-judge.wgsl';
 import keepSource from './best-keep.wgsl';
-import type { Query } from './target.ts';
+import type { Query } from './query.ts';
 
 export interface Search {
   readonly points: number;

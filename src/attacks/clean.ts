@@ -1,6 +1,6 @@
 /** What attacks ask at the clean images before they begin, and how they go over those that remain. */
 import type { AttackHooks, Job, Slots } from './attack.ts';
-import type { Query } from './target.ts';
+import type { Query } from './query.ts';
 
 /**
  * Marks images that are misclassified without an attack as fooled, by the clean image itself, where such are left.

@@ -41,8 +41,9 @@ import acceptSource from './fab-accept.wgsl';
 import nearestSource from './fab-nearest.wgsl';
 import projectSource from './fab-project.wgsl';
 import { attackLoss } from './losses.ts';
+import { Query } from './query.ts';
 import reduceSource from './reduce.wgsl';
-import { Query, type Target } from './target.ts';
+import type { Target } from './target.ts';
 
 export interface FabOptions {
   readonly norm: Norm;

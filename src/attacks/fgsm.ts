@@ -7,7 +7,7 @@
 import type { Norm } from './attack.ts';
 import type { LossName } from './losses.ts';
 import { Pgd } from './pgd.ts';
-import type { Eot } from './target.ts';
+import type { Eot } from './query.ts';
 
 export interface FgsmOptions {
   readonly eps: number;

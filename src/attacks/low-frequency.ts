@@ -30,7 +30,8 @@ import {
   Slots,
 } from './attack.ts';
 import { attackLoss, type LossName } from './losses.ts';
-import { checkEot, type Eot, once, Query, type Target } from './target.ts';
+import { checkEot, type Eot, once, Query } from './query.ts';
+import type { Target } from './target.ts';
 
 export interface LowFrequencyOptions {
   /** Linf or L2. */

@@ -20,7 +20,8 @@ import {
 import { BestPoint } from './best-point.ts';
 import { dropFooled, eachRemaining } from './clean.ts';
 import { randomPoint } from './pgd.ts';
-import { checkEot, type Eot, once, Query, type Target } from './target.ts';
+import { checkEot, type Eot, once, Query } from './query.ts';
+import type { Target } from './target.ts';
 
 export interface NoiseOptions {
   readonly norm: Norm;

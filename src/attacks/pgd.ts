@@ -31,7 +31,8 @@ import {
 } from './attack.ts';
 import { projectL1 } from './l1.ts';
 import { attackLoss, type LossName } from './losses.ts';
-import { checkEot, type Eot, Query, type Target } from './target.ts';
+import { checkEot, type Eot, Query } from './query.ts';
+import type { Target } from './target.ts';
 
 export interface PgdOptions {
   /** Radius of the ball, in [0, 1] pixel units: 8/255, not 8. */

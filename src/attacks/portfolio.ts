@@ -13,8 +13,8 @@ import { Fgsm } from './fgsm.ts';
 import { LowFrequency } from './low-frequency.ts';
 import { Noise } from './noise.ts';
 import { Pgd } from './pgd.ts';
+import { type Eot, once } from './query.ts';
 import { Square } from './square.ts';
-import { type Eot, once } from './target.ts';
 
 export interface PortfolioOptions {
   readonly norm: Norm;

@@ -46,6 +46,14 @@ export function rational(text: string): number {
   return Number.isFinite(value) ? value : Number.NaN;
 }
 
+/** The way back: "8/255" for a whole number of levels up to 1, else three digits. */
+export function fraction(value: number): string {
+  const levels = Math.round(255 * value);
+  return Math.abs(255 * value - levels) < 1e-6 && levels > 0 && value <= 1
+    ? `${levels}/255`
+    : String(Number(value.toPrecision(3)));
+}
+
 /** Text -> a value. @throws InputError naming the key, the value and the rule */
 export type Reader<T> = (text: string, key: string) => T;
 

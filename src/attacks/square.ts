@@ -34,11 +34,12 @@ import {
 import { BestPoint } from './best-point.ts';
 import { dropFooled, eachRemaining } from './clean.ts';
 import { l1Source } from './l1.ts';
+import { checkEot, type Eot, Query } from './query.ts';
 import l2Source from './square-l2.wgsl';
 import l2StartSource from './square-l2-start.wgsl';
 import linfSource from './square-linf.wgsl';
 import linfStartSource from './square-linf-start.wgsl';
-import { checkEot, type Eot, Query, type Target } from './target.ts';
+import type { Target } from './target.ts';
 
 export interface SquareOptions {
   readonly norm: Norm;

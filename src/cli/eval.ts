@@ -4,7 +4,8 @@ import { createHash } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { Command, Option } from 'commander';
-import { checkRadius, type Norm, norms } from '../attacks/attack.ts';
+import { checkBall, checkRadius, type Norm, norms } from '../attacks/attack.ts';
+import { fraction } from '../attacks/spec.ts';
 import { type CmapOptions, checkCmapOptions, paperCifar10, paperImageNet100 } from '../cmap/options.ts';
 import { paperSubset } from '../data/subset.ts';
 import { bitDepthDefence } from '../defences/bits.ts';
@@ -19,6 +20,7 @@ import {
   attackConfig,
   listAttacks,
   normOf,
+  type PlannedAttack,
   planAttacks,
   splitAttacks,
 } from '../eval/attacks.ts';
@@ -26,6 +28,7 @@ import { checkClassifier, checkPixelRange } from '../eval/guards.ts';
 import type { EvaluationSummary } from '../eval/metrics.ts';
 import { evaluationPresets } from '../eval/presets.ts';
 import {
+  batchOf,
   type EvaluationImages,
   type EvaluationPlan,
   estimateCost,
@@ -166,7 +169,11 @@ export function evalCommand(): Command {
         'quick',
       ),
     )
-    .option('--batch <n>', 'images together: memory, and what an interruption loses', parseInteger)
+    .option(
+      '--batch <n>',
+      `images together: memory, and what a kill loses; default on a software driver one where an image takes more than ${costly} network evaluations`,
+      parseInteger,
+    )
     .option('--no-purified', 'do not store what the defence made of the images')
     .option('--out <dir>', 'where to write', 'out/eval')
     .option('--resume', 'go on with the evaluation in --out; other flags may be left out, and attacks added')
@@ -186,8 +193,7 @@ export function evalCommand(): Command {
 
 /** What --classifier and --weights, or --model and --generator-weights, mean together. */
 function networkOptions(flags: { name: string; weights: string }, name: string, weights: string | undefined) {
-  if (weights !== undefined)
-    return Object.hasOwn(readManifest(), name) ? { weights } : { net: name, weights };
+  if (weights !== undefined) return { net: name, weights };
   if (Object.hasOwn(readManifest(), name)) return { weights: name };
   throw new InputError(
     `${flags.name} ${name}: not among the shipped weights (${Object.keys(readManifest()).join(', ')}); give its checkpoint by ${flags.weights}`,
@@ -296,6 +302,12 @@ export function defaultBatch(device: Device, subject: Subject): number {
   return cpu ? 16 : 64;
 }
 
+/**
+ * An image of more network evaluations goes alone on a software driver, so that a kill loses no other: that is everything
+ * but single steps and clean images. Little is lost by it (docs/evaluation.md, "The folder").
+ */
+const costly = 20;
+
 /** @throws InputError when the classifier does not take the data set's images, or one of the usual mistakes is made */
 export async function checkSubject(device: Device, opened: OpenedSubject, data: EvaluationImages) {
   const [, ...shape] = data.shape;
@@ -365,12 +377,13 @@ async function evaluate(own: EvalFlags, command: Command): Promise<void> {
   checkDataset(flags);
   const subject = subjectOf(flags);
   const data = await loadImages(subject, chosenImages(flags, preset));
+  checkBall(norm, eps);
+  checkRadius(norm, eps, sizeOf(data.shape.slice(1)));
   const device = await openDevice(flags);
   const opened = await openSubject(device, subject, flags);
   const { defence } = opened;
   const attacks = planAttacks(names, settings, defence);
   await checkSubject(device, opened, data);
-  checkRadius(norm, eps, sizeOf(opened.imageShape));
   const plan: EvaluationPlan = {
     data,
     defence,
@@ -379,6 +392,7 @@ async function evaluate(own: EvalFlags, command: Command): Promise<void> {
     runs,
     evaluations: defence.randomised ? evalRuns : 1,
     batch: flags.batch ?? defaultBatch(device, subject),
+    ...(flags.batch === undefined && device.capabilities.cpu ? { alone: costly } : {}),
     purified: flags.purified,
   };
   checkWholeBatches(plan);
@@ -397,6 +411,7 @@ async function evaluate(own: EvalFlags, command: Command): Promise<void> {
       platform: `${process.platform} ${process.arch}`,
       adapter: { name, driver, kind },
       batch: plan.batch,
+      alone: plan.alone ?? null,
     });
     const cost = await estimateCost(device, plan);
     if (!flags.quiet) {
@@ -470,7 +485,18 @@ const defaultEps = (norm: Norm, dataset: AnyDatasetName) =>
 function costLine(plan: EvaluationPlan, cost: Awaited<ReturnType<typeof estimateCost>>, adapter: string) {
   const n = plan.data.ids.length;
   const number = (x: number) => Math.round(x).toLocaleString('en-US');
-  return `cost: at most ${number(cost.attack)} network evaluations an image for attacks and ${number(cost.judgement)} for judgements, ${number(n * (cost.attack + cost.judgement))} for ${n} images; about ${formatDuration(1000 * cost.seconds)} on ${adapter}, measured on ${cost.images}`;
+  return `cost: at most ${number(cost.attack)} network evaluations an image for attacks and ${number(cost.judgement)} for judgements, ${number(n * (cost.attack + cost.judgement))} for ${n} images; about ${formatDuration(1000 * cost.seconds)} on ${adapter}, measured on ${cost.images}; a kill loses at most ${lossOf(plan)}`;
+}
+
+/** "one image", "64 images", or "one image, 16 of none, fgsm". */
+function lossOf(plan: EvaluationPlan): string {
+  const { attacks, data } = plan;
+  const lost = (attack: PlannedAttack) => Math.min(data.ids.length, batchOf(plan, attack));
+  const together = attacks.filter((attack) => lost(attack) > 1);
+  if (together.length === 0) return 'one image';
+  const most = Math.max(...together.map(lost));
+  if (together.length === attacks.length) return `${most} images`;
+  return `one image, ${most} of ${together.map(({ id }) => id).join(', ')}`;
 }
 
 function chosenImages(flags: EvalFlags, preset: (typeof evaluationPresets)[string]): ArrayLike<number> {
@@ -537,13 +563,6 @@ export function configOf(
   };
 }
 
-/** "8/255" for a whole number of levels up to 1, else three digits. */
-export function formatEps(eps: number): string {
-  const levels = 255 * eps;
-  const whole = Math.abs(levels - Math.round(levels)) < 1e-6 && eps <= 1;
-  return whole ? `${Math.round(levels)}/255` : eps.toPrecision(3);
-}
-
 const percent = (value: number) => (100 * value).toFixed(1);
 export const withInterval = (value: number, [low, high]: readonly [number, number]) =>
   `${percent(value)} % [${percent(low)}, ${percent(high)}]`;
@@ -583,5 +602,5 @@ function summaryText(s: EvaluationSummary): string {
     [...head, ...rows, ...(rows.length > 0 ? [last] : [])],
   );
   const notes = s.notes.map((note) => `note: ${note}\n`).join('');
-  return `${table}\n${notes}${s.dataset}, ${s.classifier}, defence ${s.defence}, ${s.norm} eps ${formatEps(s.eps)}, n ${s.count}, runs ${s.runs}, seed ${s.seed}`;
+  return `${table}\n${notes}${s.dataset}, ${s.classifier}, defence ${s.defence}, ${s.norm} eps ${fraction(s.eps)}, n ${s.count}, runs ${s.runs}, seed ${s.seed}`;
 }

@@ -83,14 +83,16 @@ export interface AttackedImage {
 
 export interface EvaluatedImage {
   readonly clean: Float32Array;
+  /** What the defence made of it; null where it is not stored. */
+  readonly purified: Float32Array | null;
   readonly unattacked: EvaluationRecord;
   /** By attack. */
   readonly attacked: readonly AttackedImage[];
 }
 
 /**
- * Rows are images, named by number and true class; columns the clean image and, of each attack, perturbation, attacked
- * and purified image. Below an image stands what the bare classifier sees in it, below a purified one the defence's label.
+ * Rows are images, named by number and true class; columns the clean image, purified too where a defence does that, and,
+ * of each attack, perturbation, attacked and purified image. Below an image stands what the bare classifier sees in it, below a purified one the defence's label.
  */
 export function evaluationGrid(
   rows: readonly EvaluatedImage[],
@@ -99,43 +101,51 @@ export function evaluationGrid(
   about: { title: string; subtitle: string; attacks: readonly string[]; defended: boolean },
 ): Grid {
   const picture = pictureOf(shape);
-  const attacked = rows.flatMap((row) => row.attacked);
+  const all = rows.flatMap(({ unattacked, purified, attacked }) => [
+    { record: unattacked, purified },
+    ...attacked,
+  ]);
   const factor = magnification(rows);
-  const k = Math.max(0, ...attacked.map(({ record }) => record.votes[0]?.reduce((a, b) => a + b, 0) ?? 0));
-  const stored = attacked.some(({ purified }) => purified !== null);
+  const k = Math.max(0, ...all.map(({ record }) => record.votes[0]?.reduce((a, b) => a + b, 0) ?? 0));
+  const stored = all.some(({ purified }) => purified !== null);
   const verdict = ({ labels, label, votes }: EvaluationRecord) => {
     const vote = labels[0] as number;
     return said(`${name(vote)}${k > 1 ? `, ${votes[0]?.[vote] ?? 0} of ${k}` : ''}`, vote === label);
   };
   const seen = ({ bare, label }: EvaluationRecord) => said(name(bare), bare === label);
-  const agreeing = attacked.some(({ record }) => record.purification) ? ' that agrees with the vote' : '';
+  const agreeing = all.some(({ record }) => record.purification) ? ' that agrees with the vote' : '';
   const shown = stored && k > 1 ? `; of ${k} purified images the nearest${agreeing}` : '';
+  const purifiedCell = (
+    record: EvaluationRecord,
+    input: Float32Array,
+    purified: Float32Array | null,
+  ): Cell[] =>
+    about.defended
+      ? [
+          {
+            ...(purified ? { image: picture(nearest(purified, input, record)) } : {}),
+            captions: [verdict(record)],
+          },
+        ]
+      : [];
+  const purifiedColumn = about.defended ? ['purified'] : [];
   return {
     title: about.title,
     subtitle: `${about.subtitle}; labels: the bare classifier’s${about.defended ? `, below purified images the defence’s${shown}` : ''}`,
     columns: [
       'clean',
-      ...about.attacks.flatMap((attack) => [
-        `perturbation ×${factor}`,
-        attack,
-        ...(about.defended ? ['purified'] : []),
-      ]),
+      ...purifiedColumn,
+      ...about.attacks.flatMap((attack) => [`perturbation ×${factor}`, attack, ...purifiedColumn]),
     ],
-    rows: rows.map(({ clean, unattacked, attacked }) => ({
+    rows: rows.map(({ clean, unattacked, purified: own, attacked }) => ({
       label: `${unattacked.image} ${name(unattacked.label)}`,
       cells: [
         { image: picture(clean), captions: [seen(unattacked)] },
+        ...purifiedCell(unattacked, clean, own),
         ...attacked.flatMap(({ record, adversarial, purified }): Cell[] => [
           { image: picture(perturbation(clean, adversarial, factor)) },
           { image: picture(adversarial), captions: [seen(record)] },
-          ...(about.defended
-            ? [
-                {
-                  ...(purified ? { image: picture(nearest(purified, adversarial, record)) } : {}),
-                  captions: [verdict(record)],
-                },
-              ]
-            : []),
+          ...purifiedCell(record, adversarial, purified),
         ]),
       ],
     })),

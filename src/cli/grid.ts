@@ -1,11 +1,12 @@
 /** `cmap grid DIR`: the images of an evaluation, as it stored them: clean, perturbation, adversarial, purified. */
 import { join } from 'node:path';
 import { Command } from 'commander';
+import { fraction } from '../attacks/spec.ts';
 import { className } from '../data/labels.ts';
 import { InputError } from '../engine/errors.ts';
+import { splitAttacks } from '../eval/attacks.ts';
 import { readStored, resume } from '../eval/finished.ts';
 import { type EvaluationConfig, type EvaluationRecord, keyOf } from '../eval/store.ts';
-import { fraction } from '../eval/tables.ts';
 import { openSafetensors } from '../formats/safetensors.node.ts';
 import { writeFileAtomic } from '../report/files.ts';
 import { gridToPng } from '../report/grid.ts';
@@ -30,7 +31,7 @@ export function gridCommand(): Command {
   return new Command('grid')
     .description('A picture of an evaluation: clean, perturbation, adversarial and purified images.')
     .argument('<dir>', 'folder of cmap eval')
-    .option('--attack <list>', 'comma list of its attacks; default all')
+    .option('--attack <list>', 'comma list of its attacks; default all, none shows no attack')
     .option('--count <n>', `the first images, at most ${most}; default ${usual}`, parseInteger)
     .option('--images <list>', 'comma list of their numbers in the test set instead')
     .addOption(dataOption())
@@ -65,14 +66,15 @@ async function picture(folder: string, flags: GridFlags): Promise<Uint8Array> {
   };
   const stored = new StoredImages(folder, [height, width, channels]);
   const size = height * width * channels;
-  const rows = images.map((image, i) => ({
-    clean: loaded.images.subarray(i * size, (i + 1) * size),
-    unattacked: find(image, 'none'),
-    attacked: attacks.map((attack): AttackedImage => {
-      const record = find(image, attack);
-      return { record, ...stored.of(record) };
-    }),
-  }));
+  const rows = images.map((image, i) => {
+    const unattacked = find(image, 'none');
+    return {
+      clean: loaded.images.subarray(i * size, (i + 1) * size),
+      unattacked,
+      purified: stored.purified(unattacked),
+      attacked: attacks.map((attack) => stored.attacked(find(image, attack))),
+    };
+  });
   const wrong = rows.find(({ unattacked }, i) => unattacked.label !== loaded.labels[i])?.unattacked;
   if (wrong)
     throw new InputError(
@@ -88,16 +90,14 @@ async function picture(folder: string, flags: GridFlags): Promise<Uint8Array> {
 }
 
 function chosenAttacks(folder: string, config: EvaluationConfig, list: string | undefined): string[] {
-  const known = Object.keys(config.attacks).filter((name) => name !== 'none');
-  const names = list === undefined ? known : [...new Set(list.split(',').map((name) => name.trim()))];
+  const known = Object.keys(config.attacks);
+  const names = list === undefined ? known : splitAttacks(list);
   const strange = names.find((name) => !known.includes(name));
   if (strange !== undefined)
     throw new InputError(
-      `--attack ${list}: ${folder} has no attack "${strange}"; it has ${known.join(', ') || 'none at all'}`,
+      `--attack ${list}: ${folder} has no attack "${strange}"; it has ${known.join(', ')}`,
     );
-  if (names.length === 0)
-    throw new InputError(`${folder}: nothing attacks its images; evaluate with --attack, such as pgd`);
-  return names;
+  return names.filter((name) => name !== 'none');
 }
 
 function chosenImages(folder: string, config: EvaluationConfig, flags: GridFlags): number[] {
@@ -131,17 +131,30 @@ class StoredImages {
     readonly shape: readonly [number, number, number],
   ) {}
 
-  /** @throws InputError when they are not there, or not of the data set's size */
-  of({ file, row, image, attack }: EvaluationRecord): Pick<AttackedImage, 'adversarial' | 'purified'> {
-    if (file === null) throw new InputError(`${this.folder}: image ${image} under ${attack} was not stored`);
-    const { rows, adversarial, purified } = this.#files.get(file) ?? this.#open(file);
+  /** @throws InputError when it is not there, or not of the data set's size */
+  attacked(record: EvaluationRecord): AttackedImage {
+    const adversarial = this.#row(record, 'adversarial');
+    if (adversarial === null)
+      throw new InputError(`${this.folder}: image ${record.image} under ${record.attack} was not stored`);
+    return { record, adversarial, purified: this.purified(record) };
+  }
+
+  /** The K images of one, or null. @throws InputError when they are not of the data set's size */
+  purified(record: EvaluationRecord): Float32Array | null {
+    return this.#row(record, 'purified');
+  }
+
+  #row(
+    { file, row, image, attack }: EvaluationRecord,
+    tensor: 'adversarial' | 'purified',
+  ): Float32Array | null {
+    if (file === null) return null;
+    const { rows, [tensor]: all } = this.#files.get(file) ?? this.#open(file);
     if (row >= rows)
       throw new InputError(
         `${join(this.folder, file)}: holds ${rows} images, image ${image} under ${attack} should be row ${row}; the file was changed`,
       );
-    const part = (all: Float32Array) =>
-      all.subarray((row * all.length) / rows, ((row + 1) * all.length) / rows);
-    return { adversarial: part(adversarial), purified: purified && part(purified) };
+    return all === null ? null : all.subarray((row * all.length) / rows, ((row + 1) * all.length) / rows);
   }
 
   #open(file: string): Pixels {
@@ -149,10 +162,9 @@ class StoredImages {
     const source = openSafetensors(path);
     try {
       const has = (name: string) => source.names.includes(name);
-      if (!has('adversarial'))
-        throw new InputError(`${path}: holds no adversarial images; the file was changed`);
-      const rows = source.shape('adversarial')[0] as number;
-      for (const name of ['adversarial', 'purified'].filter(has)) {
+      const names = ['adversarial', 'purified'].filter(has);
+      const rows = names[0] === undefined ? 0 : (source.shape(names[0])[0] as number);
+      for (const name of names) {
         const shape = source.shape(name);
         if (String(shape.slice(-3)) !== String(this.shape) || shape[0] !== rows)
           throw new InputError(
@@ -161,7 +173,7 @@ class StoredImages {
       }
       const found = {
         rows,
-        adversarial: source.floats('adversarial'),
+        adversarial: has('adversarial') ? source.floats('adversarial') : null,
         purified: has('purified') ? source.floats('purified') : null,
       };
       this.#files.set(file, found);
@@ -175,7 +187,7 @@ class StoredImages {
 interface Pixels {
   readonly rows: number;
   /** [rows, H, W, C] */
-  readonly adversarial: Float32Array;
+  readonly adversarial: Float32Array | null;
   /** [rows, K, H, W, C] */
   readonly purified: Float32Array | null;
 }

@@ -50,12 +50,16 @@ export async function loadNetwork(device: Device, options: NetworkOptions): Prom
   const { weights, prefix, recompute } = options;
   if (weights === undefined)
     throw new InputError('--weights is missing: the checkpoint, or a name of weights/manifest.json');
-  const shipped = Object.hasOwn(readManifest(), weights) ? resolveWeights(weights) : undefined;
+  const manifest = readManifest();
+  const shipped = Object.hasOwn(manifest, weights) ? resolveWeights(weights) : undefined;
   let name = options.net;
   let config: Record<string, unknown> | undefined;
-  if (shipped && name === undefined) {
-    name = { ncsnpp: 'ncsnpp', wide_resnet: 'wrn' }[shipped.entry.kind] ?? shipped.entry.kind;
-    config = { ...shipped.entry.config };
+  // A shipped name stands for its architecture, whatever the checkpoint.
+  const entry =
+    name === undefined ? shipped?.entry : Object.hasOwn(manifest, name) ? manifest[name] : undefined;
+  if (entry) {
+    name = { ncsnpp: 'ncsnpp', wide_resnet: 'wrn' }[entry.kind] ?? entry.kind;
+    config = { ...entry.config };
   }
   if (name === undefined) throw new InputError(`--net is missing: one of ${networkNames.join(', ')}`);
   if (options.netConfig !== undefined) {

@@ -1,11 +1,11 @@
 /** `cmap plot DIR…`: accuracy against iterations, and against eps where evaluations differ in it; CMAP's latents. */
 import { Command } from 'commander';
+import { fraction } from '../attacks/spec.ts';
 import { InputError } from '../engine/errors.ts';
 import { accuracyByIteration, fooledBy } from '../eval/curves.ts';
 import { type FinishedEvaluation, readFinished } from '../eval/finished.ts';
 import type { EvaluationSummary } from '../eval/metrics.ts';
 import type { EvaluationRecord } from '../eval/store.ts';
-import { fraction } from '../eval/tables.ts';
 import { publishedSigmas } from '../nets/consistency.ts';
 import type { Chart, Series } from '../report/chart.ts';
 import { wilsonShare } from '../report/statistics.ts';

@@ -49,7 +49,7 @@ export interface Purified {
 export interface PurifyHooks {
   /** Called after every iteration that has finished. */
   readonly onIteration?: (done: number, total: number) => void;
-  /** Every so many iterations G's images [B, K, H, W, C] in [0, 1] are shown, and waited for. */
+  /** On the way, every so many iterations, G's images [B, K, H, W, C] in [0, 1] are shown, and waited for. */
   readonly looks?: {
     readonly every: number;
     readonly at: (iteration: number, images: Tensor) => Promise<void>;
@@ -82,7 +82,7 @@ export async function purify(
     for (let t = 0; t < options.iterations; t++) {
       loop.program.run();
       const { looks } = hooks;
-      if (looks && (t + 1) % looks.every === 0) {
+      if (looks && (t + 1) % looks.every === 0 && t + 1 < options.iterations) {
         const images = loop.images();
         await looks.at(t + 1, images).finally(() => images.dispose());
       }

@@ -162,6 +162,7 @@ export function cmapDefence(
       const { images, latents, trace } = await purify(model, x, { ...options, seed }, hooks);
       latents.dispose();
       const labels = await classifyEach(classifier, images);
+      if (looks) seen.push({ iteration: options.iterations, labels });
       return {
         votes: labels.map((each) => countVotes(each, classifier.classes)),
         purified: images,

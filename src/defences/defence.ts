@@ -42,7 +42,7 @@ export interface JudgeHooks {
   readonly seed: number;
   /** Global number of each image: its randomness depends on it, not on the batch. */
   readonly imageIds: readonly number[];
-  /** Note the labels of the K images, where there is an optimisation, about so many times on the way; default none. */
+  /** Note the labels of the K images, where there is an optimisation, about so many times, at its end too; default none. */
   readonly looks?: number;
   /** Part of the judgement that is done, in [0, 1], and what is being done. */
   readonly onProgress?: (part: number, what: string) => void;

@@ -14,9 +14,9 @@
  * Intervals are Wilson's at 95 %, of n images. Where an image counts as a fraction its variance is less than that of a
  * coin, so they are wide rather than narrow.
  */
+import { fraction } from '../attacks/spec.ts';
 import { type Interval, mcnemarExact, mean, std, wilsonShare } from '../report/statistics.ts';
 import type { AttackConfig, EvaluationConfig, EvaluationRecord } from './store.ts';
-import { fraction } from './tables.ts';
 
 export interface Share {
   readonly value: number;

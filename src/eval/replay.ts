@@ -13,11 +13,13 @@ import {
   Slots,
 } from '../attacks/attack.ts';
 import { marginOf } from '../attacks/autoattack.ts';
-import { Query, type Target } from '../attacks/target.ts';
+import { Query } from '../attacks/query.ts';
+import { fraction } from '../attacks/spec.ts';
+import type { Target } from '../attacks/target.ts';
 import { InputError } from '../engine/errors.ts';
 import type { Tensor } from '../engine/tensor.ts';
 import { mean } from '../report/statistics.ts';
-import { type EvaluationRecord, readAdversarial, readEvaluation } from './store.ts';
+import { type EvaluationRecord, isAttacked, readAdversarial, readEvaluation } from './store.ts';
 
 export class Replay implements Attack {
   readonly name = 'transfer';
@@ -34,11 +36,11 @@ export class Replay implements Attack {
     const { config, records } = readEvaluation(folder);
     if (config.norm !== norm || config.eps > eps + 1e-9)
       throw new InputError(
-        `attack transfer: ${folder} is of ${config.norm} eps ${config.eps.toPrecision(4)}, this evaluation of ${norm} ${eps.toPrecision(4)}; take one within this ball`,
+        `attack transfer: ${folder} is of ${config.norm} eps ${fraction(config.eps)}, this evaluation of ${norm} ${fraction(eps)}; take one within this ball`,
       );
     const wrong = (r: EvaluationRecord) => mean(r.labels.map((label) => Number(label !== r.label)));
     for (const record of records) {
-      if (record.file === null) continue;
+      if (!isAttacked(record)) continue;
       const known = this.#images.get(record.image);
       if (!known || wrong(record) > wrong(known)) this.#images.set(record.image, record);
     }
@@ -71,7 +73,7 @@ export class Replay implements Attack {
       const length = point.length === size ? lengthOf(this.norm, point, clean) : Number.POSITIVE_INFINITY;
       if (length > this.eps + 1e-6)
         throw new InputError(
-          `attack transfer: image ${job.ids[i]} of ${this.folder} lies ${length.toPrecision(4)} from this one, eps is ${this.eps.toPrecision(4)}; it is of another data set`,
+          `attack transfer: image ${job.ids[i]} of ${this.folder} lies ${length.toPrecision(4)} from this one, eps is ${fraction(this.eps)}; it is of another data set`,
         );
       job.keep(i, point, 0, 0);
     });

@@ -14,7 +14,7 @@ import { randomUniform } from '../engine/random.ts';
 import { sizeOf, type Tensor } from '../engine/tensor.ts';
 import type { TensorToWrite } from '../formats/safetensors.ts';
 import { mean } from '../report/statistics.ts';
-import type { PlannedAttack, TargetRule } from './attacks.ts';
+import { noAttack, type PlannedAttack, type TargetRule } from './attacks.ts';
 import { type EvaluationSummary, summarise } from './metrics.ts';
 import type { EvaluationRecord, PurificationRecord, RecordStore } from './store.ts';
 
@@ -35,8 +35,10 @@ export interface EvaluationPlan {
   readonly seed: number;
   readonly runs: number;
   readonly evaluations: number;
-  /** Images together: what a kill loses at most. */
+  /** Images together, at most: what a kill loses. */
   readonly batch: number;
+  /** Images that cost more network evaluations than this go one at a time; default none does. */
+  readonly alone?: number;
   /** Store what the defence made of the images. */
   readonly purified: boolean;
 }
@@ -59,6 +61,15 @@ const attackWork = ({ passes, inside }: PlannedAttack) => passes + inside;
 const workOfImage = ({ evaluations, defence }: EvaluationPlan, attack: PlannedAttack) =>
   attackWork(attack) + evaluations * defence.passes;
 
+/**
+ * Images together under an attack. By counts and never by measured time, so that an evaluation that is resumed makes the
+ * same groups; where images change each other's results nothing separates them.
+ */
+export const batchOf = (plan: EvaluationPlan, attack: PlannedAttack): number =>
+  attack.settings.compat === undefined && workOfImage(plan, attack) > (plan.alone ?? Number.POSITIVE_INFINITY)
+    ? 1
+    : plan.batch;
+
 /** Seeds of attacks and of judgements never meet. */
 export const attackSeed = (seed: number, run: number) => seed + run;
 export const judgeSeed = (seed: number, run: number, evaluation: number) =>
@@ -76,7 +87,7 @@ export async function runEvaluation(
   store: RecordStore,
   hooks: EvaluationRunHooks = {},
 ): Promise<EvaluationSummary> {
-  const { data, attacks, runs, batch } = plan;
+  const { data, attacks, runs } = plan;
   const n = data.ids.length;
   const total = workOf(plan);
   let done = 0;
@@ -89,7 +100,7 @@ export async function runEvaluation(
       done += work * (n - missing.length);
       // Where images change each other's results, they stay together as they were at first.
       const together = attack.settings.compat !== undefined;
-      const groups = groupsOf(together ? rowsOf(() => true) : missing, batch);
+      const groups = groupsOf(together ? rowsOf(() => true) : missing, batchOf(plan, attack));
       for (const rows of groups) {
         if (together && !rows.some((row) => missing.includes(row))) continue;
         const name = `${attack.id}${runs > 1 ? ` run ${run + 1}` : ''}`;
@@ -270,7 +281,7 @@ async function evaluateBatch(
       trace: { loss: (trace?.loss ?? []).map(finite), hit: trace?.hit ?? [] },
       ...(stages.length > 0 ? { stages: stages.flatMap((stage) => stageOf(stage, i)) } : {}),
       ...distances(clean, points, i * size, size),
-      file: result ? file : null,
+      file: result || made ? file : null,
       row: i,
       cost: {
         forward: (result?.passes.forward ?? 0) / count,
@@ -354,7 +365,8 @@ export interface CostEstimate {
 export async function estimateCost(device: Device, plan: EvaluationPlan): Promise<CostEstimate> {
   const { data, defence, attacks, runs, evaluations } = plan;
   const n = data.ids.length;
-  const rows = Array.from({ length: Math.min(n, plan.batch) }, (_, i) => i);
+  // A judgement is measured as it will be made.
+  const rows = Array.from({ length: Math.min(n, batchOf(plan, noAttack)) }, (_, i) => i);
   const x = pickImages(device, data, rows);
   const labels = rows.map((row) => data.labels[row] as number);
   const timed = async (f: () => Promise<unknown>) => {
@@ -370,7 +382,7 @@ export async function estimateCost(device: Device, plan: EvaluationPlan): Promis
       const { target } = on;
       const steps = async (count: number) => {
         const probe = new Pgd({ eps: 0.01, steps: count, stepSize: 0.01, randomStart: false, seed: 0 });
-        const result = await probe.run(target, x, labels, { batch: plan.batch });
+        const result = await probe.run(target, x, labels, { batch: rows.length });
         result.adversarial.dispose();
       };
       await steps(1); // compiles

@@ -89,7 +89,7 @@ export interface EvaluationRecord {
   /** Least and greatest pixel. */
   readonly min: number;
   readonly max: number;
-  /** Where its images lie: a file below the folder and a row of its tensors. */
+  /** Where its images lie: a file below the folder and a row of its tensors; null where none are stored. */
   readonly file: string | null;
   readonly row: number;
   /** A batch's, divided by its images; differs with the batch and the machine, as nothing else here does. */
@@ -147,6 +147,10 @@ export abstract class RecordStore {
     records: readonly EvaluationRecord[],
   ): void;
 }
+
+/** Whether attacked images lie in its file; without an attack at most purified ones do. */
+export const isAttacked = ({ attack, file }: Pick<EvaluationRecord, 'attack' | 'file'>) =>
+  attack !== 'none' && file !== null;
 
 /** What identifies a record. */
 export const keyOf = (r: Pick<EvaluationRecord, 'image' | 'attack' | 'run'>) =>
@@ -325,7 +329,9 @@ function readRecords(path: string): { records: EvaluationRecord[]; whole: number
       const record = JSON.parse(line) as EvaluationRecord;
       if (record.schema === 1 && Array.isArray(record.labels)) return record;
     } catch {}
-    throw new InputError(`${path}: line ${i + 1} of ${lines.length} is not a record; the file was changed`);
+    throw new InputError(
+      `${path}: line ${i + 1} of ${lines.length} is not a record, the file was changed; take the line out, and cmap eval --resume makes it anew`,
+    );
   });
   return { records, whole, bytes: content.length };
 }

@@ -1,4 +1,5 @@
 /** Summaries as rows of tables: what `cmap table` shows. */
+import { fraction } from '../attacks/spec.ts';
 import { InputError } from '../engine/errors.ts';
 import type { Comparison, EvaluationSummary } from './metrics.ts';
 
@@ -53,18 +54,13 @@ export function robustnessTable(summaries: readonly EvaluationSummary[]): Robust
         const transfer = mixed(name) && a?.knowledge === 'transfer';
         return a ? { value: a.robust, interval: a.interval, std: a.std, transfer } : '';
       }),
-      { value: s.robust, interval: s.robustInterval, std: s.robustStd },
+      // What nothing attacked is not robust.
+      Object.keys(s.attacks).length > 1
+        ? { value: s.robust, interval: s.robustInterval, std: s.robustStd }
+        : '',
       { value: s.worst.value, interval: s.worst.interval },
     ]),
   };
-}
-
-/** "8/255" for a whole number of levels up to 1, else three digits. */
-export function fraction(eps: number): string {
-  const levels = Math.round(255 * eps);
-  return Math.abs(255 * eps - levels) < 1e-6 && levels > 0 && eps <= 1
-    ? `${levels}/255`
-    : String(Number(eps.toPrecision(3)));
 }
 
 /** Every number of every attack, a line each: for other programs. */

@@ -6,9 +6,11 @@
  */
 
 import { type AttackHooks, Job, type Norm, Slots } from '../attacks/attack.ts';
+import { marginOf } from '../attacks/autoattack.ts';
 import { attackLoss } from '../attacks/losses.ts';
+import { Query } from '../attacks/query.ts';
 import { surfaceOf } from '../attacks/spec.ts';
-import { Query, type Target } from '../attacks/target.ts';
+import type { Target } from '../attacks/target.ts';
 import type { AttackSurface, Defence } from '../defences/defence.ts';
 import type { Device } from '../engine/device.ts';
 import { sizeOf, type Tensor } from '../engine/tensor.ts';
@@ -17,7 +19,7 @@ import { median } from '../report/statistics.ts';
 import { type AttackSettings, type PlannedAttack, planAttacks } from './attacks.ts';
 import { majorityRight, RecordTable } from './metrics.ts';
 import { attackImages, attackSeed, distances, type EvaluationImages, judgeSeed, pickImages } from './run.ts';
-import { type EvaluationConfig, type EvaluationRecord, readAdversarial } from './store.ts';
+import { type EvaluationConfig, type EvaluationRecord, isAttacked, readAdversarial } from './store.ts';
 
 export interface ChecklistItem {
   readonly id: string;
@@ -82,7 +84,7 @@ export async function verifyEvaluation(device: Device, input: VerifyInput): Prom
 
 /** ‖δ‖ and range, computed again from the stored images. */
 function recheck({ folder, config, records, data }: VerifyInput): { range: Finding; budget: Finding } {
-  const kept = records.filter((r) => r.file !== null);
+  const kept = records.filter(isAttacked);
   if (kept.length === 0) {
     const nothing = untested('nothing was attacked');
     return { range: nothing, budget: nothing };
@@ -135,9 +137,9 @@ const namesOf = (config: EvaluationConfig, wanted: (a: EvaluationConfig['attacks
 
 function adaptive(config: EvaluationConfig): Finding {
   const names = namesOf(config, (a) => a.knowledge === 'adaptive');
-  return names.length > 0
-    ? ['pass', names.join(', ')]
-    : ['fail', `defence ${config.defence.name} was met by transfer attacks only: its numbers bound nothing`];
+  if (names.length > 0) return ['pass', names.join(', ')];
+  const met = namesOf(config, () => true).length > 0 ? 'transfer attacks only' : 'no attack';
+  return ['fail', `defence ${config.defence.name} was met by ${met}: its numbers bound nothing`];
 }
 
 /** Images that a set of attacks broke in any run, by majority of the judgements. */
@@ -466,8 +468,12 @@ export async function directionalErrors(
               }),
             );
             query.restart();
-            await query.gradientPass();
-            return query.loss.floats();
+            await query.forwardPass();
+            const logits = await query.logits.floats();
+            const { classes } = target;
+            return images.map(
+              (i, b) => -marginOf(logits.subarray(b * classes, (b + 1) * classes), labels[i] as number),
+            );
           };
           const up = await at(1);
           const down = await at(-1);

@@ -11,8 +11,8 @@ import { Fab } from '../../src/attacks/fab.ts';
 import { projectL1 } from '../../src/attacks/l1.ts';
 import { attackLoss } from '../../src/attacks/losses.ts';
 import { Pgd } from '../../src/attacks/pgd.ts';
+import { Query } from '../../src/attacks/query.ts';
 import { squareBump, squareSide } from '../../src/attacks/square.ts';
-import { Query } from '../../src/attacks/target.ts';
 import { assertClose, fromNchw, loadFixture } from '../support.ts';
 import { fashion } from './fashion.ts';
 

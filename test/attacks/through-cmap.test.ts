@@ -187,7 +187,7 @@ test('votes: mean logits, mean probabilities, soft votes, and the easiest majori
 
 test('with the seeds of the judgements the attack sees what they will see', async () => {
   const { device, model, net, cmap, x } = await setUp();
-  const defence = cmapDefence(model, net, cmap);
+  const defence = cmapDefence(model, net, { ...cmap, iterations: 3 });
   const seeds = [2 ** 40 + 7, 2 ** 40 + 8];
   const imageIds = [4, 9];
   const target = defence.surfaces.bpda?.with?.({ votes: 'logits' }).target as ThroughCmap;
@@ -236,6 +236,33 @@ test('with the seeds of the judgements the attack sees what they will see', asyn
   }
 });
 
+test('a judgement’s last look is its vote, classified once', async () => {
+  const { model, net, cmap, x } = await setUp();
+  let asked = 0;
+  const logits = (u: Tensor) => {
+    asked++;
+    return net.logits(u);
+  };
+  const counting = { classes: net.classes, logits };
+  const defence = cmapDefence(model, counting, { ...cmap, iterations: 5 });
+  for (const [looks, iterations] of [
+    [3, [2, 4, 5]],
+    [5, [1, 2, 3, 4, 5]],
+  ] as const) {
+    asked = 0;
+    const judged = await defence.judge(x, { seed: 0, imageIds: [0, 1], looks });
+    judged.purified?.dispose();
+    assert.is(asked, iterations.length);
+    for (const { looks: seen, labels } of judged.purification ?? []) {
+      assert.equal(
+        seen.map((look) => look.iteration),
+        iterations,
+      );
+      assert.equal(seen.at(-1)?.labels, labels);
+    }
+  }
+});
+
 test('options of surfaces', async () => {
   const { model, net, cmap } = await setUp();
   const { surfaces } = cmapDefence(model, net, cmap);
@@ -268,7 +295,8 @@ test('options of surfaces', async () => {
 test('a shorter horizon and a truncated unroll give other gradients; a warm start goes on', async () => {
   const { model, net, cmap, x, cotangent, draw } = await setUp();
   const run = async (options: Partial<ThroughCmapOptions>) => {
-    const target = new ThroughCmap(model, net, { cmap, backward: 'unroll', ...options });
+    const own = { ...cmap, iterations: 4 };
+    const target = new ThroughCmap(model, net, { cmap: own, backward: 'unroll', ...options });
     const first = await gradient(target, x, cotangent, draw);
     const second = await gradient(target, x, cotangent, draw);
     target.restart();
@@ -282,19 +310,19 @@ test('a shorter horizon and a truncated unroll give other gradients; a warm star
   const truncated = await run({ unroll: { last: 2 } });
   assert.equal(truncated.first.logits, full.first.logits);
   assert.not.equal(truncated.first.dx, full.first.dx);
-  const warm = await run({ cmap: { ...cmap, iterations: 3 }, warmStart: true, backward: 'identity' });
+  const warm = await run({ warmStart: true, backward: 'identity' });
   assert.not.equal(warm.second.logits, warm.first.logits);
 });
 
 test('PGD raises its loss through the defence and through the surrogate, within the ball', async () => {
   const { model, net, cmap, x } = await setUp();
   const eps = 16 / 255;
-  const options = { eps, steps: 4, stepSize: eps / 2, randomStart: false, seed: 1, keep: 'best' } as const;
+  const options = { eps, steps: 2, stepSize: eps / 2, randomStart: false, seed: 1, keep: 'best' } as const;
   const start = await x.floats();
   const labels = [1, 2];
   const targets = [
-    new ThroughCmap(model, net, { cmap: { ...cmap, iterations: 3 }, backward: 'identity' }),
-    new ThroughCmap(model, net, { cmap: { ...cmap, iterations: 3 }, backward: 'unroll' }),
+    new ThroughCmap(model, net, { cmap: { ...cmap, iterations: 2 }, backward: 'identity' }),
+    new ThroughCmap(model, net, { cmap: { ...cmap, iterations: 2 }, backward: 'unroll' }),
     surrogate(model, net),
   ];
   for (const target of targets) {
@@ -303,7 +331,7 @@ test('PGD raises its loss through the defence and through the surrogate, within 
     const moved = await adversarial.floats();
     assert.ok(moved.every((v, i) => Math.abs(v - (start[i] as number)) <= eps + 1e-7 && v >= 0 && v <= 1));
     for (const { loss } of trace) assert.ok(Math.max(...loss) > (loss[0] as number), `losses ${loss}`);
-    assert.is(passes.backward, 2 * 2 * 5);
+    assert.is(passes.backward, 2 * 2 * 3);
     adversarial.dispose();
     if (target instanceof ThroughCmap) target.dispose();
   }

@@ -6,9 +6,9 @@ import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { EvaluationSummary } from '../../src/eval/metrics.ts';
-import { type EvaluationRecord, readAdversarial, readEvaluation } from '../../src/eval/store.ts';
+import { type EvaluationRecord, isAttacked, readAdversarial, readEvaluation } from '../../src/eval/store.ts';
 import { openSafetensors } from '../../src/formats/safetensors.node.ts';
-import { root } from '../support.ts';
+import { root, testDevice } from '../support.ts';
 import { commandIn } from './command.ts';
 
 const test = suite('cli eval');
@@ -35,11 +35,7 @@ test('bad input', () => {
     [...base, '--norm', 'L2', '--eps', '128'],
     /eps 128 in L2 is more than 28\.00.*did you mean 128\/255\?/,
   );
-  refused(
-    [...base, '--attack', 'square', '--queries', '4000000000'],
-    /queries must be a positive integer to/,
-  );
-  refused([...base, '--attack', 'pgd:lost=margin'], /attack pgd has no option "lost"; it has steps/);
+  refused([...base, '--eps', '8'], /eps must be in \[0, 1\] pixel units, got 8; did you mean 8\/255\?/);
   refused([...base, '--attack', `transfer:from=${folder}`], /holds no evaluation/);
   const official = ['--defence', 'cmap', '--attack', 'disruption', '--compat', 'official', '--batch', '2'];
   refused([...base, ...official], /whole batches, and 3 images in batches of 2 leave 1; give a --batch/);
@@ -74,7 +70,11 @@ test('bad input', () => {
 });
 
 test('killed by SIGKILL and resumed, equal to an uninterrupted run; table and plot', async () => {
-  const args = (out: string) => [...base, '--attack', 'fgsm,pgd', '--out', join(folder, out)];
+  // PGD takes 24 network evaluations an image, the judgement one: on a software driver an image goes alone.
+  const { cpu } = (await testDevice()).capabilities;
+  const sizes = ['eval', '--dataset', 'fashion-mnist', '--count', '3', '--steps', '11'];
+  if (!cpu) sizes.push('--batch', '1');
+  const args = (out: string) => [...sizes, '--attack', 'pgd', '--out', join(folder, out)];
   const whole = cmap([...args('whole'), '-q']);
   assert.is(whole.status, 0, whole.lines.join('\n'));
   const lines = () => {
@@ -91,7 +91,9 @@ test('killed by SIGKILL and resumed, equal to an uninterrupted run; table and pl
   assert.is(await ended, 'SIGKILL');
   clearInterval(watch);
   const before = lines();
-  assert.ok(before >= 4 && before < 9, `${before} of 9 lines at the kill`);
+  assert.ok(before >= 4 && before < 6, `${before} of 6 lines at the kill`);
+  const { records: kept } = readEvaluation(join(folder, 'killed'));
+  assert.is(kept[3]?.cost.batch, 1, 'what a kill loses');
   assert.not(existsSync(join(folder, 'killed', 'summary.json')));
   refused(['table', join(folder, 'killed')], /is not finished; cmap eval --resume/);
   // What it was begun with it knows.
@@ -101,13 +103,12 @@ test('killed by SIGKILL and resumed, equal to an uninterrupted run; table and pl
   const read = (name: string) => {
     const { records } = readEvaluation(join(folder, name));
     const order = records.toSorted((a, b) => a.attack.localeCompare(b.attack) || a.image - b.image);
-    const points = readAdversarial(
-      join(folder, name),
-      order.filter((r) => r.file !== null),
-    );
+    const points = readAdversarial(join(folder, name), order.filter(isAttacked));
     return { records: order.map(({ cost, ...rest }) => rest), points };
   };
   assert.equal(read('killed'), read('whole'));
+  // What was there is as it was.
+  assert.equal(readEvaluation(join(folder, 'killed')).records.slice(0, before), kept);
   const summary = (name: string) =>
     JSON.parse(readFileSync(join(folder, name, 'summary.json'), 'utf8')) as EvaluationSummary;
   const [a, b] = [summary('killed'), summary('whole')];
@@ -115,7 +116,7 @@ test('killed by SIGKILL and resumed, equal to an uninterrupted run; table and pl
     assert.type(a[field], 'number');
     assert.is(a[field], b[field], field);
   }
-  assert.equal(Object.keys(a.attacks), ['none', 'fgsm', 'pgd']);
+  assert.equal(Object.keys(a.attacks), ['none', 'pgd']);
   for (const attack of Object.values(a.attacks)) {
     assert.type(attack.robust, 'number');
     assert.is(attack.interval.length, 2);
@@ -130,7 +131,7 @@ test('killed by SIGKILL and resumed, equal to an uninterrupted run; table and pl
     cmap(['table', both[0] as string, '--format', 'csv'])
       .stdout.trim()
       .split('\n').length,
-    4,
+    3,
   );
   const plot = cmap(['plot', both[0] as string]);
   assert.is(plot.status, 0, plot.lines.join('\n'));
@@ -141,14 +142,15 @@ test('killed by SIGKILL and resumed, equal to an uninterrupted run; table and pl
 
 test('stages of an ensemble are kept, and another evaluation’s images can be shown to a defence', () => {
   const at = (name: string) => join(folder, name);
-  const few = [...base, '--count', '4', '--batch', '4', '--eps', '6/255'];
+  // PGD fools the first of the two alone.
+  const few = [...base, '--count', '2', '--offset', '4', '--batch', '2', '--eps', '6/255'];
   // AutoAttack’s loop, without its 5000 queries.
   const spec = 'portfolio:steps=3:queries=20:points=10';
   const made = cmap([...few, '--attack', `pgd,${spec}`, '--out', at('stages'), '-q']);
   assert.is(made.status, 0, made.lines.join('\n'));
   const { records } = readEvaluation(at('stages'));
   const own = records.filter((r) => r.attack === spec);
-  assert.is(own.length, 4);
+  assert.is(own.length, 2);
   const { attacks } = JSON.parse(
     readFileSync(join(at('stages'), 'summary.json'), 'utf8'),
   ) as EvaluationSummary;
@@ -160,7 +162,7 @@ test('stages of an ensemble are kept, and another evaluation’s images can be s
   assert.is(stages.at(-1)?.robust, attacks[spec]?.surfaceRobust);
   const source = openSafetensors(join(at('stages'), own[0]?.file as string));
   const seen = own.filter((r) => r.stages?.some((stage) => stage.attack === 'square'));
-  assert.ok(seen.length > 0 && seen.length < 4, `${seen.length} of 4 are left to the last`);
+  assert.is(seen.length, 1, 'left to the last');
   assert.equal(
     [...source.read('square.images')],
     seen.map((r) => r.image),
@@ -186,22 +188,24 @@ test('stages of an ensemble are kept, and another evaluation’s images can be s
   });
   refused(
     [...few, '--eps', '3/255', '--attack', `transfer:from=${at('stages')}`, '--out', at('less')],
-    /is of Linf eps 0\.02353, this evaluation of Linf 0\.01176; take one within this ball/,
+    /is of Linf eps 6\/255, this evaluation of Linf 3\/255; take one within this ball/,
   );
   refused(
-    [...few, '--offset', '4', '--attack', `transfer:from=${at('stages')}`, '--out', at('others')],
-    /has no image 4, 4 of 4 are missing; evaluate the same images/,
+    [...few, '--offset', '8', '--attack', `transfer:from=${at('stages')}`, '--out', at('others')],
+    /has no image 8, 2 of 2 are missing; evaluate the same images/,
   );
 });
 
 test('verify: an attack that hardly moves fails, with the settings that it was run with', () => {
   const at = join(folder, 'weak');
   const made = cmap([
-    ...['eval', '--dataset', 'fashion-mnist', '--count', '8', '--steps', '8', '--eps', '12/255'],
-    ...['--attack', 'pgd:step-size=1e-5:start=image', '--out', at, '-q'],
+    ...['eval', '--dataset', 'fashion-mnist', '--count', '4', '--steps', '4', '--eps', '12/255'],
+    // Weights of one's own for the shipped classifier.
+    ...['--weights', join(root, 'weights', 'fashion-mnist-wrn.safetensors')],
+    ...['--attack', 'pgd:step-size=1e-5:start=image,square:queries=1', '--out', at, '-q'],
   ]);
   assert.is(made.status, 0, made.lines.join('\n'));
-  const checked = cmap(['verify', at, '--count', '6', '--noise', '0', '-q']);
+  const checked = cmap(['verify', at, '--count', '1', '--noise', '0', '-q']);
   assert.is(checked.status, 1, checked.stdout);
   assert.match(checked.stdout, /reproduced +pass/);
   assert.match(checked.stdout, /budget-sweep +fail/);
@@ -212,7 +216,7 @@ test('a diffusion defence takes the shipped denoiser, which CMAP refuses; its re
   const out = join(folder, 'gns');
   const settings = ['rounds=30,60', 'steps=1', 'shortRounds=30', 'shortSteps=1', 'copies=3'];
   const run = cmap([
-    ...['eval', '--dataset', 'fashion-mnist', '--count', '2', '--defence', 'gns'],
+    ...['eval', '--dataset', 'fashion-mnist', '--count', '1', '--defence', 'gns'],
     ...settings.flatMap((pair) => ['--set', pair]),
     ...['--attack', 'fgsm,fgsm@bpda', '--eot', '1', '--eval-runs', '2', '--out', out, '-q'],
   ]);
@@ -240,7 +244,14 @@ test('a diffusion defence takes the shipped denoiser, which CMAP refuses; its re
     /fashion-mnist-edm: an unconditional consistency model is wanted/,
   );
   assert.equal([config.attacks.fgsm?.surface, config.attacks['fgsm@bpda']?.surface], ['full', 'bpda']);
-  assert.is(records.length, 6);
+  assert.is(records.length, 3);
+  // What it made of the clean image is stored and named, too.
+  const clean = records.find((r) => r.attack === 'none');
+  const source = openSafetensors(join(out, clean?.file as string));
+  assert.equal(source.shape('purified'), [1, 3, 28, 28, 1]);
+  source.close();
+  const checked = cmap(['verify', out, '--count', '0', '-q']);
+  assert.match(checked.stdout, /range +pass/);
   for (const { votes, cost } of records) {
     assert.equal(
       votes.map((each) => each.reduce((a, b) => a + b, 0)),
@@ -253,11 +264,13 @@ test('a diffusion defence takes the shipped denoiser, which CMAP refuses; its re
 
 test('verify: a sound evaluation passes, and one whose images were moved fails', () => {
   const at = join(folder, 'sound');
-  const sizes = ['--dataset', 'fashion-mnist', '--count', '8', '--steps', '8', '--eps', '12/255'];
-  const made = cmap(['eval', ...sizes, '--attack', 'fgsm,pgd', '--out', at, '-q']);
+  // FGSM fools the last of the three, PGD two.
+  const sizes = ['--dataset', 'fashion-mnist', '--offset', '2', '--count', '3', '--steps', '4'];
+  const attacks = ['--eps', '12/255', '--attack', 'fgsm,pgd,square:queries=1'];
+  const made = cmap(['eval', ...sizes, ...attacks, '--out', at, '-q']);
   assert.is(made.status, 0, made.lines.join('\n'));
   refused(['verify', at, '--noise', '-1'], /--noise must be at least 0, got -1/);
-  const checked = cmap(['verify', at, '--count', '4', '--noise', '200', '-q']);
+  const checked = cmap(['verify', at, '--count', '2', '--noise', '20', '-q']);
   assert.is(checked.status, 0, checked.stdout);
   assert.match(checked.stdout, /\d+ pass, 0 fail, \d+ not tested\n.*verify\.json/);
   const { items, fail } = JSON.parse(readFileSync(join(at, 'verify.json'), 'utf8')) as {

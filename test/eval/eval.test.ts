@@ -25,15 +25,22 @@ import {
 import { fooledBy } from '../../src/eval/curves.ts';
 import { checkClassifier, checkPixelRange } from '../../src/eval/guards.ts';
 import { summarise } from '../../src/eval/metrics.ts';
-import { attackImages, type EvaluationPlan, runEvaluation } from '../../src/eval/run.ts';
+import { Replay } from '../../src/eval/replay.ts';
+import {
+  attackImages,
+  batchOf,
+  type EvaluationImages,
+  type EvaluationPlan,
+  runEvaluation,
+} from '../../src/eval/run.ts';
 import { readAdversarial, readEvaluation, Store } from '../../src/eval/store.ts';
-import { robustBenchEntry } from '../../src/eval/tables.ts';
+import { robustBenchEntry, robustnessTable } from '../../src/eval/tables.ts';
 import { directionalErrors, verifyEvaluation } from '../../src/eval/verify.ts';
 import { affine } from '../../src/kernels/elementwise.ts';
 import { softmax } from '../../src/kernels/softmax.ts';
 import { csvTable, escapeLatex, latexTable, markdownTable } from '../../src/report/table.ts';
 import { fashion } from '../attacks/fashion.ts';
-import { configOf, kind, record } from './synthetic.ts';
+import { configOf, kind, record, writeFolder } from './synthetic.ts';
 
 const test = suite('evaluation');
 let folder = '';
@@ -175,6 +182,35 @@ test('names of attacks', async () => {
   assert.is(plan('still')[1]?.surface, 'bpda');
   assert.throws(() => registerAttack('pgd', {} as never), RangeError);
   dispose();
+});
+
+test('what costs much goes image by image, but for what runs over whole batches', async () => {
+  const { net, x, images, labels, dispose } = await fashion(1);
+  const data = { images, labels, ids: [0], shape: x.shape as EvaluationImages['shape'] };
+  const defence = { ...undefended(net), passes: 3 };
+  const attacks = planAttacks(['fgsm', 'pgd'], { ...settings, steps: 49 }, defence);
+  const plan = { data, defence, attacks, seed: 0, runs: 1, evaluations: 2, batch: 8, purified: true };
+  const [none, fgsm, pgd] = attacks as [PlannedAttack, PlannedAttack, PlannedAttack];
+  // 6, 4 + 6 and 100 + 6 network evaluations.
+  const batches = (alone?: number) =>
+    [none, fgsm, pgd].map((attack) => batchOf(alone === undefined ? plan : { ...plan, alone }, attack));
+  assert.equal(batches(), [8, 8, 8]);
+  assert.equal(batches(105), [8, 8, 1]);
+  assert.equal(batches(106), [8, 8, 8]);
+  assert.equal(batches(5), [1, 1, 1]);
+  const whole = { ...pgd, settings: { compat: 'official' } };
+  assert.is(batchOf({ ...plan, alone: 5 }, whole), 8);
+  dispose();
+});
+
+test('without an attack nothing is robust, and nothing there to transfer', () => {
+  const at = join(folder, 'unattacked');
+  const clean = record(0, 'none', [1], { file: 'images/none.safetensors' });
+  const config = configOf([0], { none: kind('none') });
+  writeFolder(at, config, [clean]);
+  refused(() => new Replay(at, 'Linf', 16 / 255), /holds no attacked images/);
+  const { headings, rows } = robustnessTable([summarise(config, [clean])]);
+  assert.is(rows[0]?.[headings.indexOf('all attacks')], '');
 });
 
 test('the usual mistakes are named', async () => {
