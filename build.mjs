@@ -1,4 +1,4 @@
-// Bundles src/ into dist/ (library and command line; with --test the tests, with --bench the benchmark). WGSL files become strings; only
+// Bundles src/ into dist/ (library, command line and the thread that makes training's batches; with --test the tests, with --bench the benchmark). WGSL files become strings; only
 // the packages that an installation brings stay outside the bundles.
 import { readdirSync, readFileSync, rmSync } from 'node:fs';
 import { build } from 'esbuild';
@@ -19,7 +19,12 @@ const shared = {
 };
 
 rmSync('dist/chunks', { recursive: true, force: true });
-await build({ ...shared, entryPoints: { index: 'src/index.ts', cli: 'src/cli/main.ts' }, outdir: 'dist' });
+const entryPoints = {
+  index: 'src/index.ts',
+  cli: 'src/cli/main.ts',
+  'batch-worker': 'src/train/batch-worker.ts',
+};
+await build({ ...shared, entryPoints, outdir: 'dist' });
 
 if (process.argv.includes('--test')) {
   rmSync('dist/test', { recursive: true, force: true });

@@ -88,6 +88,8 @@ export const defaults = {
   /** euler or heun. */
   solver: 'heun',
 
+  /** Threads that make batches ahead of the updates; 0 is one for each core but one, at most 8. */
+  workers: 0,
   /** Steps between readings of the losses. */
   log_every: 50,
   checkpoint_every: 1000,
@@ -103,6 +105,7 @@ export const resumable: readonly (keyof TrainConfig)[] = [
   'checkpoint_every',
   'sample_every',
   'data',
+  'workers',
 ];
 
 /** Settings that a run may be steered with on its way; the log says when. */
@@ -415,6 +418,7 @@ const rate: Range = ['in [0, 1)', (v) => v >= 0 && v < 1];
 
 const ranges: Partial<Record<keyof TrainConfig, Range>> = {
   count: integer(0),
+  workers: integer(0),
   steps: integer(1),
   batch: integer(1),
   accumulate: integer(1),

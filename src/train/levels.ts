@@ -93,11 +93,9 @@ export class NoisyBatch {
     this.#step = device.keep(device.zeros([1], 'u32'));
   }
 
-  /** @param images in [0, 1] @param change changes them in place, in [−1, 1] */
-  write(step: number, images: Float32Array, change?: (y: Float32Array) => void): void {
-    const y = images.map((v) => 2 * v - 1);
-    change?.(y);
-    this.images.write(y);
+  /** @param images in [−1, 1] */
+  write(step: number, images: Float32Array): void {
+    this.images.write(images);
     this.#step.write([step]);
     if (this.given) this.#given?.write(this.given.noise(step));
   }

@@ -13,13 +13,14 @@ import { Lpips } from '../nets/lpips.ts';
 import type { ParameterShapes, Parameters, TensorSource } from '../nets/parameters.ts';
 import { type Network, network } from '../nets/registry.ts';
 import { augmentLabels } from './augment.ts';
-import { Batches, type ImageSet } from './batches.ts';
+import type { ImageSet } from './batches.ts';
 import { ClassifierRecipe } from './classifier.ts';
 import type { TrainConfig } from './config.ts';
 import { ConsistencyRecipe, type ConsistencyTraining } from './consistency.ts';
-import type { TrainingData } from './data.ts';
+import { decodeFiles, type TrainingData } from './data.ts';
 import { EdmRecipe } from './edm.ts';
 import { initialWeights } from './initial.ts';
+import { BatchWorkers } from './prefetch.ts';
 import type { Recipe } from './recipe.ts';
 import { karrasLevels } from './schedules.ts';
 import { TrainingStep } from './step.ts';
@@ -76,7 +77,7 @@ export class Session {
     readonly net: Network,
     readonly data: TrainingData,
     readonly store: ParameterStore,
-    readonly batches: Batches,
+    readonly batches: BatchWorkers,
     readonly recipe: Recipe,
     readonly step: TrainingStep,
     /** What was made for it, in this order. */
@@ -136,7 +137,9 @@ export class Session {
     // Whole updates: what is drawn for an image does not depend on the pass it is in.
     const batch = config.batch * config.accumulate;
     // Augmentation mirrors too, and says so.
-    const batches = new Batches(data.train, { ...config, batch, flip: config.flip && config.augment === 0 });
+    const flip = config.flip && config.augment === 0;
+    const prepared = { ...config, batch, flip, signed: unet !== null };
+    const batches = made(new BatchWorkers(data.train, prepared, config.steps, config.workers));
     let recipe: Recipe;
     if (architecture) {
       const classifier = made(new ClassifierNet(device, architecture, store.parameters));
@@ -275,7 +278,10 @@ export class Session {
     let right = 0;
     for (let first = 0; first < count; first += config.batch) {
       const n = Math.min(config.batch, count - first);
-      await set.decode?.(Array.from({ length: n }, (_, i) => first + i));
+      await decodeFiles(
+        set,
+        Array.from({ length: n }, (_, i) => first + i),
+      );
       const values = Float32Array.from(set.images.subarray(first * size, (first + n) * size), (v) => v / 255);
       const guess = device.scope(() =>
         argmax(classifier.logitsOf(p, device.tensor(values, [n, ...set.shape.slice(1)]))),

@@ -42,14 +42,14 @@ interface Case {
 
 const caseOf = (name: string) => fixture.cases[name] as unknown as Case;
 
-/** Batch t is images t·B.. of the fixture, round and round. */
-function rounds(batch: number): BatchSource {
+/** Batch t is images t·B.. of the fixture, round and round, in [0, 1] or in [−1, 1]. */
+function rounds(batch: number, signed: boolean): BatchSource {
   return {
     at(step) {
       const at = Array.from({ length: batch }, (_, i) => (step * batch + i) % labels.length);
       const images = Float32Array.from(
         at.flatMap((i) => [...pixels.subarray(i * size, (i + 1) * size)]),
-        (v) => v / 255,
+        (v) => (signed ? (2 * v) / 255 - 1 : v / 255),
       );
       return { images, labels: Uint32Array.from(at, (i) => labels[i] as number) };
     },
@@ -103,7 +103,14 @@ test('edm', async () => {
   const unet = ncsnpp(net);
   const store = new ParameterStore(device, unet.parameters, syntheticCheckpoint(unet.parameters));
   const given = { noise, levels: (step: number) => sigmas[step]! };
-  const recipe = new EdmRecipe(device, unet, store, rounds(4), { ...options, logMean: 0, logStd: 1 }, given);
+  const recipe = new EdmRecipe(
+    device,
+    unet,
+    store,
+    rounds(4, true),
+    { ...options, logMean: 0, logStd: 1 },
+    given,
+  );
   await compare('edm', store, recipe, { optimiser: { kind: 'adam' } });
   assert.is(device.memory().tensors, before, 'nothing is left behind');
 });
@@ -123,7 +130,7 @@ for (const name of ['ct', 'cd heun', 'ict', 'ect']) {
       device,
       unet,
       store,
-      rounds(4),
+      rounds(4, true),
       {
         ...options,
         ...{ method, distance, huber, mu0, s0, s1, steps: losses.length, solver: solver ?? 'heun' },
@@ -155,7 +162,11 @@ test('classifier: SGD with Nesterov momentum, decay, smoothing, cosine; running 
     syntheticCheckpoint(architecture.parameters),
   );
   const classifier = new ClassifierNet(device, architecture, store.parameters);
-  const recipe = new ClassifierRecipe(classifier, store, rounds(8), { batch: 8, seed: 0, smoothing: 0.1 });
+  const recipe = new ClassifierRecipe(classifier, store, rounds(8, false), {
+    batch: 8,
+    seed: 0,
+    smoothing: 0.1,
+  });
   await compare('classifier', store, recipe, {
     optimiser: { kind: 'sgd', momentum: 0.9, nesterov: true, weightDecay: 5e-4 },
     rate: { lr, schedule: 'cosine', warmup: 0, steps: losses.length },
