@@ -50,6 +50,8 @@ export const defaults = {
   dropout: 0,
   /** Activation checkpointing. */
   recompute: false,
+  /** f32, or f16: what checkpointing keeps between blocks in 16 bits. */
+  recompute_storage: 'f32',
 
   /** Probability of each geometric augmentation of a denoiser's images, of which it is told (Karras et al. 2022, App. F.2); 0 is none. */
   augment: 0,
@@ -400,6 +402,7 @@ const choices: Partial<Record<keyof TrainConfig, readonly string[]>> = {
   optimiser: ['adam', 'radam', 'sgd'],
   schedule: ['constant', 'cosine'],
   adversarial: ['none', 'pgd', 'trades'],
+  recompute_storage: ['f32', 'f16'],
   distance: ['l2', 'l1', 'huber', 'lpips'],
   solver: ['euler', 'heun'],
 };
@@ -474,6 +477,7 @@ const owners: Partial<Record<keyof TrainConfig, Owner>> = {
   eps: moments,
   momentum: ['optimiser', 'sgd'],
   nesterov: ['optimiser', 'sgd'],
+  recompute_storage: ['recompute', true],
   augment: ['task', 'edm'],
   mixup: classifying,
   smoothing: classifying,
@@ -514,7 +518,7 @@ function idle(config: TrainConfig, key: keyof TrainConfig): string | null {
 
 /** Turned off is what a setting without effect is. */
 const off = (value: unknown) =>
-  value === 0 || value === '' || value === 'none' || value === 'all' || value === false;
+  value === 0 || value === '' || value === 'none' || value === 'all' || value === 'f32' || value === false;
 
 /**
  * @param given the settings that the user named, of which each must have an effect

@@ -11,6 +11,7 @@ import { ClassifierNet } from '../nets/classifier.ts';
 import { ConsistencyModel, type Sigmas } from '../nets/consistency.ts';
 import { Lpips } from '../nets/lpips.ts';
 import type { ParameterShapes, Parameters, TensorSource } from '../nets/parameters.ts';
+import type { Recompute } from '../nets/recompute.ts';
 import { type Network, network } from '../nets/registry.ts';
 import { augmentLabels } from './augment.ts';
 import type { ImageSet } from './batches.ts';
@@ -140,6 +141,7 @@ export class Session {
     const flip = config.flip && config.augment === 0;
     const prepared = { ...config, batch, flip, signed: unet !== null };
     const batches = made(new BatchWorkers(data.train, prepared, config.steps, config.workers));
+    const recompute: Recompute = config.recompute && (config.recompute_storage === 'f16' ? 'f16' : true);
     let recipe: Recipe;
     if (architecture) {
       const classifier = made(new ClassifierNet(device, architecture, store.parameters));
@@ -153,6 +155,7 @@ export class Session {
       recipe = new ClassifierRecipe(classifier, store, batches, {
         ...config,
         batch,
+        recompute,
         adversarial:
           adversarial === 'none' ? undefined : { method: adversarial as 'pgd', eps, steps, stepSize, beta },
       });
@@ -160,6 +163,7 @@ export class Session {
       const options = {
         ...config,
         batch,
+        recompute,
         sigmas: sigmasOf(config),
         logMean: config.log_mean,
         logStd: config.log_std,

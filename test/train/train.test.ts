@@ -463,6 +463,11 @@ test('a setting without effect is refused with what it belongs to; turned off it
   idle('fashion-mnist-wrn', ['attack_steps=3'], 'adversarial=pgd or trades');
   idle('cifar10-wrn-adversarial', ['trades_beta=1'], 'adversarial=trades');
   idle('fashion-mnist-wrn', ['sigma_max=8'], 'task=edm or ct or cd or ict or ect');
+  wrong(
+    'fashion-mnist-wrn',
+    ['recompute_storage=f16'],
+    /="f16" has no effect here: it belongs to recompute=true/,
+  );
   wrong('fashion-mnist-wrn', ['teacher=a.pt'], /teacher="a.pt" has no effect here: it belongs to task=cd/);
   wrong(
     'fashion-mnist-edm',
