@@ -1,6 +1,7 @@
-/** `npm run bench`: kernels, whole networks (`--net`), their memory (`--memory`), or two read-outs (`--compare`), one as Markdown (`--table`). */
+/** `npm run bench`: kernels, whole networks (`--net`), training (`--train`), memory (`--memory`), or two read-outs (`--compare`), one as Markdown (`--table`). */
 if (process.argv.includes('--memory')) await import('./memory.ts');
 else if (process.argv.includes('--net')) await import('./net.ts');
+else if (process.argv.includes('--train')) await import('./train.ts');
 else if (process.argv.includes('--compare')) await import('./compare.ts');
 else if (process.argv.includes('--table')) await import('./table.ts');
 else await import('./kernels.ts');

@@ -46,7 +46,8 @@ export async function loadTrainingData(config: TrainConfig, side: number): Promi
   }
 }
 
-const sharedBytes = (length: number) => new Uint8Array(new SharedArrayBuffer(length));
+/** Zeros that all threads can read and write. */
+export const sharedBytes = (length: number) => new Uint8Array(new SharedArrayBuffer(length));
 
 /** The bytes where all threads can read them: themselves, or a copy. */
 export function shared(bytes: Uint8Array): Uint8Array {
