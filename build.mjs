@@ -1,5 +1,6 @@
-// Bundles src/ into dist/ (library and command line, the library for browsers and the page; with --test the tests, with --bench the
-// benchmark). WGSL files become strings; only the packages that an installation brings stay outside the bundles.
+// Bundles src/ into dist/: library, command line, the thread that makes training's batches, the library for browsers and the
+// page; with --test the tests, with --bench the benchmark. WGSL files become strings; only the packages that an installation
+// brings stay outside the bundles.
 import { cpSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { build } from 'esbuild';
 
@@ -19,7 +20,12 @@ const shared = {
 };
 
 rmSync('dist/chunks', { recursive: true, force: true });
-await build({ ...shared, entryPoints: { index: 'src/index.ts', cli: 'src/cli/main.ts' }, outdir: 'dist' });
+const entryPoints = {
+  index: 'src/index.ts',
+  cli: 'src/cli/main.ts',
+  'batch-worker': 'src/train/batch-worker.ts',
+};
+await build({ ...shared, entryPoints, outdir: 'dist' });
 
 // For browsers nothing stays outside; package.json's `browser` leaves out what is Node's.
 const browser = { ...shared, platform: 'browser', target: 'es2022', splitting: false, external: [] };

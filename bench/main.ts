@@ -1,7 +1,8 @@
-/** `npm run bench`: kernels, whole networks (`--net`), their memory (`--memory`), all that an adapter can show (`--readout`), or two read-outs (`--compare`), one as Markdown (`--table`). */
+/** `npm run bench`: kernels, whole networks (`--net`), training (`--train`), memory (`--memory`), all that an adapter can show (`--readout`), or two read-outs (`--compare`), one as Markdown (`--table`). */
 if (process.argv.includes('--readout')) await (await import('./readout.ts')).readout(process.argv.slice(2));
 else if (process.argv.includes('--memory')) await import('./memory.ts');
 else if (process.argv.includes('--net')) await import('./net.ts');
+else if (process.argv.includes('--train')) await import('./train.ts');
 else if (process.argv.includes('--compare')) await import('./compare.ts');
 else if (process.argv.includes('--table')) await import('./table.ts');
 else await import('./kernels.ts');

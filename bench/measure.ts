@@ -7,6 +7,12 @@ import { waitFor } from '../src/engine/wait.ts';
 import { runsAtOnce } from '../src/kernels/tune.ts';
 import { median, quantile } from '../src/report/statistics.ts';
 
+/** What follows the word on the command line. */
+export const argument = (name: string) => {
+  const at = process.argv.indexOf(name);
+  return at < 0 ? undefined : process.argv[at + 1];
+};
+
 export interface Runner {
   readonly name: string;
   /** One repetition to its end; times in milliseconds where they are taken elsewhere. */

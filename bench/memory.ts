@@ -11,11 +11,8 @@ import { type ParameterShapes, Parameters } from '../src/nets/parameters.ts';
 import { network } from '../src/nets/registry.ts';
 import { writeFileAtomic } from '../src/report/files.ts';
 import { formatTable } from '../src/report/table.ts';
+import { argument } from './measure.ts';
 
-const argument = (name: string) => {
-  const at = process.argv.indexOf(name);
-  return at < 0 ? undefined : process.argv[at + 1];
-};
 const limit = Number(argument('--run') ?? 0) * 2 ** 30;
 const json = argument('--json');
 const device = await Device.open();

@@ -24,6 +24,7 @@ import { median } from '../src/report/statistics.ts';
 import { formatTable } from '../src/report/table.ts';
 import { noise } from './cases.ts';
 import {
+  argument,
   busyMs,
   interleave,
   number,
@@ -34,12 +35,8 @@ import {
   type Timing,
 } from './measure.ts';
 import { openTorch } from './peers.ts';
-import type { Torch } from './torch.ts';
+import { referenceConfig, type Torch } from './torch.ts';
 
-const argument = (name: string) => {
-  const at = process.argv.indexOf(name);
-  return at < 0 ? undefined : process.argv[at + 1];
-};
 const json = argument('--json');
 const words = argument('--only')?.split(',');
 const wanted = (name: string) => !words || words.some((word) => name.includes(word));
@@ -343,13 +340,8 @@ else console.log(`peer missing: torch: ${torchProblem}`);
 
 const shipped = readManifest()['fashion-mnist-consistency'];
 if (!shipped) throw new CmapError('weights/manifest.json has no fashion-mnist-consistency');
-/** The reference's arguments: ours, but for what only training uses. */
-const torchConfig = (config: object) => {
-  const { augment_dim: _, ...known } = { dropout: 0, fourier_scale: 16, augment_dim: 0, ...config };
-  return known;
-};
 const ask = (config: object, k: number, iteration: boolean) => ({
-  request: { network: { config: torchConfig(config), k, iteration } },
+  request: { network: { config: referenceConfig(config), k, iteration } },
 });
 const rows: Network[] = [];
 const save = () => {

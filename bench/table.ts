@@ -3,6 +3,7 @@ import { readJson } from '../src/formats/read.ts';
 import type { PeerResult, Row } from './kernels.ts';
 import { number, percent } from './measure.ts';
 import type { Growth, Network } from './net.ts';
+import type { UpdateRow } from './train.ts';
 
 /** A file of --net --json. */
 interface Networks {
@@ -24,12 +25,14 @@ files.forEach((file, i) => {
   );
   process.exit(2);
 });
-const rows = read.filter((found): found is Row[] => Array.isArray(found)).flat();
+const rows = read.filter((found): found is (Row | UpdateRow)[] => Array.isArray(found)).flat();
 const nets = read.filter((found) => !Array.isArray(found)) as Networks[];
-const peersOf = (list: readonly (Row | Network)[]) => [...new Set(list.flatMap((r) => Object.keys(r.peers)))];
+const peersOf = (list: readonly (Row | UpdateRow | Network)[]) => [
+  ...new Set(list.flatMap((r) => Object.keys(r.peers))),
+];
 const names = peersOf(rows);
 const line = (cells: readonly (string | number)[]) => `| ${cells.join(' | ')} |`;
-const cell = (result: PeerResult | Network['peers'][string] | undefined) => {
+const cell = (result: PeerResult | (Network | UpdateRow)['peers'][string] | undefined) => {
   if (!result) return '';
   return 'error' in result ? 'no' : `${number(result.ratio)} (${number(result.cpuRatio)})`;
 };
@@ -69,7 +72,7 @@ if (rows.length > 0) {
         number(r.cpuMs),
         number(r.gflops),
         number(r.busyGflops),
-        percent(r.roofShare),
+        'roofShare' in r ? percent(r.roofShare) : '',
         ...names.map((name) => cell(r.peers[name])),
       ]),
     );

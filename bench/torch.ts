@@ -100,6 +100,12 @@ export class Torch {
   }
 }
 
+/** The reference's arguments of an NCSN++: ours, but for what only training uses. */
+export function referenceConfig(config: object): object {
+  const { augment_dim: _, ...known } = { dropout: 0, fourier_scale: 16, augment_dim: 0, ...config };
+  return known;
+}
+
 /** PyTorch in each of its modes, as peers that share the process. */
 export function torchPeers(torch: Torch) {
   let latest: { readonly case: PeerCase; readonly outputs: Promise<Float32Array[]> } | null = null;

@@ -3,6 +3,7 @@
     {"prepare": case, "file": path}  -> {"results": path, "counts": [...]}   the case's outputs, channels last
     {"mode": name, "forward": bool}  -> {"ms": wall, "cpuMs": processor}      one repetition of the prepared case
     {"network": ...}                 -> {}                                    prepares one, see network()
+    {"training": ...}                -> {}                                    prepares updates, see training()
 
 The first line it writes is {"version", "modes": [{"name", "about", "kernels"}]}: the ways in which it can repeat a case.
 """
@@ -32,6 +33,12 @@ class Mode:
     def enter(self):
         torch.set_num_threads(self.threads)
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = self.tf32
+
+    def placed(self, net):
+        return net.to(device, memory_format=torch.channels_last) if self.channels_last else net.to(device)
+
+    def compiled(self, f):
+        return torch.compile(f) if self.compile else f
 
 
 MODES = {m.name: m for m in ([
@@ -138,12 +145,8 @@ def network(r, mode):
     import cmap
     import ncsnpp
     mode.enter()
-    net = ncsnpp.NCSNpp(**r['config']).eval().to(device).requires_grad_(False)
-    if mode.channels_last:
-        net = net.to(memory_format=torch.channels_last)
-    f = ncsnpp.Preconditioned(net)
-    if mode.compile:
-        f = torch.compile(f)
+    net = mode.placed(ncsnpp.NCSNpp(**r['config']).eval().requires_grad_(False))
+    f = mode.compiled(ncsnpp.Preconditioned(net))
     size, channels = net.config['image_size'], net.config['num_channels']
     z = torch.randn(1, r['k'], channels, size, size, device=device) * 80
     if r['iteration']:
@@ -160,6 +163,49 @@ def network(r, mode):
     return both
 
 
+def training(r, mode):
+    """-> a function: so many updates of an EDM denoiser, a consistency model or a classifier, images already on the device."""
+    import ncsnpp
+    import wide_resnet
+    mode.enter()
+    classifier = r['task'] == 'classifier'
+    net = mode.placed((wide_resnet.WideResNet if classifier else ncsnpp.NCSNpp)(**r['config']).train())
+    f = mode.compiled(net if classifier else ncsnpp.Preconditioned(net, 0.0))
+    size, channels = net.config['image_size'], net.config['in_channels' if classifier else 'num_channels']
+    y = torch.rand(r['batch'], channels, size, size, device=device)
+    if mode.channels_last:
+        y = y.contiguous(memory_format=torch.channels_last)
+    labels = torch.arange(r['batch'], device=device) % 10
+    trained = [p for p in net.parameters() if p.requires_grad]
+    averages = [[p.detach().clone() for p in trained] for _ in range(r['averages'])]
+    optimiser = {'adam': torch.optim.Adam, 'radam': torch.optim.RAdam,
+                 'sgd': lambda p, lr: torch.optim.SGD(p, lr, .9, weight_decay=5e-4, nesterov=True)}[r['optimiser']](trained, lr=1e-4)
+
+    def loss():
+        if classifier:
+            return F.cross_entropy(f(y), labels, label_smoothing=r['smoothing'])
+        s = torch.exp(torch.randn(len(y), device=device) * r['log_std'] + r['log_mean'])
+        t, n = s[:, None, None, None], torch.randn_like(y)
+        d = f(y + t * n, s)
+        if r['task'] == 'edm':
+            return ((s ** 2 + .25) / (s * .5) ** 2 * ((d - y) ** 2).mean((1, 2, 3))).mean()
+        with torch.no_grad():
+            target = f(y + .75 * t * n, .75 * s)
+        return ((((d - target) ** 2).sum((1, 2, 3)) + 1e-12).sqrt() / (.25 * s)).mean()
+
+    def run():
+        for _ in range(r['updates']):
+            optimiser.zero_grad(set_to_none=True)
+            loss().backward()
+            optimiser.step()
+            with torch.no_grad():
+                for average in averages:
+                    torch._foreach_mul_(average, .999)
+                    torch._foreach_add_(average, trained, alpha=.001)
+
+    return run
+
+
 def main():
     modes = [{'name': m.name, 'about': m.about, 'kernels': not m.channels_last} for m in MODES.values()]
     print(json.dumps({'version': torch.__version__, 'modes': modes}), flush=True)
@@ -174,13 +220,13 @@ def main():
                 np.concatenate([o.ravel() for o in outputs]).tofile(path)
                 answer = {'results': path, 'counts': [o.size for o in outputs]}
                 run = {name: case for name in MODES}
-            elif 'network' in request:
-                asked, run = request['network'], {}
-                answer = {}
+            elif 'network' in request or 'training' in request:
+                make = network if 'network' in request else training
+                asked, run, answer = request.get('network', request.get('training')), {}, {}
             else:
                 name = request['mode']
                 if name not in run:
-                    run[name] = network(asked, MODES[name])
+                    run[name] = make(asked, MODES[name])
                 with torch.no_grad() if request.get('forward') else torch.enable_grad():
                     answer = timed(run[name], MODES[name], at_once(run[name], MODES[name]))
         except Exception as error:  # the bench goes on and says what failed

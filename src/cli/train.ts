@@ -149,10 +149,13 @@ async function run(words: string[], options: TrainOptions): Promise<void> {
       train(device, config, data, { out, resume: options.resume ?? false }, hooks),
     );
     (bar as Progress | null)?.stop();
-    const { steps, interrupted, loss, seconds, imagesPerSecond } = result;
+    const { steps, interrupted, loss, seconds, imagesPerSecond, waited } = result;
     const time = `${formatDuration(1000 * seconds)}, ${imagesPerSecond.toPrecision(3)} images/s, ${device.adapter.name}`;
     const lost = Number.isFinite(loss) ? `, last loss ${loss.toPrecision(4)}` : '';
-    process.stdout.write(`${steps} of ${config.steps} updates${lost}; ${time}\n`);
+    const share = waited / seconds;
+    // Less than that nobody could win back.
+    const idle = share > 0.02 ? `, ${Math.round(100 * share)} % of it waiting for batches` : '';
+    process.stdout.write(`${steps} of ${config.steps} updates${lost}; ${time}${idle}\n`);
     const look = last as Look | null;
     if (look?.kind === 'accuracy')
       process.stdout.write(

@@ -9,6 +9,7 @@ export * from './dropout.ts';
 export * from './elementwise.ts';
 export * from './embedding.ts';
 export * from './group-norm.ts';
+export * from './half.ts';
 export * from './latent-constraint.ts';
 export * from './mae.ts';
 export * from './matmul.ts';

@@ -5,7 +5,6 @@
  *
  * Parameter names are those of the published PyTorch state_dicts: `input_blocks.4.0.in_layers.2.weight`.
  */
-import { recompute as recomputed } from '../engine/autograd.ts';
 import type { Device } from '../engine/device.ts';
 import { check, InputError } from '../engine/errors.ts';
 import { Tensor } from '../engine/tensor.ts';
@@ -21,6 +20,7 @@ import { broadcastTo } from '../kernels/reduce.ts';
 import { nearestUpsample } from '../kernels/resample.ts';
 import { concat, reshape, slice } from '../kernels/shape.ts';
 import { type ParameterShapes, type Parameters, StateDict, torchConv } from './parameters.ts';
+import { blockRunner } from './recompute.ts';
 import { checkCounts, type Embedding, type ForwardOptions, type UNet, withDefaults } from './unet.ts';
 
 /** Names as in the published scripts' flags. */
@@ -347,14 +347,14 @@ function forward(
   p: Parameters,
   x: Tensor,
   embedding: Embedding,
-  { recompute: save = false, dropout }: ForwardOptions,
+  { recompute, dropout }: ForwardOptions,
 ): Tensor {
   const { image_size, in_channels } = config;
   check(
     x.rank === 4 && String(x.shape.slice(1)) === String([image_size, image_size, in_channels]),
     () => `adm: x is [${x.shape}], wants [N,${image_size},${image_size},${in_channels}]`,
   );
-  const keep = (f: () => Tensor) => (save ? recomputed(x.device, f) : f());
+  const run = blockRunner(recompute);
   const conv = (name: string, y: Tensor, stride = 1) =>
     conv2d(y, p.get(`${name}.weight`), { bias: p.get(`${name}.bias`), padding: 1, stride });
   const skips: Tensor[] = [];
@@ -368,25 +368,16 @@ function forward(
         skips.push(h);
         break;
       case 'block': {
-        const from = h;
         const skip = layer.skip > 0 ? (skips.pop() as Tensor) : null;
-        h = keep(() =>
-          residualBlock(
-            config,
-            layer,
-            p,
-            skip ? concat([from, skip], 3) : from,
-            embedding.get(layer.name) as Tensor,
-            dropout,
-          ),
+        const temb = embedding.get(layer.name) as Tensor;
+        h = run(skip ? [h, skip] : [h], (...parts) =>
+          residualBlock(config, layer, p, skip ? concat(parts, 3) : parts[0], temb, dropout),
         );
         break;
       }
-      case 'attention': {
-        const from = h;
-        h = keep(() => attentionBlock(layer.name, layer.heads, p, from));
+      case 'attention':
+        h = run([h], (y) => attentionBlock(layer.name, layer.heads, p, y));
         break;
-      }
       case 'downsample':
         h = conv(layer.name, h, 2);
         break;

@@ -1,5 +1,4 @@
 /** Classifiers: what a family declares, and the network made of it and a checkpoint. */
-import { recompute } from '../engine/autograd.ts';
 import type { Device } from '../engine/device.ts';
 import { check, InputError } from '../engine/errors.ts';
 import type { Tensor } from '../engine/tensor.ts';
@@ -12,6 +11,7 @@ import {
   type Parameters,
   type TensorSource,
 } from './parameters.ts';
+import { blockRunner, type Recompute } from './recompute.ts';
 
 export interface Architecture {
   readonly family: string;
@@ -35,7 +35,7 @@ export interface Architecture {
 
 export interface ClassifierForwardOptions {
   /** Keep only what lies between residual blocks for the gradient and compute the rest again, as in U-Nets. */
-  readonly recompute?: boolean;
+  readonly recompute?: Recompute;
   /** Training's dropout, before the second convolution of the block `name`. */
   readonly dropout?: (name: string, h: Tensor) => Tensor;
 }
@@ -143,17 +143,17 @@ export function normalise(name: string, p: Parameters, x: Tensor, { relu = false
 
 /**
  * A block of a network, computed again for the gradient where wanted.
- * @param block from the parameters to the block's output; statistics of a batch are handed over once
+ * @param block from the parameters and x to the block's output; statistics of a batch are handed over once
  */
 export function blockOf(
   p: Parameters,
-  device: Device,
-  save: boolean | undefined,
-  block: (p: Parameters) => Tensor,
+  x: Tensor,
+  save: Recompute | undefined,
+  block: (p: Parameters, x: Tensor) => Tensor,
 ): Tensor {
-  if (!save) return block(p);
+  const run = blockRunner(save);
   const { onStatistics } = p;
-  if (!onStatistics) return recompute(device, () => block(p));
+  if (!save || !onStatistics) return run([x], (from) => block(p, from));
   const beside: Tensor[] = [];
   let again = false;
   const once = p.with(new Map(), (name, mean, variance, rows) => {
@@ -161,7 +161,7 @@ export function blockOf(
     beside.push(mean, variance);
     onStatistics(name, mean, variance, rows);
   });
-  const y = recompute(device, () => block(once), beside);
+  const y = run([x], (from) => block(once, from), beside);
   again = true;
   return y;
 }

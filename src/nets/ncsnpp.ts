@@ -7,7 +7,6 @@
  * Parameter names and layouts are those of the published Flax checkpoints (kernels HWIO, dense [in, out]), joined
  * with dots: `ResnetBlockBigGANpp_3.Conv_0.kernel`. PyTorch's, `all_modules.7.Conv_0.weight`, are known too.
  */
-import { recompute as recomputed } from '../engine/autograd.ts';
 import type { Device } from '../engine/device.ts';
 import { check, InputError } from '../engine/errors.ts';
 import { Tensor } from '../engine/tensor.ts';
@@ -29,6 +28,7 @@ import {
   torchConv,
   torchLinear,
 } from './parameters.ts';
+import { blockRunner } from './recompute.ts';
 import { checkCounts, type Embedding, type ForwardOptions, type UNet, withDefaults } from './unet.ts';
 
 /** Names as in the published configuration files; `patch_size` is ours. */
@@ -324,14 +324,14 @@ function forward(
   p: Parameters,
   x: Tensor,
   embedding: Embedding,
-  { recompute: save = false, dropout }: ForwardOptions,
+  { recompute, dropout }: ForwardOptions,
 ): Tensor {
   const { image_size, num_channels, patch_size: patch } = config;
   check(
     x.rank === 4 && String(x.shape.slice(1)) === String([image_size, image_size, num_channels]),
     () => `ncsnpp: x is [${x.shape}], wants [N,${image_size},${image_size},${num_channels}]`,
   );
-  const keep = (f: () => Tensor) => (save ? recomputed(x.device, f) : f());
+  const run = blockRunner(recompute);
   let h = patch > 1 ? pixelUnshuffle(x, patch) : x;
   let pyramid = h;
   const skips: Tensor[] = [];
@@ -344,11 +344,13 @@ function forward(
       case 'block': {
         const skip = layer.skip > 0 ? (skips.pop() as Tensor) : null;
         const temb = embedding.get(layer.name) as Tensor;
-        h = keep(() => residualBlock(config, layer, p, skip ? concat([from, skip], 3) : from, temb, dropout));
+        h = run(skip ? [from, skip] : [from], (...parts) =>
+          residualBlock(config, layer, p, skip ? concat(parts, 3) : parts[0], temb, dropout),
+        );
         break;
       }
       case 'attention':
-        h = keep(() => attentionBlock(layer.name, p, from));
+        h = run([from], (y) => attentionBlock(layer.name, p, y));
         break;
       case 'pyramid':
         // FIR filter and stride-2 convolution: the published conv_downsample_2d.

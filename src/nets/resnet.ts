@@ -13,6 +13,7 @@ import { averagePool, globalAveragePool, maxPool } from '../kernels/pool.ts';
 import { pad } from '../kernels/shape.ts';
 import { type Architecture, blockOf, imageNetNormalisation, normalise } from './classifier.ts';
 import { type Parameters, StateDict } from './parameters.ts';
+import type { Recompute } from './recompute.ts';
 import { checkCounts, withDefaults } from './unet.ts';
 
 export interface ResNetConfig {
@@ -88,8 +89,7 @@ export function resNet(given: Partial<ResNetConfig>): Architecture {
       let h = conv2d(x, p.get('conv1.weight'), { stride: 2, padding: 3 });
       h = maxPool(normalise('bn1', p, h, { relu: true }), 3, 2, 1);
       for (const block of blocks) {
-        const from = h;
-        h = blockOf(p, x.device, recompute, (q) => bottleneck(block, q, from));
+        h = blockOf(p, h, recompute, (q, y) => bottleneck(block, q, y));
       }
       return linear(globalAveragePool(h), p.get('fc.weight'), p.get('fc.bias'));
     },
@@ -146,12 +146,11 @@ export function cifarResNet(given: Partial<CifarResNetConfig>): Architecture {
     file.batchNorm(`${name}.bn2`, out);
   }
   file.linear('linear', 64, num_classes);
-  const features = (p: Parameters, x: Tensor, recompute = false) => {
+  const features = (p: Parameters, x: Tensor, recompute: Recompute = false) => {
     let h = conv2d(x, p.get('conv1.weight'), { padding: 1 });
     h = normalise('bn1', p, h, { relu: true });
     for (const block of blocks) {
-      const from = h;
-      h = blockOf(p, x.device, recompute, (q) => basicBlock(block, q, from));
+      h = blockOf(p, h, recompute, (q, y) => basicBlock(block, q, y));
     }
     return globalAveragePool(h);
   };

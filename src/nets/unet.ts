@@ -3,6 +3,7 @@ import type { Device } from '../engine/device.ts';
 import { InputError } from '../engine/errors.ts';
 import type { Tensor } from '../engine/tensor.ts';
 import type { ParameterShapes, Parameters } from './parameters.ts';
+import type { Recompute } from './recompute.ts';
 
 /** Per block, what its time embedding adds: [1, …] for a batch at one time, else [N, …]. */
 export type Embedding = ReadonlyMap<string, Tensor>;
@@ -12,7 +13,7 @@ export interface ForwardOptions {
    * Keep only what lies between residual blocks for the gradient and compute the rest again: activation
    * checkpointing, about a third more work for a fraction of the memory.
    */
-  readonly recompute?: boolean;
+  readonly recompute?: Recompute;
   /** Training's dropout, between the second normalisation and the last convolution of the residual block `name`. */
   readonly dropout?: (name: string, h: Tensor) => Tensor;
 }

@@ -90,8 +90,7 @@ export function wideResNet(given: Partial<WideResNetConfig>): Architecture {
     forward(p, x, { dropout, recompute } = {}) {
       let h = conv2d(x, p.get('conv1.weight'), { padding: 1 });
       for (const block of blocks) {
-        const from = h;
-        h = blockOf(p, x.device, recompute, (q) => basicBlock(block, q, from, dropout));
+        h = blockOf(p, h, recompute, (q, y) => basicBlock(block, q, y, dropout));
       }
       h = globalAveragePool(normalise('bn1', p, h, { relu: true }));
       return linear(h, p.get('fc.weight'), p.get('fc.bias'));
@@ -166,8 +165,7 @@ export function dmWideResNet(given: Partial<DmWideResNetConfig>): Architecture {
     forward(p, x, { dropout, recompute } = {}) {
       let h = conv2d(x, p.get('init_conv.weight'), { padding: 1 });
       for (const block of blocks) {
-        const from = h;
-        h = blockOf(p, x.device, recompute, (q) => dmBlock(block, act, q, from, dropout));
+        h = blockOf(p, h, recompute, (q, y) => dmBlock(block, act, q, y, dropout));
       }
       h = globalAveragePool(act(normalise('batchnorm', p, h)));
       return linear(h, p.get('logits.weight'), p.get('logits.bias'));

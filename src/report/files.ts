@@ -1,6 +1,7 @@
 /** Writing files that a user asked for: whole or not at all, and a refusal is an InputError of one line. */
 import {
   closeSync,
+  existsSync,
   fsyncSync,
   mkdirSync,
   openSync,
@@ -22,6 +23,7 @@ const reasons: Record<string, string> = {
   EISDIR: 'it is a folder',
   ENOTDIR: 'a part of its path is not a folder',
   EEXIST: 'a file of that name is in the way',
+  ENOENT: 'no folder can be made there',
   ENAMETOOLONG: 'its name is too long',
 };
 
@@ -36,9 +38,20 @@ export function cannotWrite(path: string, error: unknown): InputError {
 /** Makes the folder and those above it. @throws InputError */
 export function ensureDirectory(path: string): void {
   try {
-    mkdirSync(path, { recursive: true });
+    makeFolders(path);
   } catch (error) {
     throw cannotWrite(path, error);
+  }
+}
+
+/** One after another: where the system has none to give (/proc), Node's recursive mkdir tries for ever. */
+function makeFolders(path: string): void {
+  const above = dirname(path);
+  if (above !== path && !existsSync(above)) makeFolders(above);
+  try {
+    mkdirSync(path);
+  } catch (error) {
+    if (!statSync(path, { throwIfNoEntry: false })?.isDirectory()) throw error;
   }
 }
 
@@ -56,7 +69,7 @@ export function writeFileAtomic(path: string, content: string | Uint8Array | rea
   let temporary: string | undefined;
   try {
     const status = statSync(path, { throwIfNoEntry: false });
-    if (!status) mkdirSync(dirname(path), { recursive: true });
+    if (!status) makeFolders(dirname(path));
     // Renaming over /dev/null or a pipe would replace it; a folder refuses.
     if (status && !status.isFile()) {
       writeAll(openSync(path, 'w'), content);

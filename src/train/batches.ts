@@ -1,9 +1,10 @@
 /**
  * Training batches: batch number `step` is a function of (seed, step), so that nothing of it has to be saved and any
- * order of computing it gives the same. An image's flip and crop depend on (seed, epoch, its place in the epoch).
+ * order of computing it, in any thread, gives the same. An image's flip and crop depend on (seed, epoch, its place in the epoch).
  */
 import { InputError } from '../engine/errors.ts';
 import { purposes } from '../engine/random.ts';
+import { augment } from './augment.ts';
 import { permutation, uniforms } from './draws.ts';
 
 /** A data set in memory, 8 bits a value. */
@@ -13,14 +14,16 @@ export interface ImageSet {
   readonly images: Uint8Array;
   readonly labels: ArrayLike<number>;
   readonly shape: readonly [number, number, number, number];
-  /** Where images are files that are decoded when they are first needed: brings these into `images`. @throws InputError */
-  readonly decode?: (indices: readonly number[]) => Promise<void>;
+  /** Where images are files that `decodeFiles` brings into `images` when they are first needed: their paths, and 1 for those it has. */
+  readonly files?: { readonly paths: readonly string[]; readonly decoded: Uint8Array };
 }
 
 export interface Batch {
-  /** [B, H, W, C] in [0, 1]. */
+  /** [B, H, W, C], as the network takes them: in [0, 1] for classifiers, in [−1, 1] for generators. */
   readonly images: Float32Array;
   readonly labels: Uint32Array;
+  /** What augmentation did, [B, 9]. */
+  readonly changes?: Float32Array;
 }
 
 export interface BatchSource {
@@ -31,6 +34,10 @@ export interface BatchSource {
 export interface BatchOptions {
   readonly batch: number;
   readonly seed: number;
+  /** Images in [−1, 1] instead of [0, 1]. */
+  readonly signed?: boolean;
+  /** Probability of each change of EDM's augmentation, for images in [−1, 1]; 0. */
+  readonly augment?: number;
   /** Mirror left and right with probability ½. */
   readonly flip?: boolean;
   /** Shift by up to so many pixels each way; what comes in is black. */
@@ -56,18 +63,16 @@ export class Batches implements BatchSource {
       );
   }
 
-  /** Brings what batch `step` needs into memory; before `at`, where images are files. @throws InputError for a damaged file */
-  async ready(step: number): Promise<void> {
-    const { set, options } = this;
-    if (!set.decode) return;
-    const first = step * options.batch;
-    await set.decode(Array.from({ length: options.batch }, (_, i) => this.#index(first + i)));
+  /** Which images batch `step` is made of. */
+  indices(step: number): number[] {
+    const { batch } = this.options;
+    return Array.from({ length: batch }, (_, i) => this.#index(step * batch + i));
   }
 
   at(step: number): Batch {
     const { set, options } = this;
     const [n, height, width, channels] = set.shape;
-    const { batch, seed, flip = false, crop = 0 } = options;
+    const { batch, seed, signed = false, augment: probability = 0, flip = false, crop = 0 } = options;
     const size = height * width * channels;
     const images = new Float32Array(batch * size);
     const labels = new Uint32Array(batch);
@@ -93,7 +98,13 @@ export class Batches implements BatchSource {
         }
       }
     }
-    return { images, labels };
+    if (signed) for (let i = 0; i < images.length; i++) images[i] = 2 * (images[i] as number) - 1;
+    if (probability === 0) return { images, labels };
+    return {
+      images,
+      labels,
+      changes: augment(images, [height, width, channels], { probability, seed, step }),
+    };
   }
 
   /** Which image is number `at` of all that are seen. */

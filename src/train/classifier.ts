@@ -15,6 +15,7 @@ import { sum } from '../kernels/reduce.ts';
 import { logSoftmax } from '../kernels/softmax.ts';
 import type { ClassifierNet } from '../nets/classifier.ts';
 import type { Parameters } from '../nets/parameters.ts';
+import type { Recompute } from '../nets/recompute.ts';
 import type { BatchSource } from './batches.ts';
 import { beta, uniforms } from './draws.ts';
 import { layerDropout } from './levels.ts';
@@ -32,7 +33,7 @@ export interface ClassifierOptions {
   /** Share of dropped activations, where the network has a place for it; 0. Attacks drop none. */
   readonly dropout?: number;
   /** Activation checkpointing, in attacks too. */
-  readonly recompute?: boolean;
+  readonly recompute?: Recompute;
 }
 
 export interface AdversarialOptions {

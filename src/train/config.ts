@@ -50,6 +50,8 @@ export const defaults = {
   dropout: 0,
   /** Activation checkpointing. */
   recompute: false,
+  /** f32, or f16: what checkpointing keeps between blocks in 16 bits. */
+  recompute_storage: 'f32',
 
   /** Probability of each geometric augmentation of a denoiser's images, of which it is told (Karras et al. 2022, App. F.2); 0 is none. */
   augment: 0,
@@ -88,6 +90,8 @@ export const defaults = {
   /** euler or heun. */
   solver: 'heun',
 
+  /** Threads that make batches ahead of the updates; 0 is one for each core but one, at most 8. */
+  workers: 0,
   /** Steps between readings of the losses. */
   log_every: 50,
   checkpoint_every: 1000,
@@ -103,6 +107,7 @@ export const resumable: readonly (keyof TrainConfig)[] = [
   'checkpoint_every',
   'sample_every',
   'data',
+  'workers',
 ];
 
 /** Settings that a run may be steered with on its way; the log says when. */
@@ -397,6 +402,7 @@ const choices: Partial<Record<keyof TrainConfig, readonly string[]>> = {
   optimiser: ['adam', 'radam', 'sgd'],
   schedule: ['constant', 'cosine'],
   adversarial: ['none', 'pgd', 'trades'],
+  recompute_storage: ['f32', 'f16'],
   distance: ['l2', 'l1', 'huber', 'lpips'],
   solver: ['euler', 'heun'],
 };
@@ -415,6 +421,7 @@ const rate: Range = ['in [0, 1)', (v) => v >= 0 && v < 1];
 
 const ranges: Partial<Record<keyof TrainConfig, Range>> = {
   count: integer(0),
+  workers: integer(0),
   steps: integer(1),
   batch: integer(1),
   accumulate: integer(1),
@@ -470,6 +477,7 @@ const owners: Partial<Record<keyof TrainConfig, Owner>> = {
   eps: moments,
   momentum: ['optimiser', 'sgd'],
   nesterov: ['optimiser', 'sgd'],
+  recompute_storage: ['recompute', true],
   augment: ['task', 'edm'],
   mixup: classifying,
   smoothing: classifying,
@@ -510,7 +518,7 @@ function idle(config: TrainConfig, key: keyof TrainConfig): string | null {
 
 /** Turned off is what a setting without effect is. */
 const off = (value: unknown) =>
-  value === 0 || value === '' || value === 'none' || value === 'all' || value === false;
+  value === 0 || value === '' || value === 'none' || value === 'all' || value === 'f32' || value === false;
 
 /**
  * @param given the settings that the user named, of which each must have an effect

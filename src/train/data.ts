@@ -1,7 +1,7 @@
-/** The data sets of training, 8 bits a value. */
+/** The data sets of training, 8 bits a value, where the threads that make batches can read them. */
 import { type Cifar10Selection, loadCifar10Bytes } from '../data/cifar10.ts';
 import { type LabelledImages, loadFashionMnist } from '../data/fashion-mnist.ts';
-import { ImageFolder } from '../data/image-folder.ts';
+import { ImageFolder, readRgb } from '../data/image-folder.ts';
 import { type Choice, chooseImages } from '../data/subset.ts';
 import { evaluationTransform } from '../data/transforms.ts';
 import type { ImageSet } from './batches.ts';
@@ -32,10 +32,10 @@ export async function loadTrainingData(config: TrainConfig, side: number): Promi
       return { train: of('train'), test: tested ? of('test') : null, classes: 10 };
     }
     case 'cifar10': {
-      const of = (split: Cifar10Selection['split']) => ({
-        name: dataset,
-        ...loadCifar10Bytes({ split, folder, ...(split === 'train' ? choice : {}) }),
-      });
+      const of = (split: Cifar10Selection['split']) => {
+        const set = loadCifar10Bytes({ split, folder, ...(split === 'train' ? choice : {}) });
+        return { name: dataset, ...set, images: shared(set.images) };
+      };
       return { train: of('train'), test: tested ? of('test') : null, classes: 10 };
     }
     default: {
@@ -46,31 +46,46 @@ export async function loadTrainingData(config: TrainConfig, side: number): Promi
   }
 }
 
+/** Zeros that all threads can read and write. */
+export const sharedBytes = (length: number) => new Uint8Array(new SharedArrayBuffer(length));
+
+/** The bytes where all threads can read them: themselves, or a copy. */
+export function shared(bytes: Uint8Array): Uint8Array {
+  if (bytes.buffer instanceof SharedArrayBuffer) return bytes;
+  const copy = sharedBytes(bytes.length);
+  copy.set(bytes);
+  return copy;
+}
+
 function packed(name: string, { images, labels, shape }: LabelledImages): ImageSet {
-  // Uint8Array.from would first list all values.
-  const bytes = new Uint8Array(images.length);
+  const bytes = sharedBytes(images.length);
   for (let i = 0; i < bytes.length; i++) bytes[i] = Math.round(255 * (images[i] as number));
   return { name, images: bytes, labels, shape };
 }
 
-/** The images of a folder, each decoded when it is first needed and then kept. */
 function fromFolder(folder: ImageFolder, side: number, choice: Choice = {}): ImageSet {
   const chosen = chooseImages(folder.root, 'the folder', folder.length, choice);
-  const size = side * side * 3;
-  const images = new Uint8Array(chosen.length * size);
-  const known = new Set<number>();
   return {
     name: 'image-folder',
-    images,
+    images: sharedBytes(chosen.length * side * side * 3),
     labels: chosen.map((index) => folder.label(index)),
     shape: [chosen.length, side, side, 3],
-    decode: async (indices) => {
-      for (const i of indices) {
-        if (known.has(i)) continue;
-        const floats = evaluationTransform(await folder.image(chosen[i] as number), side);
-        for (let p = 0; p < size; p++) images[i * size + p] = Math.round(255 * (floats[p] as number));
-        known.add(i);
-      }
-    },
+    files: { paths: chosen.map((index) => folder.path(index)), decoded: sharedBytes(chosen.length) },
   };
+}
+
+/** Brings images that are files into memory, where they stay; two threads that do so at once write the same. @throws InputError for a damaged one */
+export async function decodeFiles(
+  { images, shape, files }: ImageSet,
+  indices: readonly number[],
+): Promise<void> {
+  if (!files) return;
+  const [, side] = shape;
+  const size = side * side * 3;
+  for (const i of indices) {
+    if (files.decoded[i] === 1) continue;
+    const floats = evaluationTransform(await readRgb(files.paths[i] as string), side);
+    for (let p = 0; p < size; p++) images[i * size + p] = Math.round(255 * (floats[p] as number));
+    files.decoded[i] = 1;
+  }
 }

@@ -10,7 +10,7 @@ import { square } from '../kernels/elementwise.ts';
 import { mean } from '../kernels/reduce.ts';
 import type { Parameters } from '../nets/parameters.ts';
 import type { UNet } from '../nets/unet.ts';
-import { augment, augmentLabels } from './augment.ts';
+import { augmentLabels } from './augment.ts';
 import type { BatchSource } from './batches.ts';
 import { type GenerativeOptions, type Given, Levels, logNormal, NoisyBatch } from './levels.ts';
 import { type Recipe, type Rows, rowsOf } from './recipe.ts';
@@ -19,7 +19,7 @@ import type { ParameterStore } from './store.ts';
 export interface EdmOptions extends GenerativeOptions {
   readonly logMean: number;
   readonly logStd: number;
-  /** Probability of each augmentation, of which the network is told; 0 is none. */
+  /** Probability of each augmentation; above 0 the network is told what the source did to the images. */
   readonly augment?: number;
 }
 
@@ -55,10 +55,9 @@ export class EdmRecipe implements Recipe {
     const sigmas =
       this.given?.levels(step) ??
       logNormal(options, purposes.trainingLevel, step, options.logMean, options.logStd);
-    const { augment: probability = 0, seed } = options;
-    this.#batch.write(step, this.source.at(step).images, (y) => {
-      this.#told?.write(augment(y, this.unet.imageShape, { probability, seed, step }));
-    });
+    const { images, changes } = this.source.at(step);
+    this.#batch.write(step, images);
+    this.#told?.write(changes as Float32Array);
     this.#levels.write(sigmas);
     const d2 = options.sigmas.data ** 2;
     this.#weight.write(sigmas.map((s) => (s ** 2 + d2) / (s ** 2 * d2)));

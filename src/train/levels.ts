@@ -6,6 +6,7 @@ import { add, mul } from '../kernels/broadcast.ts';
 import { type DropoutOptions, dropout } from '../kernels/dropout.ts';
 import { preconditioning, type Sigmas } from '../nets/consistency.ts';
 import type { Parameters } from '../nets/parameters.ts';
+import type { Recompute } from '../nets/recompute.ts';
 import type { ForwardOptions, UNet } from '../nets/unet.ts';
 import { normals } from './draws.ts';
 import { type Rows, rowIds, rowsOf } from './recipe.ts';
@@ -65,7 +66,7 @@ export interface GenerativeOptions {
   /** Share of dropped activations; 0. */
   readonly dropout?: number;
   /** Activation checkpointing. */
-  readonly recompute?: boolean;
+  readonly recompute?: Recompute;
 }
 
 /** Replaces what is drawn at random, for comparisons with other programs. */
@@ -93,11 +94,9 @@ export class NoisyBatch {
     this.#step = device.keep(device.zeros([1], 'u32'));
   }
 
-  /** @param images in [0, 1] @param change changes them in place, in [−1, 1] */
-  write(step: number, images: Float32Array, change?: (y: Float32Array) => void): void {
-    const y = images.map((v) => 2 * v - 1);
-    change?.(y);
-    this.images.write(y);
+  /** @param images in [−1, 1] */
+  write(step: number, images: Float32Array): void {
+    this.images.write(images);
     this.#step.write([step]);
     if (this.given) this.#given?.write(this.given.noise(step));
   }

@@ -33,6 +33,8 @@ export interface LogEntry {
   readonly seconds: number;
   /** Since the run began or was resumed, saving and sampling apart. */
   readonly images_per_second: number;
+  /** Of `seconds`, those that the device had nothing to do until a batch was made. */
+  readonly waited: number;
   readonly [more: string]: number;
 }
 
@@ -59,6 +61,8 @@ export interface TrainResult {
   readonly loss: number;
   readonly seconds: number;
   readonly imagesPerSecond: number;
+  /** Seconds that the device had nothing to do until a batch was made. */
+  readonly waited: number;
 }
 
 export const files = {
@@ -117,6 +121,7 @@ export async function train(
       loss: before?.loss ?? Number.NaN,
       seconds: 0,
       imagesPerSecond: 0,
+      waited: 0,
     };
   const session = await Session.open(device, config, data);
   try {
@@ -171,6 +176,8 @@ async function loop(
 ): Promise<TrainResult> {
   const { config, step, recipe, batches, device } = session;
   const { steps, log_every, checkpoint_every, sample_every } = config;
+  // Made while kernels compile; a damaged file is met in the loop.
+  if (first < steps) batches.ready(first).catch(() => {});
   await step.program.prepare(hooks.onCompile);
   const started = performance.now();
   let loss = before?.loss ?? Number.NaN;
@@ -179,6 +186,8 @@ async function loop(
   const seconds = () => (performance.now() - started) / 1000;
   // Saving and looking are no part of the speed.
   let aside = 0;
+  let waited = 0;
+  let idleFrom = 0;
   const images = config.batch * config.accumulate;
   /** Images/s until `updates` were made. */
   const rate = (updates: number) => (updates * images) / Math.max(1e-9, seconds() - aside);
@@ -197,12 +206,14 @@ async function loop(
     const clock = {
       seconds: Number(((before?.seconds ?? 0) + seconds()).toFixed(3)),
       images_per_second: Number(speed.toPrecision(4)),
+      waited: Number(((before?.waited ?? 0) + waited).toFixed(3)),
     };
     const entries: LogEntry[] = [];
     for (let t = from; t < to; t++) {
       const [value, norm] = values.subarray(2 * (t - from)) as unknown as [number, number];
       if (!Number.isFinite(value) || !Number.isFinite(norm)) {
         append(path('log'), entries);
+        await batches.ready(t);
         const why = await step.diagnose(t);
         throw new CmapError(
           `train: update ${t + 1}: the loss is ${value}, the gradient's norm ${norm}: ${why}; ${wayOn(saved, path('checkpoint'))}`,
@@ -252,6 +263,7 @@ async function loop(
   // Killed after its last checkpoint.
   if (first === steps) await look(first);
   while (t < steps && !hooks.signal?.aborted) {
+    const asked = seconds();
     try {
       // While earlier updates run.
       await batches.ready(t);
@@ -261,8 +273,13 @@ async function loop(
       if (t > first) await save(t);
       throw error;
     }
+    if (finished === t) waited += seconds() - Math.max(asked, idleFrom);
     step.run(t++);
-    const done = device.sync().then(() => hooks.onStep?.(++finished, steps));
+    const done = device.sync().then(() => {
+      idleFrom = seconds();
+      finished++;
+      hooks.onStep?.(finished, steps);
+    });
     done.catch(() => {});
     inFlight.push(done);
     if (inFlight.length >= 3) await inFlight.shift();
@@ -286,7 +303,7 @@ async function loop(
   if (!interrupted) await saveResult(path('result'), session, t);
   // Without an update the checkpoint that was begun from stays.
   else if (t > first || first === 0) await setAside(() => save(t));
-  return { steps: t, interrupted, loss, seconds: seconds(), imagesPerSecond: rate(finished - first) };
+  return { steps: t, interrupted, loss, seconds: seconds(), imagesPerSecond: rate(finished - first), waited };
 }
 
 /** After an update that is no number. @param saved updates in the last checkpoint; 0 is none */

@@ -11,15 +11,17 @@ import { ClassifierNet } from '../nets/classifier.ts';
 import { ConsistencyModel, type Sigmas } from '../nets/consistency.ts';
 import { Lpips } from '../nets/lpips.ts';
 import type { ParameterShapes, Parameters, TensorSource } from '../nets/parameters.ts';
+import type { Recompute } from '../nets/recompute.ts';
 import { type Network, network } from '../nets/registry.ts';
 import { augmentLabels } from './augment.ts';
-import { Batches, type ImageSet } from './batches.ts';
+import type { ImageSet } from './batches.ts';
 import { ClassifierRecipe } from './classifier.ts';
 import type { TrainConfig } from './config.ts';
 import { ConsistencyRecipe, type ConsistencyTraining } from './consistency.ts';
-import type { TrainingData } from './data.ts';
+import { decodeFiles, type TrainingData } from './data.ts';
 import { EdmRecipe } from './edm.ts';
 import { initialWeights } from './initial.ts';
+import { BatchWorkers } from './prefetch.ts';
 import type { Recipe } from './recipe.ts';
 import { karrasLevels } from './schedules.ts';
 import { TrainingStep } from './step.ts';
@@ -76,7 +78,7 @@ export class Session {
     readonly net: Network,
     readonly data: TrainingData,
     readonly store: ParameterStore,
-    readonly batches: Batches,
+    readonly batches: BatchWorkers,
     readonly recipe: Recipe,
     readonly step: TrainingStep,
     /** What was made for it, in this order. */
@@ -136,7 +138,10 @@ export class Session {
     // Whole updates: what is drawn for an image does not depend on the pass it is in.
     const batch = config.batch * config.accumulate;
     // Augmentation mirrors too, and says so.
-    const batches = new Batches(data.train, { ...config, batch, flip: config.flip && config.augment === 0 });
+    const flip = config.flip && config.augment === 0;
+    const prepared = { ...config, batch, flip, signed: unet !== null };
+    const batches = made(new BatchWorkers(data.train, prepared, config.steps, config.workers));
+    const recompute: Recompute = config.recompute && (config.recompute_storage === 'f16' ? 'f16' : true);
     let recipe: Recipe;
     if (architecture) {
       const classifier = made(new ClassifierNet(device, architecture, store.parameters));
@@ -150,6 +155,7 @@ export class Session {
       recipe = new ClassifierRecipe(classifier, store, batches, {
         ...config,
         batch,
+        recompute,
         adversarial:
           adversarial === 'none' ? undefined : { method: adversarial as 'pgd', eps, steps, stepSize, beta },
       });
@@ -157,6 +163,7 @@ export class Session {
       const options = {
         ...config,
         batch,
+        recompute,
         sigmas: sigmasOf(config),
         logMean: config.log_mean,
         logStd: config.log_std,
@@ -275,7 +282,10 @@ export class Session {
     let right = 0;
     for (let first = 0; first < count; first += config.batch) {
       const n = Math.min(config.batch, count - first);
-      await set.decode?.(Array.from({ length: n }, (_, i) => first + i));
+      await decodeFiles(
+        set,
+        Array.from({ length: n }, (_, i) => first + i),
+      );
       const values = Float32Array.from(set.images.subarray(first * size, (first + n) * size), (v) => v / 255);
       const guess = device.scope(() =>
         argmax(classifier.logitsOf(p, device.tensor(values, [n, ...set.shape.slice(1)]))),

@@ -1,9 +1,10 @@
 import { createHash } from 'node:crypto';
-import { rmSync, writeFileSync } from 'node:fs';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { readManifest, resolveWeights } from '../../src/formats/manifest.ts';
+import { root } from '../support.ts';
 import { refuses, temporaryFolder } from './fuzz.ts';
 
 const folder = temporaryFolder();
@@ -66,6 +67,20 @@ test('a bad manifest is refused', () => {
   refuses(() => readManifest(folder), manifestPath, 'not valid JSON');
   rmSync(manifestPath);
   refuses(() => readManifest(folder), manifestPath, 'no such file');
+});
+
+test('every shipped file says what it was trained on, how long, by which commit, and what it measures', () => {
+  const { presets: _, ...shipped } = JSON.parse(readFileSync(join(root, 'weights', 'manifest.json'), 'utf8'));
+  for (const [name, { training, quality }] of Object.entries<Record<string, Record<string, unknown>>>(
+    shipped,
+  )) {
+    for (const key of ['data', 'seed', 'hardware', 'date', 'commit'])
+      assert.ok(training?.[key], `${name}: training.${key}`);
+    const stages = (training?.stages as Record<string, unknown>[] | undefined) ?? [training];
+    const last = stages.at(-1) as Record<string, number>;
+    assert.ok(last.command && last.steps! > 0 && last.seconds! > 0, `${name}: the last stage`);
+    assert.ok(Object.keys(quality ?? {}).length > 0, `${name}: quality`);
+  }
 });
 
 test.run();

@@ -1,4 +1,12 @@
-import { mkdirSync, readdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -36,6 +44,8 @@ test('refusals name the place and the way out', () => {
   refuses(() => writeFileAtomic(join(folder, 'file', 'x'), 'x'), 'not a folder');
   refuses(() => ensureDirectory(join(folder, 'file')), join(folder, 'file'), 'in the way');
   refuses(() => writeFileAtomic(join(folder, 'n'.repeat(300)), 'x'), 'too long');
+  if (existsSync('/proc/self'))
+    refuses(() => ensureDirectory('/proc/x/y'), '/proc/x/y', 'no folder can be made');
   assert.equal(readdirSync(folder).sort(), ['a', 'dir', 'file', 'link', 'target']);
 });
 

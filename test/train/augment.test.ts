@@ -6,6 +6,7 @@ import { ConsistencyModel, publishedSigmas } from '../../src/nets/consistency.ts
 import { ncsnpp } from '../../src/nets/ncsnpp.ts';
 import { bindParameters } from '../../src/nets/parameters.ts';
 import { type Affine, augment, augmentLabels, changed, drawChange } from '../../src/train/augment.ts';
+import { Batches } from '../../src/train/batches.ts';
 import { EdmRecipe } from '../../src/train/edm.ts';
 import { TrainingStep } from '../../src/train/step.ts';
 import { ParameterStore } from '../../src/train/store.ts';
@@ -117,13 +118,10 @@ test('a denoiser learns with it: W moves', async () => {
   const unet = ncsnpp({ ...(fixture.cases.net as { net: object }).net, augment_dim: 9 });
   const store = new ParameterStore(device, unet.parameters, syntheticCheckpoint(unet.parameters));
   const random = lcg(8);
-  const source = {
-    at: () => ({
-      images: Float32Array.from({ length: 256 }, () => 0.5 + 0.5 * random()),
-      labels: new Uint32Array(4),
-    }),
-  };
+  const images = Uint8Array.from({ length: 256 }, () => 127 * (1 + random()));
+  const set = { name: 'noise', images, labels: [0, 1, 2, 3], shape: [4, 8, 8, 1] as const };
   const options = { batch: 4, seed: 1, sigmas: publishedSigmas, logMean: 0, logStd: 1, augment: 0.5 };
+  const source = new Batches(set, { ...options, signed: true });
   const recipe = new EdmRecipe(device, unet, store, source, options);
   const step = new TrainingStep(store, recipe, {
     rate: { lr: 1e-3, schedule: 'constant', warmup: 0, steps: 3 },

@@ -4,6 +4,7 @@ import * as assert from 'uvu/assert';
 import { ClassifierNet } from '../../src/nets/classifier.ts';
 import { publishedSigmas } from '../../src/nets/consistency.ts';
 import { ncsnpp } from '../../src/nets/ncsnpp.ts';
+import type { Recompute } from '../../src/nets/recompute.ts';
 import { wideResNet } from '../../src/nets/wide-resnet.ts';
 import type { BatchSource } from '../../src/train/batches.ts';
 import { ClassifierRecipe } from '../../src/train/classifier.ts';
@@ -42,14 +43,14 @@ interface Case {
 
 const caseOf = (name: string) => fixture.cases[name] as unknown as Case;
 
-/** Batch t is images t·B.. of the fixture, round and round. */
-function rounds(batch: number): BatchSource {
+/** Batch t is images t·B.. of the fixture, round and round, in [0, 1] or in [−1, 1]. */
+function rounds(batch: number, signed: boolean): BatchSource {
   return {
     at(step) {
       const at = Array.from({ length: batch }, (_, i) => (step * batch + i) % labels.length);
       const images = Float32Array.from(
         at.flatMap((i) => [...pixels.subarray(i * size, (i + 1) * size)]),
-        (v) => v / 255,
+        (v) => (signed ? (2 * v) / 255 - 1 : v / 255),
       );
       return { images, labels: Uint32Array.from(at, (i) => labels[i] as number) };
     },
@@ -63,6 +64,7 @@ async function compare(
   store: ParameterStore,
   recipe: Recipe,
   options: Partial<StepOptions> & Pick<StepOptions, 'optimiser'>,
+  recompute: Recompute = false,
 ): Promise<void> {
   const { losses, lr, compare: ends } = caseOf(name);
   const steps = losses.length;
@@ -79,16 +81,20 @@ async function compare(
   const errors = losses.map((loss, t) => Math.abs(ours[t]! - loss) / loss);
   if (process.env.CMAP_TEST_LOOPS)
     console.log(
-      name,
+      recompute ? `${name}, f16 between blocks` : name,
       `loss ${losses[0]} -> ${losses.at(-1)}, errors: first ${errors[0]}, last ${errors.at(-1)}, worst ${Math.max(...errors)}`,
     );
-  assert.ok(errors[0]! < 1e-5, `${name}: loss of step 1 is ${ours[0]}, PyTorch's ${losses[0]}`);
+  // Rounding to 11 bits between blocks moves a loss by about 2^-11, while the rate is large by more: 3 % at worst.
+  const [first, all, last] = recompute ? [1e-3, 5e-2, 1e-2] : [1e-5, 1e-3, 1e-3];
+  assert.ok(errors[0]! < first, `${name}: loss of step 1 is ${ours[0]}, PyTorch's ${losses[0]}`);
   // f32 against f64 after that many steps of feedback; measured 1e-5 at worst.
-  assert.ok(Math.max(...errors) < 1e-3, `${name}: losses ${ours} against ${losses}`);
-  for (const k of ends) {
-    const got = fileLayout(store.declared.get(k)!, await store.parameters.get(k).floats());
-    assertClose(got, fixture.get(`${name}.end.${k}`).data, 1e-3, `${name}: ${k} at the end`);
-  }
+  assert.ok(Math.max(...errors) < all, `${name}: losses ${ours} against ${losses}`);
+  assert.ok(errors.at(-1)! < last, `${name}: the last loss is ${ours.at(-1)}, PyTorch's ${losses.at(-1)}`);
+  if (!recompute)
+    for (const k of ends) {
+      const got = fileLayout(store.declared.get(k)!, await store.parameters.get(k).floats());
+      assertClose(got, fixture.get(`${name}.end.${k}`).data, 1e-3, `${name}: ${k} at the end`);
+    }
   step.dispose();
   recipe.dispose();
   store.dispose();
@@ -96,17 +102,36 @@ async function compare(
 
 const options = { batch: 4, seed: 0, sigmas: publishedSigmas };
 
-test('edm', async () => {
-  const device = await testDevice();
-  const before = device.memory().tensors;
-  const { net, sigmas } = caseOf('edm');
-  const unet = ncsnpp(net);
-  const store = new ParameterStore(device, unet.parameters, syntheticCheckpoint(unet.parameters));
-  const given = { noise, levels: (step: number) => sigmas[step]! };
-  const recipe = new EdmRecipe(device, unet, store, rounds(4), { ...options, logMean: 0, logStd: 1 }, given);
-  await compare('edm', store, recipe, { optimiser: { kind: 'adam' } });
-  assert.is(device.memory().tensors, before, 'nothing is left behind');
-});
+for (const recompute of [false, 'f16'] as const) {
+  const how = recompute ? ', f16 between blocks' : '';
+
+  test(`edm${how}`, async () => {
+    const device = await testDevice();
+    const before = device.memory().tensors;
+    const { net, sigmas } = caseOf('edm');
+    const unet = ncsnpp(net);
+    const store = new ParameterStore(device, unet.parameters, syntheticCheckpoint(unet.parameters));
+    const given = { noise, levels: (step: number) => sigmas[step]! };
+    const levels = { ...options, logMean: 0, logStd: 1, recompute };
+    const recipe = new EdmRecipe(device, unet, store, rounds(4, true), levels, given);
+    await compare('edm', store, recipe, { optimiser: { kind: 'adam' } }, recompute);
+    assert.is(device.memory().tensors, before, 'nothing is left behind');
+  });
+
+  test(`classifier: SGD with Nesterov momentum, decay, smoothing, cosine; running statistics${how}`, async () => {
+    const device = await testDevice();
+    const { net, losses, lr } = caseOf('classifier');
+    const architecture = wideResNet(net);
+    const { parameters } = architecture;
+    const store = new ParameterStore(device, parameters, syntheticCheckpoint(parameters));
+    const classifier = new ClassifierNet(device, architecture, store.parameters);
+    const classifying = { batch: 8, seed: 0, smoothing: 0.1, recompute };
+    const recipe = new ClassifierRecipe(classifier, store, rounds(8, false), classifying);
+    const optimiser = { kind: 'sgd', momentum: 0.9, nesterov: true, weightDecay: 5e-4 } as const;
+    const rate = { lr, schedule: 'cosine', warmup: 0, steps: losses.length } as const;
+    await compare('classifier', store, recipe, { optimiser, rate }, recompute);
+  });
+}
 
 // Heun's step begins with Euler's.
 for (const name of ['ct', 'cd heun', 'ict', 'ect']) {
@@ -123,7 +148,7 @@ for (const name of ['ct', 'cd heun', 'ict', 'ect']) {
       device,
       unet,
       store,
-      rounds(4),
+      rounds(4, true),
       {
         ...options,
         ...{ method, distance, huber, mu0, s0, s1, steps: losses.length, solver: solver ?? 'heun' },
@@ -144,22 +169,5 @@ for (const name of ['ct', 'cd heun', 'ict', 'ect']) {
     assert.is(device.memory().tensors, before, 'nothing is left behind');
   });
 }
-
-test('classifier: SGD with Nesterov momentum, decay, smoothing, cosine; running statistics', async () => {
-  const device = await testDevice();
-  const { net, losses, lr } = caseOf('classifier');
-  const architecture = wideResNet(net);
-  const store = new ParameterStore(
-    device,
-    architecture.parameters,
-    syntheticCheckpoint(architecture.parameters),
-  );
-  const classifier = new ClassifierNet(device, architecture, store.parameters);
-  const recipe = new ClassifierRecipe(classifier, store, rounds(8), { batch: 8, seed: 0, smoothing: 0.1 });
-  await compare('classifier', store, recipe, {
-    optimiser: { kind: 'sgd', momentum: 0.9, nesterov: true, weightDecay: 5e-4 },
-    rate: { lr, schedule: 'cosine', warmup: 0, steps: losses.length },
-  });
-});
 
 test.run();

@@ -24,7 +24,7 @@ import type { Parameters } from '../../src/nets/parameters.ts';
 import { Batches } from '../../src/train/batches.ts';
 import { continued, savedRun } from '../../src/train/checkpoint.ts';
 import { checked, configure, configureFrom, presets, type TrainConfig } from '../../src/train/config.ts';
-import { loadTrainingData } from '../../src/train/data.ts';
+import { decodeFiles, loadTrainingData } from '../../src/train/data.ts';
 import { type LogEntry, readLosses, type TrainHooks, train } from '../../src/train/loop.ts';
 import { networkOf, Session } from '../../src/train/session.ts';
 import { TrainingStep } from '../../src/train/step.ts';
@@ -61,7 +61,7 @@ const log = (out: string) =>
     .map((line) => JSON.parse(line) as LogEntry);
 
 /** A line of the log without what a clock said. */
-const timeless = ({ seconds, images_per_second, ...entry }: LogEntry) => entry;
+const timeless = ({ seconds, images_per_second, waited, ...entry }: LogEntry) => entry;
 
 for (const [name, preset, settings] of [
   [
@@ -463,6 +463,11 @@ test('a setting without effect is refused with what it belongs to; turned off it
   idle('fashion-mnist-wrn', ['attack_steps=3'], 'adversarial=pgd or trades');
   idle('cifar10-wrn-adversarial', ['trades_beta=1'], 'adversarial=trades');
   idle('fashion-mnist-wrn', ['sigma_max=8'], 'task=edm or ct or cd or ict or ect');
+  wrong(
+    'fashion-mnist-wrn',
+    ['recompute_storage=f16'],
+    /="f16" has no effect here: it belongs to recompute=true/,
+  );
   wrong('fashion-mnist-wrn', ['teacher=a.pt'], /teacher="a.pt" has no effect here: it belongs to task=cd/);
   wrong(
     'fashion-mnist-edm',
@@ -576,11 +581,11 @@ test('images of a folder are decoded when they are needed; a damaged one costs n
   const { train: set, classes } = await loadTrainingData(config, 8);
   assert.equal([classes, ...set.shape], [2, 6, 8, 8, 3]);
   const batches = new Batches(set, { batch: 2, seed: 0 });
-  await batches.ready(0);
+  await decodeFiles(set, batches.indices(0));
   const decoded = () =>
     Array.from({ length: 6 }, (_, i) => set.images.subarray(192 * i, 192 * (i + 1)).some((v) => v > 0));
   assert.is(decoded().filter(Boolean).length, 2, 'two of six');
-  await batches.ready(1);
+  await decodeFiles(set, batches.indices(1));
   const late = decoded().indexOf(false);
   const path = join(data, 'train', ['cat', 'dog'][Math.floor(late / 3)]!, `${late % 3}.png`);
 
