@@ -207,7 +207,9 @@ function findNames(declared: ParameterShapes, source: TensorSource, wanted: stri
   const [best, second] = candidates;
   if (wanted !== undefined && best?.hits === 0)
     throw new InputError(`${source.label}: no tensor of the network lies under the prefix "${wanted}"`);
-  if (best && second && best.hits === second.hits && best.rank === second.rank && best.rank === 2) {
+  // A few names in common, such as conv1.weight of each block, make no copy.
+  const whole = best !== undefined && 2 * best.hits >= declared.size;
+  if (whole && second && best.hits === second.hits && best.rank === second.rank && best.rank === 2) {
     throw new InputError(
       `${source.label}: holds several copies of the network, under "${best.prefix}" and "${second.prefix}"; choose one with --prefix`,
     );
