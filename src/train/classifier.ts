@@ -47,6 +47,14 @@ export interface AdversarialOptions {
   readonly beta?: number;
 }
 
+/** Replaces what is drawn at random, for comparisons with other programs. */
+export interface GivenDraws {
+  /** Mixup: the share of an image, and how far behind it its partner is in the batch. */
+  mix?(step: number): { readonly share: number; readonly distance: number };
+  /** Where attacks begin, [B, H, W, C]: uniform in [0, 1) for pgd, standard normal for trades. */
+  start?(step: number): Float32Array;
+}
+
 export class ClassifierRecipe implements Recipe {
   readonly device: Device;
   readonly #images: Tensor;
@@ -54,12 +62,14 @@ export class ClassifierRecipe implements Recipe {
   /** Of mixup: the partner's images and labels, and the share of the first. */
   readonly #other: { images: Tensor; labels: Tensor; share: Tensor; rest: Tensor } | null;
   readonly #step: Tensor;
+  readonly #start: Tensor | null;
 
   constructor(
     readonly net: ClassifierNet,
     readonly store: ParameterStore,
     readonly source: BatchSource,
     readonly options: ClassifierOptions,
+    readonly given: GivenDraws = {},
   ) {
     const { device } = net;
     const { batch, mixup = 0, smoothing = 0, adversarial } = options;
@@ -79,6 +89,7 @@ export class ClassifierRecipe implements Recipe {
     const one = () => device.keep(device.zeros([1]));
     this.#other = mixup > 0 ? { images: images(), labels: labels(), share: one(), rest: one() } : null;
     this.#step = device.keep(device.zeros([1], 'u32'));
+    this.#start = given.start ? images() : null;
   }
 
   get batch(): number {
@@ -91,11 +102,9 @@ export class ClassifierRecipe implements Recipe {
     this.#images.write(images);
     this.#labels.write(labels);
     this.#step.write([step]);
+    if (this.given.start) this.#start?.write(this.given.start(step));
     if (!this.#other) return;
-    const draw = uniforms({ seed, purpose: purposes.trainingLevel, step, row: 0 });
-    const share = beta(mixup, draw);
-    // Partners go round by a random distance: every image is one once.
-    const distance = batch > 1 ? 1 + Math.floor(draw.next().value * (batch - 1)) : 0;
+    const { share, distance } = this.given.mix?.(step) ?? drawMix(mixup, batch, seed, step);
     const size = images.length / batch;
     const others = new Float32Array(images.length);
     const names = new Uint32Array(batch);
@@ -149,10 +158,9 @@ export class ClassifierRecipe implements Recipe {
       };
       const still = store.parameters;
       const clean = method === 'trades' ? net.logitsOf(still, x) : null;
-      const offset =
-        method === 'trades'
-          ? affine(randomNormal(device, x.shape, random), 0.001)
-          : affine(randomUniform(device, x.shape, random), 2 * eps, -eps);
+      const draw = method === 'trades' ? randomNormal : randomUniform;
+      const start = this.#start ? rowsOf(this.#start, rows) : draw(device, x.shape, random);
+      const offset = method === 'trades' ? affine(start, 0.001) : affine(start, 2 * eps, -eps);
       let at = clamp(add(x, offset), 0, 1);
       for (let i = 0; i < steps; i++) {
         const { gradients } = valueAndGrad(
@@ -170,9 +178,16 @@ export class ClassifierRecipe implements Recipe {
   }
 
   dispose(): void {
-    for (const t of [this.#images, this.#labels, this.#step, ...Object.values(this.#other ?? {})])
-      t.dispose();
+    const others = Object.values(this.#other ?? {});
+    for (const t of [this.#images, this.#labels, this.#step, this.#start, ...others]) t?.dispose();
   }
+}
+
+/** The share of an update's mixup; partners go round by a random distance: every image is one once. */
+function drawMix(alpha: number, batch: number, seed: number, step: number) {
+  const draw = uniforms({ seed, purpose: purposes.trainingLevel, step, row: 0 });
+  const share = beta(alpha, draw);
+  return { share, distance: batch > 1 ? 1 + Math.floor(draw.next().value * (batch - 1)) : 0 };
 }
 
 /** KL(p ‖ q) of the softmax of two sets of logits [N, C]: Σ_c p (ln p − ln q), [N]. */

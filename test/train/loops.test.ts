@@ -7,7 +7,7 @@ import { ncsnpp } from '../../src/nets/ncsnpp.ts';
 import type { Recompute } from '../../src/nets/recompute.ts';
 import { wideResNet } from '../../src/nets/wide-resnet.ts';
 import type { BatchSource } from '../../src/train/batches.ts';
-import { ClassifierRecipe } from '../../src/train/classifier.ts';
+import { type AdversarialOptions, ClassifierRecipe, type GivenDraws } from '../../src/train/classifier.ts';
 import { ConsistencyRecipe, type ConsistencyTraining } from '../../src/train/consistency.ts';
 import { EdmRecipe } from '../../src/train/edm.ts';
 import type { Recipe } from '../../src/train/recipe.ts';
@@ -36,6 +36,9 @@ interface Case {
   distance: ConsistencyTraining['distance'];
   solver: ConsistencyTraining['solver'] | null;
   huber?: number;
+  /** Shares and distances of mixup. */
+  mix?: [number[], number[]];
+  adversarial?: AdversarialOptions;
   mu0: number;
   s0: number;
   s1: number;
@@ -84,13 +87,17 @@ async function compare(
       recompute ? `${name}, f16 between blocks` : name,
       `loss ${losses[0]} -> ${losses.at(-1)}, errors: first ${errors[0]}, last ${errors.at(-1)}, worst ${Math.max(...errors)}`,
     );
-  // Rounding to 11 bits between blocks moves a loss by about 2^-11, while the rate is large by more: 3 % at worst.
-  const [first, all, last] = recompute ? [1e-3, 5e-2, 1e-2] : [1e-5, 1e-3, 1e-3];
+  // TRADES ascends from where the divergence is nearly flat: sooner or later a sign of f32 is not that of f64, and the two runs
+  // go on beside each other (update 26 on llvmpipe, 3 on SwiftShader). Rounding to 11 bits between blocks moves a loss by about
+  // 2^-11, while the rate is large by 3 % at worst.
+  const parts = recompute || name === 'trades';
+  const [first, all, last] =
+    name === 'trades' ? [1e-3, 0.15, 0.15] : recompute ? [1e-3, 5e-2, 1e-2] : [1e-5, 1e-3, 1e-3];
   assert.ok(errors[0]! < first, `${name}: loss of step 1 is ${ours[0]}, PyTorch's ${losses[0]}`);
   // f32 against f64 after that many steps of feedback; measured 1e-5 at worst.
   assert.ok(Math.max(...errors) < all, `${name}: losses ${ours} against ${losses}`);
   assert.ok(errors.at(-1)! < last, `${name}: the last loss is ${ours.at(-1)}, PyTorch's ${losses.at(-1)}`);
-  if (!recompute)
+  if (!parts)
     for (const k of ends) {
       const got = fileLayout(store.declared.get(k)!, await store.parameters.get(k).floats());
       assertClose(got, fixture.get(`${name}.end.${k}`).data, 1e-3, `${name}: ${k} at the end`);
@@ -166,6 +173,28 @@ for (const name of ['ct', 'cd heun', 'ict', 'ect']) {
     );
     await compare(name, store, recipe, { optimiser: { kind: 'radam' } });
     taught?.dispose();
+    assert.is(device.memory().tensors, before, 'nothing is left behind');
+  });
+}
+
+for (const name of ['mixup', 'pgd', 'trades']) {
+  test(`classifier: ${name}`, async () => {
+    const device = await testDevice();
+    const before = device.memory().tensors;
+    const { net, mix, adversarial } = caseOf(name);
+    const architecture = wideResNet(net);
+    const { parameters } = architecture;
+    const store = new ParameterStore(device, parameters, syntheticCheckpoint(parameters));
+    const classifier = new ClassifierNet(device, architecture, store.parameters);
+    const given: GivenDraws = mix
+      ? { mix: (step) => ({ share: mix[0][step]!, distance: mix[1][step]! }) }
+      : {
+          start: (step) => fixture.get(`${name}.start`).data.subarray(step * 8 * size, (step + 1) * 8 * size),
+        };
+    const classifying = { batch: 8, seed: 0, adversarial, mixup: mix ? 1 : 0 };
+    const recipe = new ClassifierRecipe(classifier, store, rounds(8, false), classifying, given);
+    await compare(name, store, recipe, { optimiser: { kind: 'sgd', momentum: 0.9, nesterov: true } });
+    classifier.dispose();
     assert.is(device.memory().tensors, before, 'nothing is left behind');
   });
 }
