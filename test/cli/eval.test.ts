@@ -30,7 +30,10 @@ test('bad input', () => {
     ['eval', '--resume', '--out', join(folder, 'none')],
     /--dataset is missing, and .*none does not say it/,
   );
-  refused([...base, '--subset', 'paper'], /the paper's images are of cifar10 and image-folder, not of fashion-mnist/);
+  refused(
+    [...base, '--subset', 'paper'],
+    /the paper's images are of cifar10 and image-folder, not of fashion-mnist/,
+  );
   refused(
     [...base, '--norm', 'L2', '--eps', '128'],
     /eps 128 in L2 is more than 28\.00.*did you mean 128\/255\?/,
