@@ -14,7 +14,7 @@ import { progress } from '../report/progress.ts';
 import { formatProportion, wilson } from '../report/statistics.ts';
 import { formatTable } from '../report/table.ts';
 import { checkCount, type DatasetName, dataOption, datasetOption, loadImages, titles } from './datasets.ts';
-import { configOf, openSubject, type Subject } from './eval.ts';
+import { configOf, openSubject, type Subject } from './subject.ts';
 import { purificationChart, writeChart, writeGrid } from './figures.ts';
 import {
   addCmapOptions,

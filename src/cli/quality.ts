@@ -22,7 +22,7 @@ import {
   loadImages,
   openDataset,
 } from './datasets.ts';
-import { cmapSettings, defaultBatch, openSubject, type Subject, sha256 } from './eval.ts';
+import { cmapSettings, defaultBatch, openSubject, type Subject, sha256 } from './subject.ts';
 import { loadNetwork } from './networks.ts';
 import { addCommonOptions, type CommonOptions, openDevice, parseInteger } from './options.ts';
 

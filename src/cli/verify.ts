@@ -7,7 +7,7 @@ import { verifyEvaluation } from '../eval/verify.ts';
 import { writeFileAtomic } from '../report/files.ts';
 import { formatTable } from '../report/table.ts';
 import { loadImages } from './datasets.ts';
-import { checkSubject, defaultBatch, openSubject, type Subject } from './eval.ts';
+import { checkSubject, defaultBatch, openSubject, type Subject } from './subject.ts';
 import { addCommonOptions, type CommonOptions, openDevice, parseInteger } from './options.ts';
 
 interface VerifyFlags extends CommonOptions {

@@ -1,0 +1,210 @@
+/** What an evaluation is of, a data set, a classifier and its defence, and how it is opened: for eval, verify, quality and demo. */
+import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Norm } from '../attacks/attack.ts';
+import { type CmapOptions, checkCmapOptions, paperCifar10, paperImageNet100 } from '../cmap/options.ts';
+import { bitDepthDefence } from '../defences/bits.ts';
+import { cmapDefence } from '../defences/cmap.ts';
+import type { Defence } from '../defences/defence.ts';
+import { undefended } from '../defences/none.ts';
+import type { Device } from '../engine/device.ts';
+import { InputError } from '../engine/errors.ts';
+import { attackConfig } from '../eval/attacks.ts';
+import { checkClassifier, checkPixelRange } from '../eval/guards.ts';
+import { type EvaluationImages, type EvaluationPlan, pickImages } from '../eval/run.ts';
+import type { EvaluationConfig } from '../eval/store.ts';
+import { readManifest, resolveWeights, weightsFolder } from '../formats/manifest.ts';
+import { cannotRead, readJson } from '../formats/read.ts';
+import { isDenoiser, loadPreset, shippedNetwork } from '../models.ts';
+import { type DatasetChoice, openDataset } from './datasets.ts';
+import { type LoadedNetwork, loadNetwork } from './networks.ts';
+import type { CmapFlags, CommonOptions } from './options.ts';
+import {
+  denoiserOf,
+  isPurifier,
+  makePurifier,
+  type PurifierSettings,
+  purifierNames,
+  purifierSettings,
+} from './purifiers.ts';
+
+export const defences = ['none', 'cmap', 'bits', ...purifierNames] as const;
+
+/** What is evaluated; kept in config.json as `source`, so that `cmap verify` can open it again. */
+export interface Subject extends DatasetChoice {
+  readonly classifier?: string;
+  readonly weights?: string;
+  readonly netConfig?: string;
+  readonly prefix?: string;
+  readonly defence: (typeof defences)[number];
+  readonly model?: string;
+  readonly generatorWeights?: string;
+  readonly generatorConfig?: string;
+  readonly bits: number;
+  readonly cmap?: CmapOptions;
+  /** The generator’s weights are an EDM denoiser. */
+  readonly edm?: boolean;
+  /** Settings of diffpure, gdmp, adp or gns. */
+  readonly purifier?: PurifierSettings;
+}
+
+/** What --classifier and --weights, or --model and --generator-weights, mean together. */
+function networkOptions(flags: { name: string; weights: string }, name: string, weights: string | undefined) {
+  if (weights !== undefined) return { net: name, weights };
+  if (Object.hasOwn(readManifest(), name)) return { weights: name };
+  throw new InputError(
+    `${flags.name} ${name}: not among the shipped weights (${Object.keys(readManifest()).join(', ')}); give its checkpoint by ${flags.weights}`,
+  );
+}
+
+/** Of a checkpoint or a shipped name. @throws InputError */
+export function sha256(weights: string): string {
+  if (Object.hasOwn(readManifest(), weights)) return resolveWeights(weights).entry.sha256;
+  try {
+    return createHash('sha256').update(readFileSync(weights)).digest('hex');
+  } catch (error) {
+    throw cannotRead(weights, error);
+  }
+}
+
+/** CMAP's settings: flags, else for a shipped generator those tuned with it, else the paper's. */
+export function cmapSettings(
+  flags: Partial<Omit<CmapFlags, 'seed'>> & Pick<Subject, 'dataset' | 'model' | 'generatorWeights'>,
+): CmapOptions {
+  const { dataset, model, generatorWeights } = flags;
+  const { presets = {} } = readJson(join(weightsFolder(), 'manifest.json')) as { presets?: object };
+  const shipped = generatorWeights === undefined && (!model || Object.hasOwn(readManifest(), model));
+  const paper = dataset === 'image-folder' ? paperImageNet100 : paperCifar10;
+  const base = shipped && Object.hasOwn(presets, dataset) ? loadPreset(dataset).cmap : paper;
+  const { k = base.k, iterations = base.iterations, lr = base.lr } = flags;
+  const { alpha = base.alpha, lambda = base.lambda } = flags;
+  const options = { k, iterations, lr, alpha, lambda, betas: base.betas, seed: 0 };
+  checkCmapOptions(options);
+  return options;
+}
+
+export interface OpenedSubject {
+  readonly defence: Defence;
+  readonly classifier: { name: string; sha256: string };
+  readonly generator: { name: string; sha256: string } | null;
+  readonly imageShape: readonly [number, number, number];
+}
+
+/** Loads the networks. @throws InputError */
+export async function openSubject(
+  device: Device,
+  subject: Subject,
+  common: CommonOptions = {},
+): Promise<OpenedSubject> {
+  const { dataset, netConfig, prefix, generatorConfig } = subject;
+  const load = async (
+    role: 'classifier' | 'generator' | 'denoiser',
+    names: { name: string; weights: string },
+    given: string | undefined,
+    weights: string | undefined,
+    more: object,
+  ) => {
+    const name = given ?? shippedNetwork(dataset, role, `name one by ${names.name} and ${names.weights}`);
+    const options = networkOptions(names, name, weights);
+    const loaded = await loadNetwork(device, { ...common, ...options, ...more });
+    return { loaded, identity: { name, sha256: sha256(options.weights) } };
+  };
+  const flags = { name: '--classifier', weights: '--weights' };
+  const first = await load('classifier', flags, subject.classifier, subject.weights, {
+    ...(netConfig === undefined ? {} : { netConfig }),
+    ...(prefix === undefined ? {} : { prefix }),
+  });
+  if (first.loaded.kind !== 'classifier')
+    throw new InputError(
+      `--classifier ${first.identity.name}: is a ${first.loaded.kind} network, no classifier`,
+    );
+  const classifier = first.loaded.net;
+  const opened = (defence: Defence, generator: OpenedSubject['generator'] = null) => ({
+    defence,
+    classifier: first.identity,
+    generator,
+    imageShape: classifier.imageShape,
+  });
+  if (subject.defence === 'none') return opened(undefended(classifier));
+  if (subject.defence === 'bits') return opened(bitDepthDefence(classifier, subject.bits));
+  const names = { name: '--model', weights: '--generator-weights' };
+  const role = isPurifier(subject.defence) ? 'denoiser' : 'generator';
+  const second = await load(role, names, subject.model, subject.generatorWeights, {
+    ...(generatorConfig === undefined ? {} : { netConfig: generatorConfig }),
+  });
+  if (isPurifier(subject.defence)) {
+    const denoiser = denoiserOf(
+      second.loaded,
+      second.identity.name,
+      subject.edm ?? isDenoiser(second.identity.name),
+    );
+    const settings = subject.purifier ?? purifierSettings(subject.defence, []);
+    return opened(makePurifier(subject.defence, denoiser, classifier, settings), second.identity);
+  }
+  const model = consistency(second.loaded, second.identity.name);
+  return opened(cmapDefence(model, classifier, subject.cmap as CmapOptions), second.identity);
+}
+
+function consistency(loaded: LoadedNetwork, name: string) {
+  if (loaded.kind !== 'consistency' || loaded.net.unet.classes > 0 || isDenoiser(name))
+    throw new InputError(`--model ${name}: an unconditional consistency model is wanted`);
+  return loaded.net;
+}
+
+/** Images together when --batch does not say: a judgement holds the activations of K latents or copies an image. */
+export function defaultBatch(device: Device, subject: Subject): number {
+  const cpu = device.capabilities.cpu;
+  const copies = subject.defence === 'cmap' ? subject.cmap?.k : subject.purifier?.copies;
+  if (typeof copies === 'number') return Math.max(1, Math.floor((cpu ? 32 : 256) / copies));
+  return cpu ? 16 : 64;
+}
+
+/** @throws InputError when the classifier does not take the data set's images, or one of the usual mistakes is made */
+export async function checkSubject(device: Device, opened: OpenedSubject, data: EvaluationImages) {
+  const [, ...shape] = data.shape;
+  const { name } = opened.classifier;
+  if (String(shape) !== String(opened.imageShape))
+    throw new InputError(
+      `--classifier ${name}: takes images of [${opened.imageShape}], the data set has [${shape}]; choose a pair that fits`,
+    );
+  checkPixelRange('the test images', data.images);
+  const rows = data.ids.slice(0, 64).map((_, i) => i);
+  const x = pickImages(device, data, rows);
+  try {
+    await checkClassifier(
+      `--classifier ${name}`,
+      opened.defence.classifier,
+      x,
+      rows.map((i) => data.labels[i] as number),
+    );
+  } finally {
+    x.dispose();
+  }
+}
+
+/** What identifies an evaluation. */
+export function configOf(
+  plan: EvaluationPlan,
+  opened: OpenedSubject,
+  subject: Subject & { readonly flags?: object },
+  norm: Norm,
+  eps: number,
+): EvaluationConfig {
+  const { defence, attacks, data, seed, runs, evaluations } = plan;
+  return {
+    schema: 1,
+    dataset: openDataset(subject).title,
+    images: data.ids,
+    classifier: opened.classifier,
+    generator: opened.generator,
+    defence: { name: defence.name, settings: defence.settings },
+    norm,
+    eps,
+    seed,
+    runs,
+    evaluations,
+    attacks: Object.fromEntries(attacks.map((attack) => [attack.id, attackConfig(attack, plan.batch)])),
+    source: { ...subject },
+  };
+}
