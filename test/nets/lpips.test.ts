@@ -59,9 +59,9 @@ for (const [name, attributes] of Object.entries(fixture.cases)) {
     });
     const [y, da, db] = await Promise.all(results.map((t) => t.floats()));
     assertClose(y!, fixture.get(`${name}.y`).data, 1e-5, 'distance');
-    // Of thirteen convolutions in f32; where a unit's sign or a maximum turns, single elements differ.
-    assertClose(da!, fixture.get(`${name}.da`).data, 1e-3, 'da');
-    assertClose(db!, fixture.get(`${name}.db`).data, 1e-3, 'db');
+    // Of thirteen convolutions in f32, at images where noise of 3e-6 turns no unit and no maximum.
+    assertClose(da!, fixture.get(`${name}.da`).data, 2e-4, 'da');
+    assertClose(db!, fixture.get(`${name}.db`).data, 2e-4, 'db');
     for (const t of [...results, lpips, a, b, dy] as { dispose(): void }[]) t.dispose();
     assert.is(device.memory().tensors, before, 'nothing is left behind');
   });
