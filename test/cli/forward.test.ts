@@ -42,25 +42,14 @@ test('a consistency model: f(x, σ) before clipping, and its gradient', () => {
     ok(['forward', ...net, '--input', 'x.npy', '--output', 'y.npy', '--sigma', sigma, ...gradient]);
     assertClose(read('y.npy'), fixture.get(`y.${sigma}`).data, 2e-5, 'y');
     assertClose(read('g.npy'), fixture.get(`dx.${sigma}`).data, 5e-5, 'gradient');
-    // One image at a time, with activation checkpointing: the same.
-    ok(
-      [
-        'forward',
-        ...net,
-        '--input',
-        'x.npy',
-        '--output',
-        'y1.npy',
-        '--sigma',
-        sigma,
-        '--batch',
-        '1',
-        '--recompute',
-      ].concat(['--cotangent', 'c.npy', '--grad', 'g1.npy']),
-    );
-    assertClose(read('y1.npy'), read('y.npy'), 1e-6, 'y by single images');
-    assertClose(read('g1.npy'), read('g.npy'), 1e-5, 'gradient by single images');
   }
+  // One image at a time, with activation checkpointing: the same.
+  ok([
+    ...['forward', ...net, '--input', 'x.npy', '--output', 'y1.npy', '--sigma', '0.1395', '--batch', '1'],
+    ...['--recompute', '--cotangent', 'c.npy', '--grad', 'g1.npy'],
+  ]);
+  assertClose(read('y1.npy'), read('y.npy'), 1e-6, 'y by single images');
+  assertClose(read('g1.npy'), read('g.npy'), 1e-5, 'gradient by single images');
   assert.equal(readNpy(at('g.npy')).shape, fixture.get('x.80').shape);
 });
 
