@@ -146,7 +146,7 @@ export class ShippedNetworks {
           `${url}: changed or damaged: SHA-256 is ${found.slice(0, 12)}..., the manifest says ${sha256.slice(0, 12)}...`,
         );
     }
-    return parseSafetensors(new Uint8Array(bytes), String(url));
+    return parseSafetensors(bytes, String(url));
   }
 }
 
