@@ -23,11 +23,12 @@ import {
   matmulCandidates,
   SUBGROUP_WORKGROUP,
   sumRows,
+  tilesOf,
   tunedVariant,
 } from './matmul.ts';
 import { type Cotangent, matrixTileOf, peaksOf } from './matrix.ts';
-import { channelsText, laneText, putText, quadText, rowsText, tileOf, unroll, vec } from './product-text.ts';
-import { tilesOf, winograd, winogradBytes, winogradGain, winogradKernelGradient } from './winograd.ts';
+import { channelsText, foursOf, laneText, putText, rowsText, tileOf, unroll, vec } from './product-text.ts';
+import { imageTiles, winograd, winogradBytes, winogradGain, winogradKernelGradient } from './winograd.ts';
 
 /** `winograd`: fewer multiplications, of 3x3 windows a pixel apart. */
 export type Conv2dVariant = MatmulVariant | 'winograd';
@@ -46,8 +47,10 @@ export interface Conv2dShape {
   readonly tiles?: number;
 }
 
-/** What Winograd's algorithm must gain by counting to be chosen. */
-const GAIN = 1.2;
+/** What Winograd's algorithm must gain by counting to be chosen; on a GPU its two more dispatches take some microseconds. */
+const gainWanted = (cpu: boolean) => (cpu ? 1.2 : 1.5);
+/** Workgroups that keep a GPU busy to the end; where a convolution has fewer tiles, several share each. */
+const WORKGROUPS = 256;
 
 /** Picks the kernel of a convolution, by the rule of matrix products where Winograd's algorithm gains nothing; `forced` overrides. */
 export function chooseConv2dKernel(
@@ -57,20 +60,19 @@ export function chooseConv2dKernel(
 ): Conv2dKernel {
   const { pixels, taps, cin, cout, dilation = 1 } = shape;
   const gain = winogradOf(shape, capabilities);
-  if (gain > 0 && (forced === 'winograd' || (!forced && capabilities.cpu && gain > GAIN)))
+  if (gain > 0 && (forced === 'winograd' || (!forced && gain > gainWanted(capabilities.cpu))))
     return { variant: 'winograd', why: `by counting, ${gain.toFixed(1)} times as fast as without` };
   const batch = dilation ** 2;
-  return chooseMatmulKernel(
-    { batch, m: Math.ceil(pixels / batch), n: cout, k: taps * cin },
-    capabilities,
-    forced === 'winograd' ? undefined : forced,
-  );
+  const product = { batch, m: Math.ceil(pixels / batch), n: cout, k: taps * cin };
+  const choice = chooseMatmulKernel(product, capabilities, forced === 'winograd' ? undefined : forced);
+  const share = !forced && choice.variant === 'tiled' && tilesOf(product, choice.tile) < WORKGROUPS;
+  return share ? { ...choice, way: 'split' } : choice;
 }
 
 /** What Winograd's algorithm gains; 0 where it cannot be used. Transforms would enlarge the error of rounding to f16. */
-function winogradOf({ tiles = 0, ...shape }: Conv2dShape, { matrix, maxBinding }: Capabilities): number {
+function winogradOf({ tiles = 0, ...shape }: Conv2dShape, { cpu, matrix, maxBinding }: Capabilities): number {
   const own = { ...shape, tiles };
-  return tiles === 0 || matrix > 0 || winogradBytes(own) > maxBinding ? 0 : winogradGain(own);
+  return tiles === 0 || matrix > 0 || winogradBytes(own) > maxBinding ? 0 : winogradGain(own, cpu);
 }
 
 /** What a tuner may choose from for a `conv2d` or `conv2d-weight` problem, the safe kernel first. */
@@ -95,7 +97,7 @@ function shapeOf({ batch, cin, kh, kw, cout, oh, ow, stride, dilation = 1 }: Siz
   const dense = kh === 3 && kw === 3 && stride === 1 && dilation === 1;
   // Output pixels by phase: positions that are alike modulo the dilation, and so have the same taps.
   const pixels = batch * Math.ceil(oh / dilation) * Math.ceil(ow / dilation) * dilation ** 2;
-  return { pixels, taps: kh * kw, cin, cout, dilation, tiles: dense ? tilesOf([batch, oh, ow]).tiles : 0 };
+  return { pixels, taps: kh * kw, cin, cout, dilation, tiles: dense ? imageTiles([batch, oh, ow]).tiles : 0 };
 }
 
 export interface Conv2dOptions {
@@ -195,7 +197,7 @@ function convolve(
   const depth = (kh * kw * cin) / dilation ** 2;
   const parts = partsOf(choice, { phases: dilation ** 2, pixels, cout, depth });
   const y = device.empty(parts > 1 ? [parts, ...shape] : shape);
-  const kernelOf = choice.variant !== 'subgroup' && turned ? flip(w) : w;
+  const kernelOf = choice.variant === 'direct' && turned ? flip(w) : w;
   const tensors = { x, w: kernelOf, bias: bias ?? kernelOf, y };
   const constants = { KH: kh, KW: kw, CIN: cin, COUT: cout, STRIDE: stride, DILATION: dilation, BIAS };
   const params = { h, wd, oh, ow, top, left, pixels };
@@ -246,16 +248,22 @@ fn four(p: Params, at: u32, q: u32) -> vec4<f32> { return ${wide ? 'x[at + q]' :
   } else if (choice.variant === 'tiled' || choice.variant === 'matrix') {
     const wideX = cin % 4 === 0;
     const wideY = cout % 4 === 0;
+    const wideW = turned ? wideX : wideY;
     const tile =
-      choice.variant === 'matrix' ? matrixTileOf(choice, turned ? 'a' : undefined, 5) : tileOf(choice);
-    const text = tile.source + quadText('A', 'x', wideX) + quadText('B', 'w', wideY) + putText('y', wideY);
+      choice.variant === 'matrix'
+        ? matrixTileOf(choice, turned ? 'a' : undefined, 5)
+        : tileOf(choice, device.capabilities);
+    const text = tile.source + foursOf('A', 'x', wideX) + foursOf('B', 'w', wideW) + putText('y', wideY);
     device.run(
       kernel(`conv2d-${choice.variant}`, tiledSource + text, {
         ...constants,
         ...tile.constants,
         PARTS: parts,
+        TURNED: turned,
+        TA: false,
+        TB: turned,
         A: vec(wideX),
-        B: vec(wideY),
+        B: vec(wideW),
         Y: vec(wideY),
       }),
       choice.variant === 'matrix' && peaks ? { ...tensors, peaks: peaks() } : tensors,
@@ -287,8 +295,8 @@ function partsOf(
   { phases, pixels, cout, depth }: { phases: number; pixels: number; cout: number; depth: number },
 ): number {
   if (choice.variant !== 'tiled' || choice.way !== 'split') return 1;
-  const tiles = phases * Math.ceil(pixels / choice.tile) * Math.ceil(cout / choice.tile);
-  return Math.max(1, Math.min(Math.ceil(256 / tiles), Math.floor(depth / 32)));
+  const tiles = tilesOf({ batch: phases, m: pixels, n: cout }, choice.tile);
+  return Math.max(1, Math.min(Math.ceil(WORKGROUPS / tiles), Math.floor(depth / 32)));
 }
 
 /** [KH,KW,Cin,Cout] -> [KH,KW,Cout,Cin], turned by 180 degrees. */
@@ -331,7 +339,7 @@ function kernelGradient(
   if (chooseConv2dKernel(shapeOf(problem), device.capabilities, wanted).variant === 'winograd')
     return winogradKernelGradient(x, dy, { top, left }, shape, work.flops);
   const variant = wanted === 'winograd' ? undefined : wanted;
-  const rows = kh * kw * cin;
+  const rows = kh * kw * 4 * Math.ceil(cin / 4);
   const { cpu, matrix } = device.capabilities;
   // Chunks of pixels fill the device, so that the size of the tiles follows that of the kernel alone.
   const size = cout > 32 && rows > 32 ? 64 : 32;
@@ -350,28 +358,38 @@ function kernelGradient(
   if (tiled.variant === 'tiled' || tiled.variant === 'matrix') {
     const { tile } = tiled;
     const tiles = Math.ceil(rows / tile) * Math.ceil(cout / tile);
-    const { chunk, parts } = chunked(256 / tiles);
-    const partial = device.empty([parts, rows * cout]);
+    const { chunk, parts } = chunked(WORKGROUPS / tiles);
+    const partial = device.empty([parts, sizeOf(shape)]);
+    const wideX = cin % 4 === 0;
     const wide = cout % 4 === 0;
-    const part = tiled.variant === 'matrix' ? matrixTileOf(tiled, 'b', 4) : tileOf(tiled);
+    const part =
+      tiled.variant === 'matrix' ? matrixTileOf(tiled, 'b', 4) : tileOf(tiled, device.capabilities);
     device.run(
       kernel(
         `conv2d-weight-${tiled.variant}`,
-        weightTiledSource + part.source + quadText('B', 'dy', wide) + putText('partial', wide),
+        weightTiledSource +
+          part.source +
+          foursOf('A', 'x', wideX) +
+          foursOf('B', 'dy', wide) +
+          putText('partial', wide),
         {
           KH: kh,
           KW: kw,
           CIN: cin,
           COUT: cout,
           STRIDE: stride,
-          ALONG: ow % 4 === 0,
+          OH: oh,
+          OW: ow,
+          TA: true,
+          TB: false,
           ...part.constants,
+          A: vec(wideX),
           B: vec(wide),
           Y: vec(wide),
         },
       ),
       tiled.variant === 'matrix' ? { x, dy, partial, peaks: peaks() } : { x, dy, partial },
-      { h, wd, oh, ow, top, left, pixels, chunk },
+      { h, wd, top, left, pixels, chunk },
       [Math.ceil(cout / tile), Math.ceil(rows / tile), parts],
       work,
     );

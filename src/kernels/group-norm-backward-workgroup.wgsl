@@ -1,5 +1,5 @@
 // Group normalisation, backward, for GPUs: one workgroup a group of one image. The formulas are group-norm-backward.wgsl's,
-// constants and grid group-norm-workgroup.wgsl's. Workgroup memory 8 * LANES * THREADS bytes.
+// constants, lines with $p and grid group-norm-workgroup.wgsl's. Workgroup memory 8 * LANES * THREADS bytes.
 struct Params { pixels: u32, groups: u32, width: u32, rows: u32, count: u32 }
 @group(0) @binding(0) var<storage, read> x: array<T>;
 @group(0) @binding(1) var<storage, read> dy: array<T>;
@@ -18,6 +18,13 @@ var<workgroup> part1: array<T, THREADS>;
 fn slope(u: T) -> T {
   let s = T(1.0) / (T(1.0) + exp(-clamp(u, T(-80.0), T(80.0))));
   return s * (T(1.0) + u * (T(1.0) - s));
+}
+
+/// dy·act'(u), or zeros.
+fn cotangent(dy: T, u: T, inside: bool) -> T {
+  var du = dy;
+  if (SILU) { du *= slope(u); }
+  return select(T(), du, inside);
 }
 
 @compute @workgroup_size(THREADS)
@@ -41,15 +48,20 @@ fn main(@builtin(local_invocation_index) i: u32, @builtin(workgroup_id) group: v
     k *= m;
     shift = shift * m + modulation[(n * 2u + 1u) * row + c];
   }
+  let step = KEEP * params.rows;
+  let last = params.pixels - 1u;
+  let k$p = start + $pu * params.rows;
+  let x$p = x[first + min(k$p, last) * row];
+  let g$p = dy[first + min(k$p, last) * row];
   var s0 = T();
   var s1 = T();
-  for (var p = start; p < end; p += params.rows) {
-    let at = first + p * row;
-    let h = (x[at] - mean) * rstd;
-    var du = dy[at];
-    if (SILU) { du *= slope(h * k + shift); }
-    s0 += du;
-    s1 += du * h;
+  let h$p = (x$p - mean) * rstd;
+  let du$p = cotangent(g$p, h$p * k + shift, k$p < end); s0 += du$p; s1 += du$p * h$p;
+  for (var q = start + step; q < end; q += step) {
+    let e$p = x[first + min(q + $pu * params.rows, last) * row];
+    let f$p = dy[first + min(q + $pu * params.rows, last) * row];
+    let i$p = (e$p - mean) * rstd;
+    let v$p = cotangent(f$p, i$p * k + shift, q + $pu * params.rows < end); s0 += v$p; s1 += v$p * i$p;
   }
   part0[i] = s0;
   part1[i] = s1;
@@ -77,10 +89,11 @@ fn main(@builtin(local_invocation_index) i: u32, @builtin(workgroup_id) group: v
   let p0 = total(plain) * inverse * rstd;
   let p1 = total(weighted) * inverse * rstd * rstd;
 
-  for (var p = start; p < end; p += params.rows) {
-    let at = first + p * row;
-    var du = dy[at];
-    if (SILU) { du *= slope((x[at] - mean) * rstd * k + shift); }
-    dx[at] = rstd * k * du - p0 - (x[at] - mean) * p1;
+  if (k$p < end) { dx[first + k$p * row] = rstd * k * du$p - p0 - (x$p - mean) * p1; }
+  for (var q = start + step; q < end; q += step) {
+    let e$p = x[first + min(q + $pu * params.rows, last) * row];
+    let f$p = dy[first + min(q + $pu * params.rows, last) * row];
+    let v$p = cotangent(f$p, (e$p - mean) * rstd * k + shift, true);
+    if (q + $pu * params.rows < end) { dx[first + (q + $pu * params.rows) * row] = rstd * k * v$p - p0 - (e$p - mean) * p1; }
   }
 }

@@ -14,6 +14,7 @@ import backwardWorkgroupSource from './group-norm-backward-workgroup.wgsl';
 import modulationSource from './group-norm-modulation.wgsl';
 import parametersSource from './group-norm-parameters.wgsl';
 import forwardWorkgroupSource from './group-norm-workgroup.wgsl';
+import { repeat } from './product-text.ts';
 import { type Lanes, totalSource } from './row-sum.ts';
 
 /** `registers`: one invocation a group, for CPU drivers. `workgroup`: one workgroup a group, for GPUs. */
@@ -40,7 +41,12 @@ export interface GroupNormKernel {
   /** Invocations a workgroup, and pixels they take at a time; 0 for `registers`. */
   readonly threads: number;
   readonly rows: number;
+  /** Loads an invocation keeps in registers. */
+  readonly keep: number;
 }
+
+/** Of x, and as many of dy: half of what a GPU's invocation may use without losing occupancy. */
+const MOST_KEPT = 8;
 
 /** Which kernel normalises `batch` images of `pixels` pixels. A pure function. */
 export function chooseGroupNormKernel(
@@ -54,9 +60,11 @@ export function chooseGroupNormKernel(
   // On CPU drivers barriers cost 10 to 100 times what idle lanes do.
   const wanted = forced ?? (capabilities.cpu ? 'registers' : 'workgroup');
   if (wanted === 'registers' || width > 256)
-    return { variant: 'registers', lanes, width, threads: 0, rows: 0 };
+    return { variant: 'registers', lanes, width, threads: 0, rows: 0, keep: 0 };
   const threads = [64, 128].find((t) => t >= shape.pixels * width) ?? 256;
-  return { variant: 'workgroup', lanes, width, threads, rows: 2 ** Math.floor(Math.log2(threads / width)) };
+  const rows = 2 ** Math.floor(Math.log2(threads / width));
+  const each = 2 ** Math.ceil(Math.log2(Math.max(1, shape.pixels / rows)));
+  return { variant: 'workgroup', lanes, width, threads, rows, keep: Math.min(each, MOST_KEPT) };
 }
 
 /**
@@ -102,7 +110,7 @@ export function groupNorm(x: Tensor, scale: Tensor, bias: Tensor, options: Group
   }
 
   const choice = chooseGroupNormKernel({ batch, pixels, channels, groups }, device.capabilities, variant);
-  const { lanes, width, threads, rows } = choice;
+  const { lanes, width, threads, rows, keep } = choice;
   const onWorkgroups = choice.variant === 'workgroup';
   const count = batch * groups;
   const T = lanes === 1 ? 'f32' : `vec${lanes}<f32>`;
@@ -111,16 +119,17 @@ export function groupNorm(x: Tensor, scale: Tensor, bias: Tensor, options: Group
     LANES: lanes,
     SILU: silu,
     MODULATION: modulation !== undefined,
-    ...(onWorkgroups ? { THREADS: threads } : {}),
+    ...(onWorkgroups ? { THREADS: threads, KEEP: keep } : {}),
   };
   const grid = onWorkgroups ? linearGrid(count, 1) : linearGrid(count, 16);
   const params = { pixels, groups, width, count, ...(onWorkgroups ? { rows } : {}) };
   const m = modulation ?? scale;
+  const kept = (source: string) => repeat(source, [{ name: 'p', count: keep }]);
 
   const y = device.empty(x.shape);
   const stats = device.empty([batch, groups, 2]);
   const forward = onWorkgroups
-    ? kernel('group-norm-workgroup', forwardWorkgroupSource + totalSource(lanes), constants)
+    ? kernel('group-norm-workgroup', kept(forwardWorkgroupSource) + totalSource(lanes), constants)
     : kernel('group-norm', forwardSource + totalSource(lanes), constants);
   device.run(forward, { x, scale, bias, modulation: m, y, stats }, { ...params, eps }, grid, {
     flops: 9 * x.size,
@@ -135,7 +144,7 @@ export function groupNorm(x: Tensor, scale: Tensor, bias: Tensor, options: Group
     const dx = device.empty(x.shape);
     const sums = device.empty([batch, 2, channels]);
     const backward = onWorkgroups
-      ? kernel('group-norm-backward-workgroup', backwardWorkgroupSource + totalSource(lanes), constants)
+      ? kernel('group-norm-backward-workgroup', kept(backwardWorkgroupSource) + totalSource(lanes), constants)
       : kernel('group-norm-backward', backwardSource + totalSource(lanes), constants);
     const tensors = { x, dy, stats, scale, bias, modulation: m, dx, sums };
     device.run(backward, tensors, params, grid, { flops: 14 * x.size });

@@ -15,6 +15,16 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
   let first = (i / params.columns) * params.chunk;
   let last = min(first + params.chunk, params.rows);
   var sum = T();
-  for (var r = first; r < last; r++) { sum += x[r * params.columns + c]; }
+  var r = first;
+  // Four loads on their way together.
+  for (; r + 4u <= last; r += 4u) {
+    let at = r * params.columns + c;
+    let a = x[at];
+    let b = x[at + params.columns];
+    let d = x[at + 2u * params.columns];
+    let e = x[at + 3u * params.columns];
+    sum = (((sum + a) + b) + d) + e;
+  }
+  for (; r < last; r++) { sum += x[r * params.columns + c]; }
   y[i] = sum * params.scale;
 }

@@ -3,8 +3,8 @@
 // What f16 cannot hold becomes infinite, and so shows. A cotangent is far from 1 in a way that nobody knows beforehand, so
 // it is multiplied by a power of two that brings its largest element near 2^14, and the sum divided by it:
 //   fn scaleOf(lane: u32) -> vec2<f32>        factors of A and B
-// Constants: TILE (32, 64 or 128), DOWN, ACROSS, KT (a multiple of EDGE), EDGE (8 or 16), LANES (of a subgroup), SCALED (1 or
-// 2 where A or B is a cotangent). Lines with $ are repeated, see matrixTileOf in matrix.ts: $i is an invocation's loads of A.
+// Constants: TILE (32, 64 or 128), DOWN, ACROSS, KT (a multiple of EDGE), EDGE (8 or 16), LANES (of a subgroup), TA, TB, SCALED (1 or
+// 2 where A or B is a cotangent). Lines with $ are repeated, see matrixTileOf in matrix.ts: $i is an invocation's loads of A, $j of B.
 enable f16;
 enable subgroups;
 enable chromium_experimental_subgroup_matrix;
@@ -35,20 +35,18 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
   let range = innerOf(z);
   let scale = scaleOf(lane);
   let back = 1.0 / (scale.x * scale.y);
-  let downA = local / DEEP;
-  let deepA = local % DEEP;
-  let row$i = rowAt(z, m0 + downA + $iu * (THREADS / DEEP));
+  let atA$i = loadOfA(local, $iu);
+  let row$i = rowAt(z, m0 + atA$i.x, atA$i.y);
+  let atB$j = loadOfB(local, $ju);
+  let column$j = columnAt(z, n0 + atB$j.x, atB$j.y);
   var s$r_$q: Sum;
   for (var k0 = range.x; k0 < range.y; k0 += KT) {
-    putA((downA + $iu * (THREADS / DEEP)) * ROW_A + deepA * 4u, loadA(row$i, z, k0 + deepA * 4u) * scale.x);
-    for (var i = local; i < KT * FOURS; i += THREADS) {
-      let v = vec4<f16>(loadB(z, k0 + i / FOURS, n0 + i % FOURS * 4u) * scale.y);
-      let at = i / FOURS * ROW_B + i % FOURS * 4u;
-      tileB[at] = v.x;
-      tileB[at + 1u] = v.y;
-      tileB[at + 2u] = v.z;
-      tileB[at + 3u] = v.w;
-    }
+    let placeA$i = placeA(row$i, z, k0);
+    let a_$i = readA(placeA$i);
+    let placeB$j = placeB(column$j, z, k0);
+    let b_$j = readB(placeB$j);
+    putA(atA$i, vec4<f16>(cutA(placeA$i, a_$i) * scale.x));
+    putB(atB$j, vec4<f16>(cutB(placeB$j, b_$j) * scale.y));
     workgroupBarrier();
     for (var k = 0u; k < KT; k += EDGE) {
       let a$r = subgroupMatrixLoad<Left, row_major>(&tileA, (row + $ru * EDGE) * ROW_A + k, ROW_A);
@@ -61,12 +59,33 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
   subgroupMatrixStore<row_major>(&sums, mine, s$r_$q, EDGE); put(z, m0 + row + $ru * EDGE, n0 + column + $qu * EDGE, lane, mine, back);
 }
 
-fn putA(at: u32, value: vec4<f32>) {
-  let v = vec4<f16>(value);
-  tileA[at] = v.x;
-  tileA[at + 1u] = v.y;
-  tileA[at + 2u] = v.z;
-  tileA[at + 3u] = v.w;
+// As in matmul-tile.wgsl.
+fn loadOfA(local: u32, i: u32) -> vec2<u32> {
+  if (TA) { return vec2((local / KT + i * (THREADS / KT)) * 4u, local % KT); }
+  return vec2(local / DEEP + i * (THREADS / DEEP), local % DEEP * 4u);
+}
+
+fn loadOfB(local: u32, j: u32) -> vec2<u32> {
+  if (TB) { return vec2(local / DEEP + j * (THREADS / DEEP), local % DEEP * 4u); }
+  return vec2(local % FOURS * 4u, local / FOURS + j * (THREADS / FOURS));
+}
+
+fn putA(at: vec2<u32>, v: vec4<f16>) {
+  let first = at.x * ROW_A + at.y;
+  let step = select(1u, ROW_A, TA);
+  tileA[first] = v.x;
+  tileA[first + step] = v.y;
+  tileA[first + 2u * step] = v.z;
+  tileA[first + 3u * step] = v.w;
+}
+
+fn putB(at: vec2<u32>, v: vec4<f16>) {
+  let first = at.y * ROW_B + at.x;
+  let step = select(1u, ROW_B, TB);
+  tileB[first] = v.x;
+  tileB[first + step] = v.y;
+  tileB[first + 2u * step] = v.z;
+  tileB[first + 3u * step] = v.w;
 }
 
 // Stores the matrix that the subgroup has put into its own part of `sums`.

@@ -1,6 +1,6 @@
 // y[b, m, n] = scale * sum over k of A[b, m, k] * B[b, k, n] + bias[n]: what matmul-tile.wgsl needs to know of it.
 // Constants: TA, TB (bool: a is [k, m], b is [n, k]), BIAS; A, B, Y: vec4<f32>, or f32 where rows are not a multiple of
-// 4; fitting `quadA`, `quadB` and `putY` are appended. Grid of matmul-tile.wgsl with z: batch.
+// 4; fitting `foursOf` and `putText` of product-text.ts are appended. Grid of matmul-tile.wgsl with z: batch.
 struct Params { m: u32, n: u32, k: u32, aBatch: u32, bBatch: u32, scale: f32 }
 @group(0) @binding(0) var<storage, read> a: array<A>;
 @group(0) @binding(1) var<storage, read> b: array<B>;
@@ -10,31 +10,27 @@ struct Params { m: u32, n: u32, k: u32, aBatch: u32, bBatch: u32, scale: f32 }
 
 fn innerOf(z: u32) -> vec2<u32> { return vec2(0u, params.k); }
 
-/// Element (m, 0) of A, and whether there is a row m.
-struct Row { first: u32, inside: bool }
-fn rowAt(z: u32, m: u32) -> Row { return Row(z * params.aBatch + m * select(params.k, 1u, TA), m < params.m); }
+/// A load's first element where k0 is 0; how many there are from it on to the end of its line, along k or across it; and how many
+/// steps of k from it on.
+struct Row { first: u32, count: u32, deep: u32 }
+alias Column = Row;
 
-// quadA(at, count): four neighbours from element at, of which count exist; the rest are zeros.
-fn loadA(row: Row, z: u32, k: u32) -> vec4<f32> {
-  if (!row.inside || k >= params.k) { return vec4<f32>(); }
-  if (!TA) { return quadA(row.first + k, params.k - k); }
-  var v: vec4<f32>;
-  for (var j = 0u; j < 4u; j++) {
-    if (k + j < params.k) { v[j] = oneA(row.first + (k + j) * params.m); }
-  }
-  return v;
+/// Of element i of `size` at k, in a matrix from `first` on, whose lines run along k or across it.
+fn lineAt(first: u32, i: u32, size: u32, k: u32, along: bool) -> Row {
+  let deep = max(params.k, k) - k;
+  if (along) { return Row(first + i * params.k + k, select(0u, deep, i < size), deep); }
+  return Row(first + k * size + i, max(size, i) - i, deep);
 }
+fn rowAt(z: u32, m: u32, k: u32) -> Row { return lineAt(z * params.aBatch, m, params.m, k, !TA); }
+fn columnAt(z: u32, n: u32, k: u32) -> Column { return lineAt(z * params.bBatch, n, params.n, k, TB); }
 
-fn loadB(z: u32, k: u32, n: u32) -> vec4<f32> {
-  if (n >= params.n || k >= params.k) { return vec4<f32>(); }
-  let first = z * params.bBatch;
-  if (!TB) { return quadB(first + k * params.n + n, params.n - n); }
-  var v: vec4<f32>;
-  for (var j = 0u; j < 4u; j++) {
-    if (n + j < params.n) { v[j] = oneB(first + (n + j) * params.k + k); }
-  }
-  return v;
+// Where it lies, and how many of its four elements exist.
+fn stepOf(line: Row, k0: u32, size: u32, along: bool) -> vec2<u32> {
+  if (along) { return vec2(line.first + k0, max(line.count, k0) - k0); }
+  return vec2(line.first + k0 * size, select(0u, line.count, k0 < line.deep));
 }
+fn placeA(row: Row, z: u32, k0: u32) -> PlaceA { return fourA(stepOf(row, k0, params.m, !TA)); }
+fn placeB(column: Column, z: u32, k0: u32) -> PlaceB { return fourB(stepOf(column, k0, params.n, TB)); }
 
 fn store(z: u32, m: u32, n: u32, sum: vec4<f32>) {
   if (m >= params.m || n >= params.n) { return; }

@@ -15,11 +15,11 @@ import sumSource from './matmul-sum.wgsl';
 import tiledSource from './matmul-tiled.wgsl';
 import { type Cotangent, matrixStorage, matrixTileOf, peaksOf } from './matrix.ts';
 import {
+  foursOf,
   foursText,
   laneText,
   neighbours,
   putText,
-  quadText,
   rowsText,
   type Tile,
   type TileWay,
@@ -30,7 +30,7 @@ import {
 
 /**
  * A kernel, or a kernel in one size: `subgroup-8x3` has 8 rows and three columns a lane, `tiled-64` and `matrix-64` tiles
- * of 64, `tiled-64-ahead` another way than `plain` to compute them.
+ * of 64, `tiled-64-plain` another way than `ahead` to compute them.
  */
 export type MatmulVariant =
   | 'direct'
@@ -39,9 +39,9 @@ export type MatmulVariant =
   | 'matrix'
   | `subgroup-${SubgroupRows}x${SubgroupColumns}`
   | `tiled-${Tile}`
-  | `tiled-${Tile}-ahead`
+  | `tiled-${Tile}-plain`
   | 'tiled-64-tall'
-  | 'tiled-32-split'
+  | `tiled-${32 | 64}-split`
   | `matrix-${Tile}`;
 
 /** Of a subgroup's part of a product. */
@@ -60,8 +60,8 @@ export function matmulCandidates(
     ...(lanes
       ? (['subgroup-8x2', 'subgroup-8x4', 'subgroup-16x2', 'subgroup-16x3', 'subgroup-16x4'] as const)
       : []),
-    ...(cpu ? [] : tiles.flatMap((tile) => [`tiled-${tile}`, `tiled-${tile}-ahead`] as const)),
-    ...(cpu ? [] : (['tiled-64-tall', 'tiled-32-split'] as const)),
+    ...(cpu ? [] : tiles.flatMap((tile) => [`tiled-${tile}`, `tiled-${tile}-plain`] as const)),
+    ...(cpu ? [] : (['tiled-64-tall', 'tiled-32-split', 'tiled-64-split'] as const)),
     ...(matrix ? tiles.filter((tile) => matrixStorage(tile, matrix) <= maxWorkgroupStorage) : []).map(
       (tile) => `matrix-${tile}` as const,
     ),
@@ -115,6 +115,8 @@ export const SUBGROUP_WORKGROUP = 32;
 const SMALL = 1e5;
 /** 64x64 tiles below this number leave a GPU idle; then 32x32. */
 const FEW_TILES = 64;
+/** 128x128 tiles that keep a GPU busy to the end: a workgroup takes most of a core's registers. */
+const MANY_TILES = 512;
 
 /** Picks the kernel of a product; `forced` overrides. Also used by conv2d, whose rows are pixels. */
 export function chooseMatmulKernel(
@@ -125,7 +127,7 @@ export function chooseMatmulKernel(
   const { batch, m, n, k } = shape;
   const { cpu, subgroups, subgroupSize: lanes, maxGrid, matrix: edge, maxWorkgroupStorage } = capabilities;
   const lanesFit = subgroups && (lanes === 4 || lanes === 8);
-  const [kind, size, way = 'plain'] = (forced ?? '').split('-') as [string, string?, TileWay?];
+  const [kind, size, way = 'ahead'] = (forced ?? '').split('-') as [string, string?, TileWay?];
   check(
     kind !== 'subgroup' || lanesFit,
     () => `matmul: variant subgroup wants subgroups of exactly 4 or 8, the device has ${lanes}`,
@@ -140,19 +142,13 @@ export function chooseMatmulKernel(
     return { variant: 'subgroup', lanes, rows, columns, why: 'software driver: registers and broadcasts' };
   };
   const tiled = (): MatmulKernel | null => {
-    const tiles = batch * Math.ceil(m / 64) * Math.ceil(n / 64);
-    const tile = size === undefined ? (tiles < FEW_TILES || n <= 32 ? 32 : 64) : (Number(size) as Tile);
+    const tile = size === undefined ? tileFor(shape) : (Number(size) as Tile);
     if (!fits(tile)) return null;
-    return {
-      variant: 'tiled',
-      tile,
-      way,
-      why: tile === 64 ? `${tiles} tiles of 64x64` : 'too few tiles of 64x64',
-    };
+    return { variant: 'tiled', tile, way, why: `${tilesOf(shape, tile)} tiles of ${tile}x${tile}` };
   };
   const matrix = (): MatmulKernel | null => {
     if (edge === 0) return null;
-    const count = (tile: Tile) => batch * Math.ceil(m / tile) * Math.ceil(n / tile);
+    const count = (tile: Tile) => tilesOf(shape, tile);
     const tile =
       size === undefined
         ? n > 64 && count(128) >= 2 * FEW_TILES && matrixStorage(128, edge) <= maxWorkgroupStorage
@@ -182,6 +178,26 @@ export function chooseMatmulKernel(
   if (edge > 0 && Math.min(m, n, k) >= 16) return matrix() ?? direct;
   if (cpu) return batch * m * n * k < SMALL ? direct : (subgroup() ?? direct);
   return n < 8 || m < 8 ? direct : (tiled() ?? direct);
+}
+
+/** Tiles of a product. */
+export const tilesOf = ({ batch, m, n }: Omit<MatmulShape, 'k'>, tile: Tile) =>
+  batch * Math.ceil(m / tile) * Math.ceil(n / tile);
+
+/**
+ * The tile of a GPU's product: the largest of which there are enough, unless a smaller one has less past the edges. `time` is that of a
+ * product in tiles of 128: all instructions of the loop over its multiply-adds, in the machine code of an RDNA 3.
+ */
+export function tileFor(shape: Omit<MatmulShape, 'k'>): Tile {
+  const sizes = [
+    { tile: 128, least: MANY_TILES, time: 1 },
+    { tile: 64, least: FEW_TILES, time: 1.19 },
+    { tile: 32, least: 0, time: 1.32 },
+  ] as const;
+  const cost = ({ tile, time }: (typeof sizes)[number]) => tilesOf(shape, tile) * tile ** 2 * time;
+  return sizes
+    .filter(({ tile, least }) => tilesOf(shape, tile) >= least)
+    .reduce((best, size) => (cost(size) < cost(best) ? size : best)).tile;
 }
 
 /**
@@ -423,11 +439,14 @@ export function gemm({
       work,
     );
   } else if (choice.variant === 'tiled' || choice.variant === 'matrix') {
-    const wideA = !transposeA && k % 4 === 0;
-    const wideB = !transposeB && n % 4 === 0;
+    const wideA = (transposeA ? m : k) % 4 === 0;
+    const wideB = (transposeB ? k : n) % 4 === 0;
     const wideY = n % 4 === 0;
-    const tile = choice.variant === 'matrix' ? matrixTileOf(choice, cotangent?.factor, 5) : tileOf(choice);
-    const text = tile.source + quadText('A', 'a', wideA) + quadText('B', 'b', wideB) + putText('y', wideY);
+    const tile =
+      choice.variant === 'matrix'
+        ? matrixTileOf(choice, cotangent?.factor, 5)
+        : tileOf(choice, device.capabilities);
+    const text = tile.source + foursOf('A', 'a', wideA) + foursOf('B', 'b', wideB) + putText('y', wideY);
     device.run(
       kernel(`matmul-${choice.variant}`, tiledSource + text, {
         ...tile.constants,

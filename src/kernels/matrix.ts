@@ -38,6 +38,7 @@ export function matrixTileOf(
     { name: 'r', count: each },
     { name: 'q', count: each },
     { name: 'i', count: (tile * DEPTH) / (16 * lanes) },
+    { name: 'j', count: (tile * DEPTH) / (16 * lanes) },
   ];
   const scaled = `
 @group(0) @binding(${binding}) var<storage, read> peaks: array<f32>;

@@ -2,6 +2,7 @@
  * WGSL that products of matrices and convolutions share: parts that are appended to their kernels, and lines that are
  * repeated.
  */
+import type { Capabilities } from '../engine/capabilities.ts';
 import tileSource from './matmul-tile.wgsl';
 
 /** Rows and columns of a workgroup's part of a product. */
@@ -112,26 +113,39 @@ fn rowOf(r: u32, lane: u32) -> u32 { return ${row}; }
 }
 
 /**
- * How an invocation computes its part of a tile. `plain`: 4x4, or 8x8 of a tile of 128. `ahead`: the same, and loads the next
- * tiles meanwhile. `tall`: as `ahead`, 8x4 of a tile of 64, so that a load from workgroup memory serves more products.
- * `split`: as `ahead`, and where a convolution has few tiles, several workgroups share each.
+ * How an invocation computes its part of a tile. `ahead`: 4x4, or 8x8 of a tile of 128, and loads the next tiles meanwhile, where
+ * workgroup memory holds two. `plain`: the same with one. `tall`: 8x4 of a tile of 64, so that a load from workgroup memory serves
+ * more products. `split`: where a convolution has few tiles, several workgroups share each.
  */
-export type TileWay = 'plain' | 'ahead' | 'tall' | 'split';
+export type TileWay = 'ahead' | 'plain' | 'tall' | 'split';
 
-/** matmul-tile.wgsl and its constants. */
-export function tileOf({ tile, way }: { readonly tile: Tile; readonly way: TileWay }) {
+/** matmul-tile.wgsl and its constants. Software drivers, on which it is tested, would take minutes to compile it unrolled. */
+export function tileOf(
+  { tile, way }: { readonly tile: Tile; readonly way: TileWay },
+  { cpu, maxWorkgroupStorage }: Pick<Capabilities, 'cpu' | 'maxWorkgroupStorage'>,
+) {
   const [DOWN, QUADS, KT] = tile === 128 ? [8, 2, 8] : [way === 'tall' ? 8 : 4, 1, 16];
+  const UNROLL = cpu ? 1 : KT / 4;
   const threads = (tile / DOWN) * (tile / 4 / QUADS);
   const loads = (tile * KT) / 4 / threads;
   const loops = [
+    { name: 'k', count: UNROLL },
     { name: 'r', count: DOWN },
     { name: 'q', count: QUADS },
     { name: 'i', count: loads },
     { name: 'j', count: loads },
   ];
+  const bytes = 16 * (tile * (KT / 4 + 1) + KT * (tile / 4 + 1));
   return {
     source: repeat(tileSource, loops),
-    constants: { TILE: tile, DOWN, QUADS, KT, AHEAD: way !== 'plain' },
+    constants: {
+      TILE: tile,
+      DOWN,
+      QUADS,
+      KT,
+      UNROLL,
+      AHEAD: way !== 'plain' && 2 * bytes <= maxWorkgroupStorage,
+    },
   };
 }
 
@@ -233,21 +247,31 @@ fn channels(at: vec4<u32>, c: C) -> Channels {
 }`;
 }
 
-/** WGSL that reads or writes four neighbours of an array of vec4<f32> or f32; appended to the tiled kernels. */
-export function quadText(suffix: 'A' | 'B', array: string, wide: boolean): string {
+/**
+ * WGSL of the loads of a tile's operand from `array`, appended to the tiled kernels: `four(at, count)` is the place of the four
+ * elements from `at` on, of which `count` exist; `read(place)` what is there, anything in place of what does not exist; `cut(place,
+ * value)` has zeros for that. An array of vectors is read at multiples of four, where all four exist or none does.
+ */
+export function foursOf(suffix: 'A' | 'B', array: string, wide: boolean): string {
   return wide
     ? `
-fn quad${suffix}(at: u32, count: u32) -> vec4<f32> { return ${array}[at / 4u]; }
-fn one${suffix}(at: u32) -> f32 { return ${array}[at / 4u][at % 4u]; }`
+alias Place${suffix} = i32;
+fn four${suffix}(p: vec2<u32>) -> i32 { return select(-1, i32(p.x / 4u), p.y > 0u); }
+fn read${suffix}(p: i32) -> vec4<f32> { return ${array}[max(p, 0)]; }
+fn cut${suffix}(p: i32, v: vec4<f32>) -> vec4<f32> { return select(v, vec4<f32>(), p < 0); }`
     : `
-fn quad${suffix}(at: u32, count: u32) -> vec4<f32> {
-  var v = vec4(${array}[at], 0.0, 0.0, 0.0);
-  for (var j = 1u; j < min(4u, count); j++) { v[j] = ${array}[at + j]; }
-  return v;
+alias Place${suffix} = vec4<i32>;
+fn four${suffix}(p: vec2<u32>) -> vec4<i32> {
+  return select(vec4(-1), vec4(i32(p.x)) + vec4(0, 1, 2, 3), vec4(0u, 1u, 2u, 3u) < vec4(p.y));
 }
-fn one${suffix}(at: u32) -> f32 { return ${array}[at]; }`;
+fn read${suffix}(p: vec4<i32>) -> vec4<f32> {
+  let q = max(p, vec4(0));
+  return vec4(${['x', 'y', 'z', 'w'].map((c) => `${array}[q.${c}]`).join(', ')});
+}
+fn cut${suffix}(p: vec4<i32>, v: vec4<f32>) -> vec4<f32> { return select(v, vec4<f32>(), p < vec4(0)); }`;
 }
 
+/** WGSL that writes up to four neighbours of an array of vec4<f32> or f32; appended to the tiled kernels. */
 export function putText(array: string, wide: boolean): string {
   return wide
     ? `

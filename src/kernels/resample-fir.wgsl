@@ -30,17 +30,17 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
   let ix = (bx + tx) / UP - params.shift;
   let image = n * params.in_size.x;
   var total = T(0.0);
+  // Without branches, so that all loads are on their way together.
   for (var ky = 0u; ky < (3u + UP) / UP; ky++) {
-    if (iy + ky < params.in_size.x) {
-      let line = (image + iy + ky) * params.in_size.y;
-      var row = T(0.0);
-      for (var kx = 0u; kx < (3u + UP) / UP; kx++) {
-        if (ix + kx < params.in_size.y) {
-          row += weight(tx + kx * UP) * x[(line + ix + kx) * params.channels + c];
-        }
-      }
-      total += weight(ty + ky * UP) * row;
+    let down = iy + ky < params.in_size.x;
+    let line = (image + select(0u, iy + ky, down)) * params.in_size.y;
+    var row = T(0.0);
+    for (var kx = 0u; kx < (3u + UP) / UP; kx++) {
+      let inside = down & (ix + kx < params.in_size.y);
+      let v = x[(line + select(0u, ix + kx, inside)) * params.channels + c];
+      row += weight(tx + kx * UP) * select(T(0.0), v, inside);
     }
+    total += weight(ty + ky * UP) * row;
   }
   y[i] = params.gain * total;
 }

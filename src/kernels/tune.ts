@@ -22,10 +22,10 @@ import matrixTile from './matmul-tile-matrix.wgsl';
 import tiledProduct from './matmul-tiled.wgsl';
 import {
   channelsText,
+  foursOf,
   foursText,
   laneText,
   putText,
-  quadText,
   rowsText,
   tileOf,
   unroll,
@@ -39,7 +39,7 @@ const completions = () =>
     const rows = [true, false].flatMap((wide) => [
       ...[true, false].map((turned) => rowsText(lane, 'b', turned, wide).text),
       foursText(4, { along: wide, adjacent: !wide, whole: wide }),
-      quadText('A', 'a', wide),
+      foursOf('A', 'a', wide),
       putText('y', wide),
     ]);
     const repeated = ([4, 8] as const).map((lanes) => unroll('s$r_$j $v $l $sums\n', 16, lanes, columns));
@@ -65,7 +65,9 @@ export const kernelsVersion = () =>
     tiledProduct,
     ...winogradTexts,
     ...completions(),
-    ...([32, 64, 128] as const).map((tile) => JSON.stringify(tileOf({ tile, way: 'tall' }).constants)),
+    ...([32, 64, 128] as const).map((tile) =>
+      JSON.stringify(tileOf({ tile, way: 'tall' }, { cpu: false, maxWorkgroupStorage: 2 ** 16 }).constants),
+    ),
   ]
     .join('\n')
     .split('')

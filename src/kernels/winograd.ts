@@ -74,8 +74,11 @@ type Sandwich = typeof input;
 /** The kernels' texts, of which a table of tuned choices is valid. */
 export const winogradTexts = [input, cotangent, output, weights, gradient].map(({ text }) => text);
 
-/** Multiplications that reading or writing an element of a transform takes as long as, on software drivers. */
-const ELEMENT = 20;
+/**
+ * Multiplications that reading or writing an element of a transform takes as long as: measured on software drivers, and what
+ * memory and half of the multiply-adds of GPUs have to do with one another, 20 to 50.
+ */
+const elementCost = (cpu: boolean) => (cpu ? 20 : 40);
 
 /** A 3x3 convolution with windows a pixel apart, forward or either gradient. */
 export interface WinogradShape {
@@ -87,7 +90,7 @@ export interface WinogradShape {
 }
 
 /** Tiles of a column and of a row, and in all. */
-export function tilesOf([batch, oh, ow]: readonly number[]) {
+export function imageTiles([batch, oh, ow]: readonly number[]) {
   const down = Math.ceil((oh as number) / TILE);
   const across = Math.ceil((ow as number) / TILE);
   return { down, across, tiles: (batch as number) * down * across };
@@ -99,9 +102,9 @@ export function winogradBytes({ tiles, cin, cout }: WinogradShape): number {
 }
 
 /** Time of the plain convolution over its own, by counting multiplications and elements moved. */
-export function winogradGain({ tiles, pixels, cin, cout }: WinogradShape): number {
+export function winogradGain({ tiles, pixels, cin, cout }: WinogradShape, cpu: boolean): number {
   const moved = 2 * PLANES * tiles * cin + (PLANES + TILE ** 2) * tiles * cout + (9 + PLANES) * cin * cout;
-  return (9 * pixels * cin * cout) / (PLANES * tiles * cin * cout + ELEMENT * moved);
+  return (9 * pixels * cin * cout) / (PLANES * tiles * cin * cout + elementCost(cpu) * moved);
 }
 
 /** [N,H,W,C] -> [R²,tiles,C]: L D Lᵀ of the tiles that cover an image of `shape`. */
@@ -112,7 +115,7 @@ function planesOf(
   { top, left }: { readonly top: number; readonly left: number },
 ): Tensor {
   const [, h, wd, channels] = x.shape as [number, number, number, number];
-  const { down, across, tiles } = tilesOf(shape);
+  const { down, across, tiles } = imageTiles(shape);
   const y = x.device.empty([constants.R ** 2, tiles, channels]);
   const count = tiles * channels;
   x.device.run(
@@ -154,7 +157,7 @@ export function winograd(
 ): Tensor {
   const { device } = x;
   const [, h, wd, cout] = shape as [number, number, number, number];
-  const { down, across, tiles } = tilesOf(shape);
+  const { down, across, tiles } = imageTiles(shape);
   const a = planesOf(x, input, shape, geometry);
   const b = kernelPlanes(w, weights, turned).alias([PLANES, w.shape[2] as number, w.shape[3] as number]);
   const products = gemm({ a, b, transposeB: turned, flops });

@@ -19,7 +19,7 @@ const test = suite('conv2d kernels');
 test('every variant equals the direct one, forward and gradients', async () => {
   const device = await testDevice();
   const { subgroupSize } = device.capabilities;
-  const variants: Conv2dVariant[] = ['tiled', 'tiled-32-split', 'tiled-128-ahead', 'winograd'];
+  const variants: Conv2dVariant[] = ['tiled', 'tiled-32-split', 'tiled-64-plain', 'tiled-128', 'winograd'];
   if (subgroupSize === 4 || subgroupSize === 8) variants.push('subgroup', 'subgroup-8x2');
   const random = lcg(5);
   const shapes: [number[], number[], number, [number, number, number, number]][] = [
@@ -30,8 +30,9 @@ test('every variant equals the direct one, forward and gradients', async () => {
     [[2, 7, 8, 4], [3, 3, 4, 8], 2, [1, 1, 1, 1]],
     [[1, 8, 6, 4], [3, 3, 4, 8], 2, [0, 1, 0, 1]],
     [[1, 9, 7, 4], [2, 2, 4, 4], 3, [1, 0, 0, 2]],
+    [[1, 5, 6, 16], [3, 3, 16, 20], 1, [1, 1, 1, 1]],
   ];
-  const tiledShapes = new Set([0, 2, 4].map((i) => shapes[i]?.[0]));
+  const tiledShapes = new Set([0, 2, 4, 7].map((i) => shapes[i]?.[0]));
   for (const [xShape, wShape, stride, padding] of shapes) {
     const make = (shape: number[]) =>
       device.tensor(Float32Array.from({ length: shape.reduce((p, d) => p * d) }, random), shape);
@@ -51,7 +52,7 @@ test('every variant equals the direct one, forward and gradients', async () => {
       if (variant === 'winograd' && (stride !== 1 || wShape[0] !== 3)) continue;
       // Each tiled pipeline takes a software driver a second or more to compile: a few shapes must do.
       if (variant === 'tiled' && !tiledShapes.has(xShape)) continue;
-      const few = variant === 'tiled-32-split' ? [0, 4] : [0];
+      const few = variant === 'tiled-32-split' ? [0, 4] : variant === 'tiled-64-plain' ? [7] : [0];
       if (variant.startsWith('tiled-') && !few.some((i) => xShape === shapes[i]?.[0])) continue;
       (await all(variant)).forEach((got, i) => {
         // Winograd's transforms round twice as much as sums do.
@@ -74,9 +75,10 @@ test('the choice of a kernel', async () => {
     const { why, ...choice } = chooseConv2dKernel({ pixels, taps, cin, cout, dilation }, gpu);
     return choice;
   };
-  assert.equal(pick(8 * 32 * 32, 9, 64, 64), { variant: 'tiled', tile: 64, way: 'plain' });
-  assert.equal(pick(16 * 14 * 14, 9, 24, 24), { variant: 'tiled', tile: 32, way: 'plain' });
-  assert.equal(pick(10 * 16 * 16, 9, 256, 256), { variant: 'tiled', tile: 64, way: 'plain' });
+  assert.equal(pick(8 * 32 * 32, 9, 64, 64), { variant: 'tiled', tile: 64, way: 'split' }, '128 tiles');
+  assert.equal(pick(32 * 32 * 32, 9, 64, 64), { variant: 'tiled', tile: 64, way: 'ahead' });
+  assert.equal(pick(16 * 14 * 14, 9, 24, 24), { variant: 'tiled', tile: 32, way: 'split' }, '98 tiles');
+  assert.equal(pick(256 * 32 * 32, 9, 256, 256), { variant: 'tiled', tile: 128, way: 'ahead' });
   assert.equal(pick(16 * 14 * 14, 9, 24, 4), { variant: 'direct' });
   assert.equal(
     chooseConv2dKernel({ pixels: 100, taps: 9, cin: 4, cout: 4 }, { ...gpu, cpu: true }).variant,
@@ -86,7 +88,12 @@ test('the choice of a kernel', async () => {
   const wide = { pixels: 10 * 16 * 16, taps: 9, cin: 256, cout: 256, tiles: 10 * 4 * 4 };
   const named = (...args: Parameters<typeof chooseConv2dKernel>) => chooseConv2dKernel(...args).variant;
   assert.is(named(wide, cpu), 'winograd');
-  assert.is(named(wide, gpu), 'tiled', 'until a GPU has measured it');
+  assert.is(named(wide, gpu), 'winograd');
+  assert.is(
+    named({ ...wide, pixels: 10 * 4 * 4, tiles: 10 }, gpu),
+    'tiled',
+    'its transforms would take as long',
+  );
   assert.is(named(wide, gpu, 'winograd'), 'winograd');
   assert.is.not(named({ ...wide, cin: 16, cout: 16 }, cpu), 'winograd', 'transforms cost more than it saves');
   assert.is.not(named({ ...wide, tiles: 0 }, cpu, 'winograd'), 'winograd', 'not 3x3, or strided');

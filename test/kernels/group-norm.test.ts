@@ -25,6 +25,7 @@ test('variants agree at the shapes of networks', async () => {
     [1, 7, 48, 12],
     [1, 3, 520, 2],
     [1, 1, 1024, 1],
+    [1, 34, 16, 1], // more than an invocation keeps
   ] as const) {
     const random = lcg(c);
     const draw = (shape: number[]) => device.tensor(Array.from({ length: sizeOf(shape) }, random), shape);
@@ -67,6 +68,7 @@ test('choice', () => {
     width: 1,
     threads: 0,
     rows: 0,
+    keep: 0,
   });
   assert.equal(chooseGroupNormKernel(shape, { cpu: false }), {
     variant: 'workgroup',
@@ -74,9 +76,10 @@ test('choice', () => {
     width: 1,
     threads: 256,
     rows: 256,
+    keep: 1,
   });
   const few = chooseGroupNormKernel({ ...shape, batch: 1, groups: 1 }, { cpu: false });
-  assert.equal(few, { variant: 'workgroup', lanes: 4, width: 6, threads: 256, rows: 32 });
+  assert.equal(few, { variant: 'workgroup', lanes: 4, width: 6, threads: 256, rows: 32, keep: 8 });
   assert.is(chooseGroupNormKernel({ ...shape, channels: 30 }, { cpu: false }).lanes, 1);
   assert.is(chooseGroupNormKernel({ ...shape, pixels: 49 }, { cpu: false }).threads, 64);
   assert.is(

@@ -30,7 +30,7 @@ const lavapipe = { ...gpu, cpu: true, subgroupSize: 8 };
 test('every variant equals the direct one, forward and gradients', async () => {
   const device = await testDevice();
   const { subgroupSize } = device.capabilities;
-  const variants: MatmulVariant[] = ['tiled', 'tiled-64', 'tiled-64-tall', 'tiled-128-ahead'];
+  const variants: MatmulVariant[] = ['tiled', 'tiled-64-plain', 'tiled-64-tall', 'tiled-128'];
   if (subgroupSize === 4 || subgroupSize === 8) variants.push('subgroup', 'subgroup-8x4');
   const random = lcg(3);
   const shapes: [number[], number[], boolean, boolean][] = [
@@ -99,8 +99,14 @@ test('the choice of a kernel', () => {
   });
   assert.equal(pick([1, 16, 16, 16], lavapipe), { variant: 'direct' });
   assert.equal(pick([1, 3136, 24, 216], { ...lavapipe, subgroups: false }), { variant: 'direct' });
-  assert.equal(pick([1, 1024, 1024, 1024], gpu), { variant: 'tiled', tile: 64, way: 'plain' });
-  assert.equal(pick([1, 256, 256, 1024], gpu), { variant: 'tiled', tile: 32, way: 'plain' });
+  assert.equal(pick([1, 1024, 1024, 1024], gpu), { variant: 'tiled', tile: 64, way: 'ahead' });
+  assert.equal(pick([1, 256, 256, 1024], gpu), { variant: 'tiled', tile: 32, way: 'ahead' });
+  assert.equal(
+    pick([36, 160, 256, 256], gpu),
+    { variant: 'tiled', tile: 32, way: 'ahead' },
+    'less past the edge',
+  );
+  assert.equal(pick([1, 4096, 4096, 64], gpu), { variant: 'tiled', tile: 128, way: 'ahead' });
   assert.equal(pick([1, 1e6, 4, 216], gpu), { variant: 'direct' });
   assert.equal(pick([70000, 64, 64, 64], gpu), { variant: 'direct' });
   assert.throws(
