@@ -129,6 +129,15 @@ export async function listNode(options: OpenOptions): Promise<ListedAdapter[]> {
   return list.sort((a, b) => rank(a) - rank(b));
 }
 
+/** The one driver of a manifest, which compiles and does not compute, so that no rehearsal could pass. */
+export async function openCompiler(manifest: string): Promise<OpenedAdapter> {
+  const driver: Driver = { label: manifest, source: 'null', flags: [], manifests: manifest };
+  preload(loader());
+  const { gpu, adapter } = await request(driver, {});
+  const found = describe(adapter);
+  return { gpu, adapter, info: recordOf(found, driver, {}, [found.device], 'It compiles.') };
+}
+
 // ---- the drivers
 
 function system(): Driver {

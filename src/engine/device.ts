@@ -8,7 +8,13 @@
  */
 
 import accumulateSource from './accumulate.wgsl';
-import { type AdapterRecord, deviceDescriptor, type OpenOptions, openAdapter } from './adapter.ts';
+import {
+  type AdapterRecord,
+  deviceDescriptor,
+  type OpenedAdapter,
+  type OpenOptions,
+  openAdapter,
+} from './adapter.ts';
 import { type Capabilities, capabilitiesOf } from './capabilities.ts';
 import { AdapterError, CmapError, check, DeviceLostError } from './errors.ts';
 import fillSource from './fill.wgsl';
@@ -94,7 +100,11 @@ export class Device {
 
   /** Opens the best adapter, or the one asked for; see `openAdapter`. */
   static async open(options: OpenOptions = {}): Promise<Device> {
-    const { gpu, adapter, info } = await openAdapter(options);
+    return Device.on(await openAdapter(options));
+  }
+
+  /** On an adapter that is open. */
+  static async on({ gpu, adapter, info }: OpenedAdapter): Promise<Device> {
     const handle = await adapter.requestDevice(deviceDescriptor(adapter));
     const device = new Device(gpu, handle, info);
     if (info.precision === 'f16' && device.capabilities.matrix === 0) {

@@ -191,8 +191,8 @@ export const tilesOf = ({ batch, m, n }: Omit<MatmulShape, 'k'>, tile: Tile) =>
 export function tileFor(shape: Omit<MatmulShape, 'k'>): Tile {
   const sizes = [
     { tile: 128, least: MANY_TILES, time: 1 },
-    { tile: 64, least: FEW_TILES, time: 1.19 },
-    { tile: 32, least: 0, time: 1.32 },
+    { tile: 64, least: FEW_TILES, time: 1.14 },
+    { tile: 32, least: 0, time: 1.25 },
   ] as const;
   const cost = ({ tile, time }: (typeof sizes)[number]) => tilesOf(shape, tile) * tile ** 2 * time;
   return sizes
