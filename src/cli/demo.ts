@@ -2,6 +2,7 @@
 import { join } from 'node:path';
 import { Command } from 'commander';
 import type { AdapterRecord } from '../engine/adapter.ts';
+import { fraction } from '../attacks/spec.ts';
 import { planAttacks } from '../eval/attacks.ts';
 import type { AttackSummary } from '../eval/metrics.ts';
 import { type EvaluationPlan, runEvaluation, workOf } from '../eval/run.ts';
@@ -134,7 +135,7 @@ async function demo(flags: Flags): Promise<void> {
     (readManifest()[classifierName]?.classes as string[] | undefined) ??
     Array.from({ length: opened.defence.classes }, (_, i) => `class ${i}`);
   const { name, driver } = device.adapter;
-  const setting = `K ${cmap.k}, ${cmap.iterations} iterations, PGD-${attack.steps}, eps ${Number((255 * attack.eps).toFixed(2))}/255, n ${n}, ${name}`;
+  const setting = `K ${cmap.k}, ${cmap.iterations} iterations, PGD-${attack.steps}, eps ${fraction(attack.eps)}, n ${n}, ${name}`;
   const record = (image: number, under: string) =>
     store.records.get(keyOf({ image, attack: under, run: 0 })) as EvaluationRecord;
   const pairs = data.ids.map((image) => ({

@@ -157,7 +157,7 @@ test('the choice of a kernel', () => {
   assert.is(pick(10240, 128, 1152), 'matrix 64');
   assert.is(pick(256, 256, 256), 'matrix 32');
   assert.is(pick(4096, 8, 512), 'tiled 32');
-  assert.is(pick(4096, 4096, 4096, { matrix: 0 }), 'tiled 64');
+  assert.is(pick(4096, 4096, 4096, { matrix: 0 }), 'tiled 128');
   assert.throws(
     () => chooseMatmulKernel({ batch: 1, m: 64, n: 64, k: 64 }, { ...capabilities, matrix: 0 }, 'matrix'),
     /precision f16/,
