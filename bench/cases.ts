@@ -153,6 +153,15 @@ export function noise(size: number, seed: number): Float32Array {
   return data;
 }
 
+/** A case's output from its inputs, and the pullback to those that its pass differentiates. */
+export function differentiated(c: Case, inputs: Readonly<Record<string, Tensor>>) {
+  return vjp(
+    (...xs) =>
+      c.run({ ...inputs, ...Object.fromEntries(c.wanted.map((name, i) => [name, xs[i] as Tensor])) }),
+    c.wanted.map((name) => inputs[name] as Tensor),
+  );
+}
+
 export interface OwnCase {
   readonly program: Program<readonly Tensor[]>;
   dispose(): void;
@@ -174,11 +183,7 @@ export function recordCase(device: Device, c: Case, data: Readonly<Record<string
     };
   }
   const held = device.scope(() => {
-    const primals = c.wanted.map((name) => inputs[name] as Tensor);
-    const { output, pullback } = vjp(
-      (...xs) => c.run({ ...inputs, ...Object.fromEntries(c.wanted.map((name, i) => [name, xs[i]])) }),
-      primals,
-    );
+    const { output, pullback } = differentiated(c, inputs);
     const program = device.record(`${c.kernel} ${c.pass}`, () => pullback(dy));
     return { program, output, outputs: program.outputs };
   });

@@ -5,20 +5,26 @@
  */
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { appendFileSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  appendFileSync,
+  existsSync,
+  mkdtempSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { vjp } from '../src/engine/autograd.ts';
 import { openCompiler } from '../src/engine/adapter.node.ts';
 import { Device } from '../src/engine/device.ts';
 import { InputError } from '../src/engine/errors.ts';
 import { type Kernel, knownKernels } from '../src/engine/kernel.ts';
 import { cacheFolder } from '../src/engine/swiftshader.ts';
-import type { Tensor } from '../src/engine/tensor.ts';
 import { writeFileAtomic } from '../src/report/files.ts';
 import { formatTable } from '../src/report/table.ts';
-import { type Case, chooseCases } from './cases.ts';
-import { percent } from './measure.ts';
+import { type Case, chooseCases, differentiated } from './cases.ts';
+import { percent, take } from './measure.ts';
 
 /** Instructions by kind; those that only wait for results of arithmetic are not counted. */
 export interface Instructions {
@@ -160,62 +166,54 @@ function library(): string {
       `--code needs a C compiler and Vulkan's headers (Debian: apt install gcc libvulkan-dev): ${why.trim()}`,
     );
   }
-  execFileSync('mv', [`${path}.new`, path]);
+  renameSync(`${path}.new`, path);
   return path;
 }
 
 /** A device that compiles for a GPU of `family`, such as navi31; one a process. */
 export class Compiler {
-  readonly #folder = mkdtempSync(join(tmpdir(), 'cmap-code-'));
-  readonly #report = join(this.#folder, 'report.txt');
-  #device: Device | null = null;
+  private constructor(
+    readonly device: Device,
+    readonly folder: string,
+    readonly report: string,
+  ) {}
 
   static async open(family: string): Promise<Compiler> {
-    const compiler = new Compiler();
-    const manifest = join(compiler.#folder, 'radv.json');
-    writeFileSync(
-      manifest,
-      JSON.stringify({
-        file_format_version: '1.0.0',
-        ICD: { library_path: library(), api_version: '1.3.0' },
-      }),
-    );
+    const library_path = library();
+    const folder = mkdtempSync(join(tmpdir(), 'cmap-code-'));
+    const report = join(folder, 'report.txt');
+    const manifest = join(folder, 'radv.json');
+    const ICD = { library_path, api_version: '1.3.0' };
+    writeFileSync(manifest, JSON.stringify({ file_format_version: '1.0.0', ICD }));
     process.env.RADV_FORCE_FAMILY = family;
-    process.env.CODE_OUT = compiler.#report;
+    process.env.CODE_OUT = report;
     process.env.MESA_SHADER_CACHE_DISABLE = 'true'; // what is found there has no text
     try {
-      compiler.#device = await Device.on(await openCompiler(manifest));
+      return new Compiler(await Device.on(await openCompiler(manifest)), folder, report);
     } catch (error) {
-      compiler.close();
+      rmSync(folder, { recursive: true, force: true });
       throw new InputError(
         `--code needs Mesa's RADV, which must know '${family}' (Debian: apt install mesa-vulkan-drivers): ${(error as Error).message}`,
       );
     }
-    return compiler;
-  }
-
-  get device(): Device {
-    if (!this.#device) throw new Error('the compiler is closed');
-    return this.#device;
   }
 
   /** The code of all kernels that `f` runs which were not made before. */
   async codeOf(f: () => unknown): Promise<Code[]> {
     const before = new Set<Kernel>(knownKernels());
     this.device.cost(f);
-    writeFileSync(this.#report, '');
+    writeFileSync(this.report, '');
     for (const kernel of knownKernels()) {
       if (before.has(kernel)) continue;
-      appendFileSync(this.#report, `@ kernel ${kernel.name}\n`);
+      appendFileSync(this.report, `@ kernel ${kernel.name}\n`);
       await this.device.pipelines.warm([kernel]);
     }
-    return parseCode(readFileSync(this.#report, 'utf8'));
+    return parseCode(readFileSync(this.report, 'utf8'));
   }
 
   /** The device is left as it is, as RADV's null device cannot be destroyed; so end the process. */
   close(): void {
-    this.#device = null;
-    rmSync(this.#folder, { recursive: true, force: true });
+    rmSync(this.folder, { recursive: true, force: true });
   }
 }
 
@@ -224,15 +222,7 @@ function passOf(device: Device, c: Case): () => unknown {
   const { dy, ...inputs } = Object.fromEntries(
     Object.entries(c.inputs).map(([name, shape]) => [name, device.empty(shape)]),
   );
-  if (!dy) return () => c.run(inputs);
-  return () => {
-    const { pullback } = vjp(
-      (...xs) =>
-        c.run({ ...inputs, ...Object.fromEntries(c.wanted.map((name, i) => [name, xs[i] as Tensor])) }),
-      c.wanted.map((name) => inputs[name] as Tensor),
-    );
-    return pullback(dy);
-  };
+  return () => (dy ? differentiated(c, inputs).pullback(dy) : c.run(inputs));
 }
 
 /** The name, and of its constants the edge of the tile. */
@@ -269,13 +259,9 @@ const columns: readonly [string, (c: Code) => string][] = [
 /** The command line: words as the bench's, `--family NAME`, `--json FILE`, `--text FILE`. */
 export async function code(args: readonly string[]): Promise<void> {
   const words = args.filter((word) => word !== '--code');
-  const take = (name: string) => {
-    const at = words.indexOf(name);
-    return at < 0 ? undefined : words.splice(at, 2)[1];
-  };
-  const family = take('--family') ?? 'navi31';
-  const json = take('--json');
-  const text = take('--text');
+  const family = take(words, '--family') ?? 'navi31';
+  const json = take(words, '--json');
+  const text = take(words, '--text');
   const chosen = chooseCases(words, true);
   if (chosen.length === 0) throw new InputError(`--code: no case contains ${words.join(' ')}`);
   const compiler = await Compiler.open(family);

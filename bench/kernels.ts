@@ -16,6 +16,7 @@ import {
   type Runner,
   repetition,
   roundingOf,
+  take,
   type Timing,
   variantOf,
 } from './measure.ts';
@@ -61,20 +62,16 @@ export interface Row extends Timing {
 }
 
 const words = process.argv.slice(2);
-const take = (name: string) => {
-  const at = words.indexOf(name);
-  return at < 0 ? undefined : words.splice(at, 2)[1];
-};
 const flag = (name: string) => {
   const at = words.indexOf(name);
   if (at >= 0) words.splice(at, 1);
   return at >= 0;
 };
-const json = take('--json');
-const svg = take('--svg');
-const note = take('--note') ?? '';
-const seconds = Number(take('--seconds') ?? 2);
-const named = take('--only')?.split(',') ?? [];
+const json = take(words, '--json');
+const svg = take(words, '--svg');
+const note = take(words, '--note') ?? '';
+const seconds = Number(take(words, '--seconds') ?? 2);
+const named = take(words, '--only')?.split(',') ?? [];
 const withPeers = flag('--peers');
 
 const device = await Device.open();

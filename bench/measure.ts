@@ -7,6 +7,12 @@ import { waitFor } from '../src/engine/wait.ts';
 import { runsAtOnce } from '../src/kernels/tune.ts';
 import { median, quantile } from '../src/report/statistics.ts';
 
+/** The word after `name`; both are taken out of `words`. */
+export function take(words: string[], name: string): string | undefined {
+  const at = words.indexOf(name);
+  return at < 0 ? undefined : words.splice(at, 2)[1];
+}
+
 /** What follows the word on the command line. */
 export const argument = (name: string) => {
   const at = process.argv.indexOf(name);

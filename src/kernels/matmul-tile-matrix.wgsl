@@ -59,17 +59,6 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
   subgroupMatrixStore<row_major>(&sums, mine, s$r_$q, EDGE); put(z, m0 + row + $ru * EDGE, n0 + column + $qu * EDGE, lane, mine, back);
 }
 
-// As in matmul-tile.wgsl.
-fn loadOfA(local: u32, i: u32) -> vec2<u32> {
-  if (TA) { return vec2((local / KT + i * (THREADS / KT)) * 4u, local % KT); }
-  return vec2(local / DEEP + i * (THREADS / DEEP), local % DEEP * 4u);
-}
-
-fn loadOfB(local: u32, j: u32) -> vec2<u32> {
-  if (TB) { return vec2(local / DEEP + j * (THREADS / DEEP), local % DEEP * 4u); }
-  return vec2(local % FOURS * 4u, local / FOURS + j * (THREADS / FOURS));
-}
-
 fn putA(at: vec2<u32>, v: vec4<f16>) {
   let first = at.x * ROW_A + at.y;
   let step = select(1u, ROW_A, TA);

@@ -4,6 +4,7 @@
  */
 import { kernel } from '../engine/kernel.ts';
 import type { Tensor } from '../engine/tensor.ts';
+import loadsSource from './matmul-tile-loads.wgsl';
 import matrixSource from './matmul-tile-matrix.wgsl';
 import peaksSource from './peaks.wgsl';
 import { repeat, type Tile, vec } from './product-text.ts';
@@ -52,7 +53,7 @@ fn scaleOf(lane: u32) -> vec2<f32> {
   const plain = '\nfn scaleOf(lane: u32) -> vec2<f32> { return vec2(1.0); }';
   const SCALED = cotangent === undefined ? 0 : cotangent === 'a' ? 1 : 2;
   return {
-    source: repeat(matrixSource, loops) + (cotangent ? scaled : plain),
+    source: repeat(matrixSource, loops) + loadsSource + (cotangent ? scaled : plain),
     constants: { TILE: tile, DOWN: each, ACROSS: each, KT: DEPTH, EDGE: edge, LANES: lanes, SCALED },
   };
 }

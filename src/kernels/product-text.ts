@@ -4,6 +4,7 @@
  */
 import type { Capabilities } from '../engine/capabilities.ts';
 import tileSource from './matmul-tile.wgsl';
+import loadsSource from './matmul-tile-loads.wgsl';
 
 /** Rows and columns of a workgroup's part of a product. */
 export type Tile = 32 | 64 | 128;
@@ -137,7 +138,7 @@ export function tileOf(
   ];
   const bytes = 16 * (tile * (KT / 4 + 1) + KT * (tile / 4 + 1));
   return {
-    source: repeat(tileSource, loops),
+    source: repeat(tileSource, loops) + loadsSource,
     constants: {
       TILE: tile,
       DOWN,

@@ -18,6 +18,7 @@ import { matmulCandidates, matmulProblem } from './matmul.ts';
 import directProduct from './matmul-direct.wgsl';
 import subgroupProduct from './matmul-subgroup.wgsl';
 import tile from './matmul-tile.wgsl';
+import tileLoads from './matmul-tile-loads.wgsl';
 import matrixTile from './matmul-tile-matrix.wgsl';
 import tiledProduct from './matmul-tiled.wgsl';
 import {
@@ -61,6 +62,7 @@ export const kernelsVersion = () =>
     directProduct,
     subgroupProduct,
     tile,
+    tileLoads,
     matrixTile,
     tiledProduct,
     ...winogradTexts,
