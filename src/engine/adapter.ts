@@ -125,6 +125,7 @@ const usefulLimits = [
   'maxComputeWorkgroupSizeY',
   'maxComputeWorkgroupSizeZ',
   'maxComputeWorkgroupsPerDimension',
+  'maxTextureDimension2D',
   'maxImmediateSize',
 ];
 

@@ -3,11 +3,16 @@
  * choice can be tested without a GPU.
  */
 import type { AdapterRecord } from './adapter.ts';
+import { texelRowBytes } from './texels.ts';
 
 export interface Capabilities {
   /** True on software drivers: registers are cheap there, workgroup memory and barriers are slow. */
   readonly cpu: boolean;
   readonly f16: boolean;
+  /** Whether products read texels faster than buffers: measured, on lavapipe alone. */
+  readonly texels: boolean;
+  /** Bytes; the largest tensor in texels. */
+  readonly maxTexels: number;
   readonly subgroups: boolean;
   /** Exact subgroup size when the driver has only one, else 0. */
   readonly subgroupSize: number;
@@ -32,6 +37,8 @@ export function capabilitiesOf(device: GPUDevice, adapter: AdapterRecord): Capab
   return {
     cpu: adapter.kind === 'software',
     f16: device.features.has('shader-f16'),
+    texels: adapter.kind === 'software' && adapter.device.startsWith('llvmpipe'),
+    maxTexels: texelRowBytes * device.limits.maxTextureDimension2D,
     subgroups: device.features.has('subgroups'),
     subgroupSize: min === max ? min : 0,
     matrix: adapter.precision === 'f16' && min === max ? matrixEdge(device, adapter) : 0,

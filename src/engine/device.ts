@@ -20,10 +20,20 @@ import { AdapterError, CmapError, check, DeviceLostError } from './errors.ts';
 import fillSource from './fill.wgsl';
 import { type Kernel, kernel, linearGrid, type ParamValues, packParams } from './kernel.ts';
 import { Pipelines } from './pipelines.ts';
-import { BufferPool } from './pool.ts';
+import { Pool } from './pool.ts';
 import { Profiler } from './profile.ts';
 import { costOf, Program, type ProgramCost, Recorder } from './program.ts';
-import { bytesPer, type DType, type HostData, type Shape, Storage, sizeOf, Tensor } from './tensor.ts';
+import {
+  bytesPer,
+  type DType,
+  type HostData,
+  type Memory,
+  type Shape,
+  Storage,
+  sizeOf,
+  Tensor,
+} from './tensor.ts';
+import { copyIntoTexels, createTexels, texelCopy } from './texels.ts';
 import { Tuning } from './tuning.ts';
 import { waitFor } from './wait.ts';
 
@@ -49,7 +59,7 @@ export interface MemoryReport {
   readonly peakBytes: number;
   /** Tensors not yet disposed. */
   readonly tensors: number;
-  /** GPU buffers created since the start. */
+  /** Buffers and textures created since the start. */
   readonly buffersCreated: number;
 }
 
@@ -59,8 +69,9 @@ export class Device {
   readonly pipelines: Pipelines;
   /** Measured choices of kernels; empty until some are loaded. */
   tuning = new Tuning();
-  readonly #pool: BufferPool;
-  readonly #staging: BufferPool;
+  readonly #pool: Pool<GPUBuffer>;
+  readonly #texels: Pool<GPUTexture>;
+  readonly #staging: Pool<GPUBuffer>;
   readonly #slots: GPUBuffer;
   readonly #slotBytes = new DataView(new ArrayBuffer(SLOT * SLOTS));
   #slot = 0;
@@ -84,8 +95,12 @@ export class Device {
     };
     this.capabilities = capabilitiesOf(handle, adapter);
     this.pipelines = new Pipelines(handle, fail);
-    this.#pool = new BufferPool(handle, this.capabilities.maxBinding, STORAGE, fail);
-    this.#staging = new BufferPool(handle, handle.limits.maxBufferSize, STAGING, fail);
+    const buffers = (limit: number, usage: GPUBufferUsageFlags) =>
+      new Pool(handle, limit, (size, label) => handle.createBuffer({ size, usage, label }), fail);
+    const { maxBinding, maxTexels } = this.capabilities;
+    this.#pool = buffers(maxBinding, STORAGE);
+    this.#texels = new Pool(handle, maxTexels, (size, label) => createTexels(handle, size, label), fail);
+    this.#staging = buffers(handle.limits.maxBufferSize, STAGING);
     this.#slots = handle.createBuffer({ size: SLOT * SLOTS, usage: UNIFORM, label: 'params' });
     handle.lost.then((info) => {
       if (info.reason !== 'destroyed')
@@ -126,9 +141,35 @@ export class Device {
   empty(shape: Shape, dtype: DType = 'f32'): Tensor {
     for (const d of shape) check(Number.isInteger(d) && d >= 0, () => `tensor: [${shape}] is not a shape`);
     const bytes = Math.max(4, Math.ceil((sizeOf(shape) * bytesPer[dtype]) / 4) * 4);
+    return this.#make(shape, dtype, bytes, false);
+  }
+
+  /** A copy of an f32 tensor in texels, which only kernels read; its size is a multiple of 4. Without a gradient. */
+  texelsOf(x: Tensor): Tensor {
+    const { shape, dtype, bytes } = x;
+    check(
+      dtype === 'f32' && bytes > 0 && bytes % 16 === 0,
+      () => `texels: ${dtype} [${shape}] is not f32 in a multiple of 4 elements`,
+    );
+    const y = this.#make(shape, dtype, bytes, true);
+    const storages = [x.live(), y.live()] as const;
+    if (this.#recorder)
+      this.#recorder.push({ kernel: texelCopy, storages, params: {}, grid: [1, 1, 1], flops: 0 });
+    else this.copyIntoTexels(storages);
+    return y;
+  }
+
+  /** Adds the copy of a buffer into texels to the current commands. */
+  copyIntoTexels([from, to]: readonly Storage[]): void {
+    this.#endPass();
+    const [x, y] = [from, to] as [Storage, Storage];
+    copyIntoTexels(this.#commands(), backed(x) as GPUBuffer, backed(y) as GPUTexture, y.bytes);
+  }
+
+  #make(shape: Shape, dtype: DType, bytes: number, texels: boolean): Tensor {
     const storage = this.#recorder
-      ? this.#recorder.storage(bytes)
-      : new Storage(bytes, this.#pool.acquire(bytes, `tensor [${shape}] ${dtype}`));
+      ? this.#recorder.storage(bytes, texels)
+      : new Storage(bytes, this.acquire(bytes, `tensor [${shape}] ${dtype}`, texels), texels);
     return this.adopt(new Tensor(this, shape, dtype, storage));
   }
 
@@ -283,28 +324,29 @@ export class Device {
 
   /** Gives up one reference to a storage. */
   drop(storage: Storage): void {
-    if (--storage.references === 0 && storage.buffer) {
-      this.#pool.release(storage.buffer);
-      storage.buffer = null;
+    if (--storage.references === 0 && storage.memory) {
+      this.giveBack(storage.memory);
+      storage.memory = null;
     }
   }
 
   /** Memory for a Program, which gives it back itself. */
-  acquire(bytes: number, label: string): GPUBuffer {
-    return this.#pool.acquire(bytes, label);
+  acquire(bytes: number, label: string, texels: boolean): Memory {
+    return (texels ? this.#texels : this.#pool).acquire(bytes, label);
   }
 
-  giveBack(buffer: GPUBuffer): void {
-    this.#pool.release(buffer);
+  giveBack(memory: Memory): void {
+    if ('size' in memory) this.#pool.release(memory);
+    else this.#texels.release(memory);
   }
 
   memory(): MemoryReport {
     return {
-      liveBytes: this.#pool.liveBytes,
-      freeBytes: this.#pool.freeBytes + this.#staging.freeBytes,
-      peakBytes: this.#pool.peakBytes,
+      liveBytes: this.#pool.liveBytes + this.#texels.liveBytes,
+      freeBytes: this.#pool.freeBytes + this.#texels.freeBytes + this.#staging.freeBytes,
+      peakBytes: this.#pool.peakBytes + this.#texels.peakBytes,
       tensors: this.#tensors,
-      buffersCreated: this.#pool.created + this.#staging.created,
+      buffersCreated: this.#pool.created + this.#texels.created + this.#staging.created,
     };
   }
 
@@ -312,6 +354,7 @@ export class Device {
   trim(): void {
     this.flush();
     this.#pool.trim();
+    this.#texels.trim();
     this.#staging.trim();
   }
 
@@ -336,11 +379,14 @@ export class Device {
         () => `${k.name}: grid [${grid}] is outside 1..${this.capabilities.maxGrid}`,
       );
     }
-    const storages = k.bindings.map(({ name }) => {
+    const storages = k.bindings.map(({ name, texels }) => {
       const tensor = tensors[name];
       if (!tensor) throw new CmapError(`${k.name}: no tensor given for ${name}`);
       if (tensor.device !== this) throw new CmapError(`${k.name}: ${name} lives on another device`);
-      return tensor.live();
+      const storage = tensor.live();
+      if (storage.texels !== texels)
+        throw new CmapError(`${k.name}: ${name} is ${storage.texels ? '' : 'not '}in texels`);
+      return storage;
     });
     k.bindings.forEach((b, i) => {
       if (
@@ -393,7 +439,9 @@ export class Device {
   ): GPUBindGroup {
     const entries: GPUBindGroupEntry[] = k.bindings.map((b, i) => {
       const storage = storages[i] as Storage;
-      return { binding: b.index, resource: { buffer: backed(storage), size: storage.bytes } };
+      const memory = backed(storage);
+      const resource = 'size' in memory ? { buffer: memory, size: storage.bytes } : memory.createView();
+      return { binding: b.index, resource };
     });
     if (k.paramsIndex >= 0) {
       entries.push({ binding: k.paramsIndex, resource: { buffer: uniform, offset, size: k.paramsSize } });
@@ -402,7 +450,9 @@ export class Device {
   }
 
   bufferOf(tensor: Tensor): GPUBuffer {
-    return backed(tensor.live());
+    const memory = backed(tensor.live());
+    if ('size' in memory) return memory;
+    throw new CmapError(`tensor [${tensor.shape}] is in texels, which only kernels reach`);
   }
 
   /** Submits what was recorded so far. */
@@ -506,13 +556,13 @@ export class Device {
   }
 }
 
-function backed(storage: Storage): GPUBuffer {
-  if (!storage.buffer) {
+function backed(storage: Storage): Memory {
+  if (!storage.memory) {
     throw new CmapError(
       'a tensor made while a program was recorded has no memory outside it; return it from the program',
     );
   }
-  return storage.buffer;
+  return storage.memory;
 }
 
 /** How much an error explains: the loss of the device everything, a typed error more than the driver's own words. */

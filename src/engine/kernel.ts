@@ -4,7 +4,7 @@
  * folds them. Everything else about a kernel, its bindings and the layout of its `params` struct, is read off
  * the source by reflection: it is stated once.
  *
- * Conventions of a .wgsl file: entry point `main`; storage buffers and at most one `var<uniform> params: Params`
+ * Conventions of a .wgsl file: entry point `main`; storage buffers, texels and at most one `var<uniform> params: Params`
  * in group 0; the header says what is computed, the shapes, the grid, and which constants are expected.
  */
 import { type MemberInfo, type StructInfo, WgslReflect } from 'wgsl_reflect';
@@ -14,6 +14,8 @@ export interface Binding {
   readonly name: string;
   readonly index: number;
   readonly writable: boolean;
+  /** Whether it is read from texels, not from a buffer. */
+  readonly texels: boolean;
 }
 
 export interface ParamField {
@@ -91,7 +93,12 @@ export function assemble(shortName: string, source: string, constants: Constants
     );
   }
   const bindings = reflection.storage
-    .map((v) => ({ name: v.name, index: v.binding, writable: v.access === 'read_write' }))
+    .map((v) => ({
+      name: v.name,
+      index: v.binding,
+      writable: v.access === 'read_write',
+      texels: v.type.name.startsWith('texture'),
+    }))
     .sort((a, b) => a.index - b.index);
   const uniform = reflection.uniforms[0];
   const struct = uniform?.type as StructInfo | undefined;

@@ -79,13 +79,15 @@ export class Pipelines {
   }
 
   #parts(k: Kernel) {
-    const key = `${k.bindings.map((b) => `${b.index}${b.writable ? 'w' : 'r'}`)} ${k.paramsIndex}`;
+    const key = `${k.bindings.map((b) => `${b.index}${b.texels ? 't' : b.writable ? 'w' : 'r'}`)} ${k.paramsIndex}`;
     let layouts = this.#layouts.get(key);
     if (!layouts) {
       const entries: GPUBindGroupLayoutEntry[] = k.bindings.map((b) => ({
         binding: b.index,
         visibility: 4, // GPUShaderStage.COMPUTE; the global does not exist in Node
-        buffer: { type: b.writable ? 'storage' : 'read-only-storage' },
+        ...(b.texels
+          ? { storageTexture: { access: 'read-only', format: 'rgba32float' } }
+          : { buffer: { type: b.writable ? 'storage' : 'read-only-storage' } }),
       }));
       if (k.paramsIndex >= 0)
         entries.push({ binding: k.paramsIndex, visibility: 4, buffer: { type: 'uniform' } });

@@ -1,64 +1,71 @@
 import { formatBytes, OutOfMemoryError } from './errors.ts';
 
 /**
- * Storage buffers by size class. A released buffer is reused at once: the queue runs in order, so whatever still
+ * Memory of one kind by size class. What is released is reused at once: the queue runs in order, so whatever still
  * reads it was recorded earlier. Nothing waits for the garbage collector, and Dawn gives memory back only on
  * `queue.submit`, so `trim` ends with an empty one.
  */
-export class BufferPool {
-  readonly #free = new Map<number, GPUBuffer[]>();
-  /** Bytes of buffers handed out. */
+export class Pool<M extends GPUBuffer | GPUTexture> {
+  readonly #free = new Map<number, M[]>();
+  readonly #sizes = new Map<M, number>();
+  /** Bytes handed out. */
   liveBytes = 0;
-  /** Bytes of buffers waiting for reuse. */
+  /** Bytes waiting for reuse. */
   freeBytes = 0;
   peakBytes = 0;
-  /** GPUBuffers created since the start; flat while a loop runs without leaks. */
+  /** Buffers or textures created since the start; flat while a loop runs without leaks. */
   created = 0;
 
   constructor(
     readonly device: GPUDevice,
+    /** Bytes of the largest. */
     readonly limit: number,
-    readonly usage: GPUBufferUsageFlags,
+    readonly create: (size: number, label: string) => M,
     readonly onError: (error: Error) => void,
   ) {}
 
   /** @param label what needs it, for the error message */
-  acquire(bytes: number, label: string): GPUBuffer {
-    const size = sizeClass(bytes);
+  acquire(bytes: number, label: string): M {
     if (bytes > this.limit) {
       throw new OutOfMemoryError(
         `${label}: needs ${formatBytes(bytes)} in one buffer, the adapter has ${formatBytes(this.limit)}; use a smaller batch or K`,
       );
     }
-    let buffer = this.#free.get(size)?.pop();
-    if (buffer) this.freeBytes -= buffer.size;
-    else buffer = this.#create(Math.min(size, this.limit), label);
-    if (buffer.size === 0) throw new OutOfMemoryError(`${label}: allocation of ${formatBytes(bytes)} failed`);
-    this.liveBytes += buffer.size;
-    return buffer;
+    const size = Math.min(sizeClass(bytes), this.limit);
+    let memory = this.#free.get(size)?.pop();
+    if (memory) this.freeBytes -= size;
+    else memory = this.#create(size, label);
+    this.liveBytes += size;
+    return memory;
   }
 
-  release(buffer: GPUBuffer): void {
-    const size = sizeClass(buffer.size);
+  release(memory: M): void {
+    const size = this.#sizes.get(memory) as number;
     const list = this.#free.get(size);
-    if (list) list.push(buffer);
-    else this.#free.set(size, [buffer]);
-    this.liveBytes -= buffer.size;
-    this.freeBytes += buffer.size;
+    if (list) list.push(memory);
+    else this.#free.set(size, [memory]);
+    this.liveBytes -= size;
+    this.freeBytes += size;
   }
 
   trim(): void {
-    for (const list of this.#free.values()) for (const buffer of list) buffer.destroy();
+    for (const list of this.#free.values()) {
+      for (const memory of list) {
+        this.#sizes.delete(memory);
+        memory.destroy();
+      }
+    }
     this.#free.clear();
     this.freeBytes = 0;
     this.device.queue.submit([]);
   }
 
-  #create(size: number, label: string): GPUBuffer {
+  #create(size: number, label: string): M {
     this.created++;
     const guarded = size >= 4 << 20;
     if (guarded) this.device.pushErrorScope('out-of-memory');
-    const buffer = this.device.createBuffer({ size, usage: this.usage, label });
+    const memory = this.create(size, label);
+    this.#sizes.set(memory, size);
     if (guarded) {
       this.device.popErrorScope().then((error) => {
         if (error) {
@@ -72,7 +79,7 @@ export class BufferPool {
       }, this.onError);
     }
     this.peakBytes = Math.max(this.peakBytes, this.liveBytes + this.freeBytes + size);
-    return buffer;
+    return memory;
   }
 }
 

@@ -9,7 +9,8 @@ import { CmapError } from './errors.ts';
 import { type Kernel, kernel, linearGrid, type ParamValues, packParams } from './kernel.ts';
 import notFiniteSource from './not-finite.wgsl';
 import { sizeClass } from './pool.ts';
-import { Storage, Tensor } from './tensor.ts';
+import { type Memory, Storage, Tensor } from './tensor.ts';
+import { texelCopy } from './texels.ts';
 
 interface Step {
   readonly kernel: Kernel;
@@ -39,8 +40,8 @@ export class Recorder {
     }
   }
 
-  storage(bytes: number): Storage {
-    const storage = new Storage(bytes, null);
+  storage(bytes: number, texels: boolean): Storage {
+    const storage = new Storage(bytes, null, texels);
     this.virtual.add(storage);
     return storage;
   }
@@ -68,12 +69,9 @@ export interface NotFinite {
   readonly count: number;
 }
 
-interface Dispatch {
-  readonly kernel: Kernel;
-  readonly pipeline: GPUComputePipeline;
-  readonly bindGroup: GPUBindGroup;
-  readonly grid: Grid;
-  readonly flops: number;
+interface Dispatch extends Step {
+  /** Null for a copy into texels. */
+  readonly bound: { readonly pipeline: GPUComputePipeline; readonly bindGroup: GPUBindGroup } | null;
 }
 
 /** What a program needs, known before it holds anything. */
@@ -106,7 +104,7 @@ function planOf(recorder: Recorder, outputs: readonly Tensor[]) {
     minimumBytes = Math.max(minimumBytes, alive);
   }
   const cost: ProgramCost = {
-    plannedBytes: plan.sizes.reduce((a, b) => a + b, 0),
+    plannedBytes: plan.slots.reduce((sum, { bytes }) => sum + bytes, 0),
     minimumBytes,
     unplannedBytes: lives.reduce((sum, life) => sum + sizeClass(life.storage.bytes), 0),
     flops: recorder.steps.reduce((sum, step) => sum + step.flops, 0),
@@ -122,7 +120,7 @@ export function costOf(recorder: Recorder, outputs: readonly Tensor[]): ProgramC
 
 export class Program<T> {
   readonly cost: ProgramCost;
-  readonly #buffers: GPUBuffer[] = [];
+  readonly #memory: Memory[] = [];
   readonly #owned: Set<Storage>;
   readonly #uniform: GPUBuffer;
   readonly #outputTensors: readonly Tensor[];
@@ -147,12 +145,13 @@ export class Program<T> {
       packParams(step.kernel, step.params, params, i * SLOT);
     });
     try {
-      for (const bytes of plan.sizes) this.#buffers.push(device.acquire(bytes, `program ${name}`));
+      for (const { bytes, texels } of plan.slots)
+        this.#memory.push(device.acquire(bytes, `program ${name}`, texels));
     } catch (error) {
-      for (const buffer of this.#buffers) device.giveBack(buffer);
+      for (const memory of this.#memory) device.giveBack(memory);
       throw error;
     }
-    for (const [storage, slot] of plan.slots) storage.buffer = this.#buffers[slot] as GPUBuffer;
+    for (const [storage, slot] of plan.slotOf) storage.memory = this.#memory[slot] as Memory;
     // The program owns this memory: disposing of an output must not give it to the pool.
     for (const life of lives) life.storage.references++;
     this.#uniform = device.handle.createBuffer({
@@ -171,7 +170,7 @@ export class Program<T> {
   /** Compiles the program's kernels. Optional: the first run does it too, without progress. */
   async prepare(onProgress?: (done: number, total: number) => void): Promise<this> {
     await this.device.pipelines.warm(
-      this.#steps.map((step) => step.kernel),
+      this.#steps.map((step) => step.kernel).filter((k) => k !== texelCopy),
       onProgress,
     );
     this.#ready();
@@ -184,8 +183,7 @@ export class Program<T> {
    */
   run(times = 1): T {
     const dispatches = this.#ready();
-    for (let i = 0; i < times; i++)
-      for (const d of dispatches) this.device.dispatch(d.kernel, d.pipeline, d.bindGroup, d.grid, d.flops);
+    for (let i = 0; i < times; i++) for (const d of dispatches) this.#dispatch(d);
     this.device.flush();
     return this.outputs;
   }
@@ -199,14 +197,15 @@ export class Program<T> {
     device.flush();
     // What earlier runs left could be taken for something that this one wrote.
     const encoder = device.handle.createCommandEncoder();
-    for (const buffer of this.#buffers) encoder.clearBuffer(buffer);
+    for (const memory of this.#memory) if ('size' in memory) encoder.clearBuffer(memory);
     device.handle.queue.submit([encoder.finish()]);
     const first = device.tensor([0xffffffff], [1], 'u32');
     this.#ready().forEach((d, index) => {
-      device.dispatch(d.kernel, d.pipeline, d.bindGroup, d.grid, d.flops);
+      this.#dispatch(d);
       const { storages } = this.#steps[index] as Step;
-      d.kernel.bindings.forEach(({ writable }, i) => {
-        if (!writable) return;
+      d.kernel.bindings.forEach(({ writable, texels }, i) => {
+        // A copy shows in what reads it.
+        if (!writable || texels) return;
         const storage = storages[i] as Storage;
         const count = storage.bytes / 4;
         const x = new Tensor(device, [count], 'u32', storage);
@@ -228,18 +227,18 @@ export class Program<T> {
 
   /** Gives the program's memory back; its outputs can no longer be read. */
   dispose(): void {
-    if (this.#steps.length === 0 && this.#buffers.length === 0) return;
+    if (this.#steps.length === 0 && this.#memory.length === 0) return;
     this.device.flush();
-    const given = new Set<GPUBuffer>(this.#buffers);
+    const given = new Set<Memory>(this.#memory);
     for (const step of this.#steps) {
       for (const storage of step.storages)
-        if (storage.buffer && given.has(storage.buffer)) storage.buffer = null;
+        if (storage.memory && given.has(storage.memory)) storage.memory = null;
     }
     for (const tensor of this.#outputTensors) tensor.dispose();
-    for (const buffer of this.#buffers) this.device.giveBack(buffer);
+    for (const memory of this.#memory) this.device.giveBack(memory);
     for (const storage of this.#owned) this.device.drop(storage);
     this.#owned.clear();
-    this.#buffers.length = 0;
+    this.#memory.length = 0;
     this.#steps = [];
     this.#dispatches = [];
     this.#uniform.destroy();
@@ -248,11 +247,17 @@ export class Program<T> {
   #ready(): Dispatch[] {
     if (this.#dispatches) return this.#dispatches;
     this.#dispatches = this.#steps.map((step, i) => {
+      if (step.kernel === texelCopy) return { ...step, bound: null };
       const { pipeline, layout } = this.device.pipelines.get(step.kernel);
       const bindGroup = this.device.bindGroup(step.kernel, layout, step.storages, this.#uniform, i * SLOT);
-      return { kernel: step.kernel, pipeline, bindGroup, grid: step.grid, flops: step.flops };
+      return { ...step, bound: { pipeline, bindGroup } };
     });
     return this.#dispatches;
+  }
+
+  #dispatch({ kernel, storages, bound, grid, flops }: Dispatch): void {
+    if (bound) this.device.dispatch(kernel, bound.pipeline, bound.bindGroup, grid, flops);
+    else this.device.copyIntoTexels(storages);
   }
 }
 
@@ -293,24 +298,33 @@ export function lifetimes(
   return [...lives.values()];
 }
 
+/** Memory that storages share whose lives do not overlap. */
+export interface Slot {
+  readonly bytes: number;
+  readonly texels: boolean;
+}
+
 /**
- * Greedy by size: the largest storage first, each into the first buffer none of whose tenants lives at the same
- * time. Buffers are never larger than their largest tenant.
+ * Greedy by size: the largest storage first, each into the first slot of its kind none of whose tenants lives at the same
+ * time. Slots are never larger than their largest tenant.
  */
-export function planMemory(lives: readonly Life[]): { sizes: number[]; slots: Map<Storage, number> } {
-  const sizes: number[] = [];
+export function planMemory(lives: readonly Life[]): { slots: Slot[]; slotOf: Map<Storage, number> } {
+  const slots: Slot[] = [];
   const tenants: Life[][] = [];
-  const slots = new Map<Storage, number>();
+  const slotOf = new Map<Storage, number>();
   for (const life of [...lives].sort((a, b) => b.storage.bytes - a.storage.bytes)) {
-    let slot = tenants.findIndex((all) =>
-      all.every((other) => life.last < other.first || other.last < life.first),
+    const { bytes, texels } = life.storage;
+    let slot = tenants.findIndex(
+      (all, i) =>
+        slots[i]?.texels === texels &&
+        all.every((other) => life.last < other.first || other.last < life.first),
     );
     if (slot < 0) {
       slot = tenants.push([]) - 1;
-      sizes.push(sizeClass(life.storage.bytes));
+      slots.push({ bytes: sizeClass(bytes), texels });
     }
     (tenants[slot] as Life[]).push(life);
-    slots.set(life.storage, slot);
+    slotOf.set(life.storage, slot);
   }
-  return { sizes, slots };
+  return { slots, slotOf };
 }

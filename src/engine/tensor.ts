@@ -14,18 +14,22 @@ export function sizeOf(shape: Shape): number {
   return n;
 }
 
+/** A buffer, or texels: a texture whose texels hold four elements each. */
+export type Memory = GPUBuffer | GPUTexture;
+
 /**
- * The memory behind one or more tensors. Eager: a pooled GPUBuffer. While a Program is recorded: no buffer yet,
- * the planner gives it one.
+ * The memory behind one or more tensors. Eager: pooled. While a Program is recorded: none yet, the planner gives it some.
  */
 export class Storage {
-  buffer: GPUBuffer | null;
+  memory: Memory | null;
   references = 1;
   constructor(
     readonly bytes: number,
-    buffer: GPUBuffer | null,
+    memory: Memory | null,
+    /** Whether its memory is a texture. */
+    readonly texels = false,
   ) {
-    this.buffer = buffer;
+    this.memory = memory;
   }
 }
 

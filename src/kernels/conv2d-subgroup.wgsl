@@ -9,20 +9,17 @@
 // Constants: DILATION, TURNED (w is [KH,KW,COUT,CIN] and turned by 180 degrees: an input gradient reads the kernel as it
 // is), SG (4 or 8), ROWS (a multiple of SG), J, WG; T = f32 or vecJ<f32>, X = vec4<f32> or f32 (cin not a multiple of 4),
 // B = the type that w is read in, W = T or f32. Lines with $ are repeated and `spread`, `rowOf` appended, see unroll in
-// product-text.ts. Also appended: `fn four(p: Params, at: u32, q: u32) -> vec4<f32>`, the q-th four channels of x, zeros past
-// the last, where at is the first item of the pixel; of laneText `owned`, `placesOf`, `biases`, `store`; of rowsText
-// `startsOf` and `quad`.
+// product-text.ts. Also appended: of itemText A and B, the bindings x and w; `fn four(p: Params, at: u32, q: u32) -> vec4<f32>`,
+// the q-th four channels of x, zeros past the last, where at is the first item of the pixel; of laneText `owned`, `placesOf`,
+// `biases` with the binding bias, `store`; of rowsText `startsOf` and `quad`.
 // Params: items of a pixel of x, of a tap of w, and of a pixel of y; fours of input channels.
 // Grid: x: ROWS*WG/SG pixels of a phase, y: SG*J channels, z: DILATION^2.
 enable subgroups;
 struct Params {
   h: i32, wd: i32, cin: u32, oh: i32, ow: i32, cout: u32, kh: i32, kw: i32,
-  stride: i32, top: i32, left: i32, pixels: u32, bias: u32,
+  stride: i32, top: i32, left: i32, pixels: u32,
   fours: u32, pixel: u32, tap: u32, row: u32,
 }
-@group(0) @binding(0) var<storage, read> x: array<X>;
-@group(0) @binding(1) var<storage, read> w: array<B>;
-@group(0) @binding(2) var<storage, read> bias: array<W>;
 @group(0) @binding(3) var<storage, read_write> y: array<W>;
 @group(0) @binding(4) var<uniform> params: Params;
 
@@ -75,8 +72,7 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
       }
     }
   }
-  var added = T();
-  if (p.bias != 0u) { added = biases(places); }
+  let added = biases(places);
   put(p, m0 + rowOf($ru, lane), phase, c, places, $sums + added);
 }
 

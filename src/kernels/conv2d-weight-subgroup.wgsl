@@ -6,7 +6,7 @@
 // load, and distances are in items, of the type that an array is read in.
 // Constants: SG (4 or 8), ROWS (a multiple of SG), J, WG; P4, ALONG: whether pixels, and those of a row, are a multiple of
 // 4; T = f32 or vecJ<f32>, X = vec4<f32> or f32, W = T or f32. Lines with $ are repeated and `spread`, `rowOf` appended, see
-// unroll in product-text.ts. Also appended: of laneText `owned`, `placesOf`, `store`; of rowsText `startsOf` and `quad`, whose
+// unroll in product-text.ts. Also appended: of itemText A and B, the bindings x and dy; of laneText `owned`, `placesOf`, `store`; of rowsText `startsOf` and `quad`, whose
 // rows are the pixels of dy; `fn channelsOf(ci: u32, lane: u32, cin: u32) -> C`, where the lane's channels lie in a pixel, the
 // last in place of those past it; `fn channels(at: vec4<u32>, c: C) -> Channels`, in v0 ... those of four pixels.
 // Params: chunk in fours of pixels; items of a pixel of x and of dy.
@@ -16,8 +16,6 @@ struct Params {
   h: i32, wd: i32, cin: u32, oh: i32, ow: i32, cout: u32,
   kw: u32, stride: i32, top: i32, left: i32, pixels: u32, chunk: u32, blocks: u32, pixel: u32, row: u32,
 }
-@group(0) @binding(0) var<storage, read> x: array<X>;
-@group(0) @binding(1) var<storage, read> dy: array<W>;
 @group(0) @binding(2) var<storage, read_write> y: array<W>;
 @group(0) @binding(3) var<uniform> params: Params;
 

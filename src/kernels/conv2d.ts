@@ -8,6 +8,7 @@ import type { Capabilities } from '../engine/capabilities.ts';
 import { check } from '../engine/errors.ts';
 import { kernel, linearGrid } from '../engine/kernel.ts';
 import { sizeOf, type Tensor } from '../engine/tensor.ts';
+import { itemText } from '../engine/texels.ts';
 import type { Problem } from '../engine/tuning.ts';
 import directSource from './conv2d-direct.wgsl';
 import flipSource from './conv2d-flip.wgsl';
@@ -18,6 +19,7 @@ import weightSubgroupSource from './conv2d-weight-subgroup.wgsl';
 import weightTiledSource from './conv2d-weight-tiled.wgsl';
 import {
   chooseMatmulKernel,
+  inTexels,
   type MatmulKernel,
   type MatmulVariant,
   matmulCandidates,
@@ -45,6 +47,8 @@ export interface Conv2dShape {
   readonly dilation?: number;
   /** Tiles of 4x4 output pixels, where the windows are 3x3 and a pixel apart. */
   readonly tiles?: number;
+  /** Whether texels can hold x and w. */
+  readonly texels?: boolean;
 }
 
 /** What Winograd's algorithm must gain by counting to be chosen; on a GPU its two more dispatches take some microseconds. */
@@ -63,7 +67,7 @@ export function chooseConv2dKernel(
   if (gain > 0 && (forced === 'winograd' || (!forced && gain > gainWanted(capabilities.cpu))))
     return { variant: 'winograd', why: `by counting, ${gain.toFixed(1)} times as fast as without` };
   const batch = dilation ** 2;
-  const product = { batch, m: Math.ceil(pixels / batch), n: cout, k: taps * cin };
+  const product = { batch, m: Math.ceil(pixels / batch), n: cout, k: taps * cin, texels: shape.texels };
   const choice = chooseMatmulKernel(product, capabilities, forced === 'winograd' ? undefined : forced);
   const share = !forced && choice.variant === 'tiled' && tilesOf(product, choice.tile) < WORKGROUPS;
   return share ? { ...choice, way: 'split' } : choice;
@@ -78,7 +82,10 @@ function winogradOf({ tiles = 0, ...shape }: Conv2dShape, { cpu, matrix, maxBind
 /** What a tuner may choose from for a `conv2d` or `conv2d-weight` problem, the safe kernel first. */
 export function conv2dCandidates(problem: Problem, capabilities: Capabilities): Conv2dVariant[] {
   const fits = winogradOf(shapeOf(problem as unknown as Sizes), capabilities) > 0;
-  return [...matmulCandidates(capabilities), ...(fits ? (['winograd'] as const) : [])];
+  // The kernel gradient reads buffers.
+  const { op } = problem;
+  const products = matmulCandidates(op === 'conv2d' ? capabilities : { ...capabilities, texels: false });
+  return [...products, ...(fits ? (['winograd'] as const) : [])];
 }
 
 interface Sizes {
@@ -189,7 +196,7 @@ function convolve(
   const pixels = batch * Math.ceil(oh / dilation) * Math.ceil(ow / dilation);
   const problem = { op: 'conv2d', batch, h, wd, cin, kh, kw, cout, oh, ow, ...geometry, bias: BIAS, turned };
   const choice = chooseConv2dKernel(
-    shapeOf(problem),
+    { ...shapeOf(problem), texels: inTexels(device, [x, w], [cin, turned ? cin : cout]) },
     device.capabilities,
     variant ?? tunedVariant(device, problem, (capabilities) => conv2dCandidates(problem, capabilities)),
   );
@@ -202,15 +209,17 @@ function convolve(
   const constants = { KH: kh, KW: kw, CIN: cin, COUT: cout, STRIDE: stride, DILATION: dilation, BIAS };
   const params = { h, wd, oh, ow, top, left, pixels };
   if (choice.variant === 'subgroup') {
-    const { lanes, rows, columns } = choice;
+    const { lanes, rows, columns, texels } = choice;
     const wide = cin % 4 === 0;
-    const lane = laneText(columns, cout);
-    const quad = rowsText(lane, 'w', turned, wide);
+    const lane = laneText(columns, cout, BIAS ? 2 : undefined);
+    const quad = rowsText(lane, turned, wide);
     const each = [0, 1, 2, 3].map(
-      (j) => `select(0.0, x[at + min(4u * q + ${j}u, p.cin - 1u)], 4u * q + ${j}u < p.cin)`,
+      (j) => `select(0.0, itemA(at + min(4u * q + ${j}u, p.cin - 1u)), 4u * q + ${j}u < p.cin)`,
     );
     const text = `${lane.text}${quad.text}
-fn four(p: Params, at: u32, q: u32) -> vec4<f32> { return ${wide ? 'x[at + q]' : `vec4(${each.join(', ')})`}; }`;
+${itemText('A', { binding: 0, name: 'x', type: vec(wide) }, texels)}
+${itemText('B', { binding: 1, name: 'w', type: quad.B }, texels)}
+fn four(p: Params, at: u32, q: u32) -> vec4<f32> { return ${wide ? 'itemA(at + q)' : `vec4(${each.join(', ')})`}; }`;
     device.run(
       kernel('conv2d-subgroup', unroll(subgroupSource, rows, lanes, columns) + text, {
         DILATION: dilation,
@@ -223,8 +232,10 @@ fn four(p: Params, at: u32, q: u32) -> vec4<f32> { return ${wide ? 'x[at + q]' :
         B: quad.B,
         W: lane.W,
         TURNED: turned,
+        BIAS,
+        TEXELS: texels,
       }),
-      tensors,
+      texels ? { ...tensors, x: device.texelsOf(x), w: device.texelsOf(w) } : tensors,
       {
         ...params,
         cin,
@@ -232,7 +243,6 @@ fn four(p: Params, at: u32, q: u32) -> vec4<f32> { return ${wide ? 'x[at + q]' :
         kh,
         kw,
         stride,
-        bias: Number(BIAS),
         fours: Math.ceil(cin / 4),
         pixel: cin / (wide ? 4 : 1),
         tap: (cin * cout) / quad.item,
@@ -402,10 +412,14 @@ function kernelGradient(
   );
   if (choice.variant === 'subgroup') {
     const { lanes, rows, columns } = choice;
-    const lane = laneText(columns, cout, false);
+    const lane = laneText(columns, cout);
     const adjacent = lanes === 4 && rows === 16 && cin % 4 === 0;
     const text =
-      lane.text + rowsText(lane, 'dy', false, pixels % 4 === 0).text + channelsText(rows / lanes, adjacent);
+      lane.text +
+      rowsText(lane, false, pixels % 4 === 0).text +
+      channelsText(rows / lanes, adjacent) +
+      itemText('A', { binding: 0, name: 'x', type: vec(adjacent) }, false) +
+      itemText('B', { binding: 1, name: 'dy', type: lane.W }, false);
     const blocks = kh * kw * Math.ceil(cin / rows);
     const perGroup = SUBGROUP_WORKGROUP / lanes;
     const grid = [Math.ceil(blocks / perGroup), Math.ceil(cout / (lanes * columns))] as const;

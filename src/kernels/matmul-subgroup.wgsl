@@ -4,8 +4,9 @@
 // columns. Lane l loads four k of the rows l, l + SG, ..., which are spread over the subgroup; it owns J columns.
 // Constants: SG (4 or 8), ROWS (a multiple of SG), J, WG; T = f32 or vecJ<f32>, X = vec4<f32> (A contiguous in
 // fours) or f32, B = the type that B is read in, W = T or f32. Lines with $ are repeated and `spread`, `rowOf` appended,
-// see unroll in product-text.ts. Also appended: of foursText `rowsOf` and `fours`, the lane's rows of A; of laneText `owned`,
-// `placesOf`, `biases`, `store`; of rowsText `startsOf` and `quad`.
+// see unroll in product-text.ts. Also appended: of itemText A and B, the bindings a and b; of foursText `rowsOf`, `fours` and `row0`
+// to the last, the rows of A; of laneText `owned`, `placesOf`, `biases` with the
+// binding bias, `store`; of rowsText `startsOf` and `quad`.
 // Grid: x: ROWS*WG/SG rows, y: SG*J columns, z: batch.
 enable subgroups;
 diagnostic(off, subgroup_uniformity);
@@ -13,11 +14,8 @@ struct Params {
   m: u32, n: u32, k: u32, fours: u32, row: u32,
   aBatch: u32, aRow: u32, aColumn: u32,
   bBatch: u32,
-  scale: f32, bias: u32,
+  scale: f32,
 }
-@group(0) @binding(0) var<storage, read> a: array<X>;
-@group(0) @binding(1) var<storage, read> b: array<B>;
-@group(0) @binding(2) var<storage, read> bias: array<W>;
 @group(0) @binding(3) var<storage, read_write> y: array<W>;
 @group(0) @binding(4) var<uniform> params: Params;
 
@@ -38,11 +36,10 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
     let x = fours(p, own, q);
     // Where K is not a multiple of 4 the elements of A past the last are zeros, times one of B that exists.
     let w = quad(first, q, starts, p.row, p.k);
-    let e$r = spread$l(x.v$v);
+    let e$r = row$r(x);
     s$r_$j += dot(e$r, w.w$j);
   }
-  var added = T();
-  if (p.bias != 0u) { added = biases(places); }
+  let added = biases(places);
   let batch = group.z * p.m;
   if (m0 + rowOf($ru, lane) < p.m) { store((batch + m0 + rowOf($ru, lane)) * p.row, n, p.n, places, $sums * p.scale + added); }
 }

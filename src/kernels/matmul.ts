@@ -8,6 +8,7 @@ import type { Device } from '../engine/device.ts';
 import { check } from '../engine/errors.ts';
 import { kernel, linearGrid } from '../engine/kernel.ts';
 import type { Tensor } from '../engine/tensor.ts';
+import { itemText } from '../engine/texels.ts';
 import type { Problem } from '../engine/tuning.ts';
 import directSource from './matmul-direct.wgsl';
 import subgroupSource from './matmul-subgroup.wgsl';
@@ -29,15 +30,17 @@ import {
 } from './product-text.ts';
 
 /**
- * A kernel, or a kernel in one size: `subgroup-8x3` has 8 rows and three columns a lane, `tiled-64` and `matrix-64` tiles
- * of 64, `tiled-64-plain` another way than `ahead` to compute them.
+ * A kernel, or a kernel in one size: `subgroup-8x3` has 8 rows and three columns a lane, `texels-8x4` the same with its factors
+ * copied into texels, `tiled-64` and `matrix-64` tiles of 64, `tiled-64-plain` another way than `ahead` to compute them.
  */
 export type MatmulVariant =
   | 'direct'
   | 'subgroup'
+  | 'texels'
   | 'tiled'
   | 'matrix'
   | `subgroup-${SubgroupRows}x${SubgroupColumns}`
+  | `texels-${SubgroupRows}x4`
   | `tiled-${Tile}`
   | `tiled-${Tile}-plain`
   | 'tiled-64-tall'
@@ -51,15 +54,19 @@ export type SubgroupColumns = 1 | 2 | 3 | 4;
 
 /** What a tuner may choose from, the safe kernel first. */
 export function matmulCandidates(
-  capabilities: Pick<Capabilities, 'cpu' | 'subgroups' | 'subgroupSize' | 'matrix' | 'maxWorkgroupStorage'>,
+  capabilities: Pick<
+    Capabilities,
+    'cpu' | 'texels' | 'subgroups' | 'subgroupSize' | 'matrix' | 'maxWorkgroupStorage'
+  >,
 ): MatmulVariant[] {
-  const { cpu, subgroups, subgroupSize, matrix, maxWorkgroupStorage } = capabilities;
+  const { cpu, texels, subgroups, subgroupSize, matrix, maxWorkgroupStorage } = capabilities;
   const lanes = subgroups && (subgroupSize === 4 || subgroupSize === 8);
   return [
     'direct',
     ...(lanes
       ? (['subgroup-8x2', 'subgroup-8x4', 'subgroup-16x2', 'subgroup-16x3', 'subgroup-16x4'] as const)
       : []),
+    ...(lanes && texels ? (['texels-8x4', 'texels-16x4'] as const) : []),
     ...(cpu ? [] : tiles.flatMap((tile) => [`tiled-${tile}`, `tiled-${tile}-plain`] as const)),
     ...(cpu ? [] : (['tiled-64-tall', 'tiled-32-split', 'tiled-64-split'] as const)),
     ...(matrix ? tiles.filter((tile) => matrixStorage(tile, matrix) <= maxWorkgroupStorage) : []).map(
@@ -81,12 +88,13 @@ export function tunedVariant<V extends string>(
 /** How a product is computed; `why` is for people. */
 export type MatmulKernel =
   | { readonly variant: 'direct'; readonly why: string }
-  /** A subgroup of `lanes` computes rows x lanes·columns; registers only. */
+  /** A subgroup of `lanes` computes rows x lanes·columns; registers only, and factors in `texels` or buffers. */
   | {
       readonly variant: 'subgroup';
       readonly lanes: 4 | 8;
       readonly rows: SubgroupRows;
       readonly columns: SubgroupColumns;
+      readonly texels: boolean;
       readonly why: string;
     }
   /** A workgroup computes tile x tile through workgroup memory. */
@@ -106,6 +114,8 @@ export interface MatmulShape {
   readonly m: number;
   readonly n: number;
   readonly k: number;
+  /** Whether texels can hold both factors: they are read in fours of elements, and not too large. */
+  readonly texels?: boolean;
 }
 
 const tiles = [32, 64, 128] as const;
@@ -113,6 +123,8 @@ const tiles = [32, 64, 128] as const;
 export const SUBGROUP_WORKGROUP = 32;
 /** Multiplications below which a software driver gains less than another pipeline costs. */
 const SMALL = 1e5;
+/** Rows and columns, and multiplications, below which copies into texels cost more than they gain. */
+const TEXELS_LEAST = { side: 32, work: 4e6 };
 /** 64x64 tiles below this number leave a GPU idle; then 32x32. */
 const FEW_TILES = 64;
 /** 128x128 tiles that keep a GPU busy to the end: a workgroup takes most of a core's registers. */
@@ -129,17 +141,23 @@ export function chooseMatmulKernel(
   const lanesFit = subgroups && (lanes === 4 || lanes === 8);
   const [kind, size, way = 'ahead'] = (forced ?? '').split('-') as [string, string?, TileWay?];
   check(
-    kind !== 'subgroup' || lanesFit,
-    () => `matmul: variant subgroup wants subgroups of exactly 4 or 8, the device has ${lanes}`,
+    (kind !== 'subgroup' && kind !== 'texels') || lanesFit,
+    () => `matmul: variant ${kind} wants subgroups of exactly 4 or 8, the device has ${lanes}`,
   );
   const fits = (rows: number) => batch <= maxGrid && Math.ceil(m / rows) <= maxGrid;
   const subgroup = (): MatmulKernel | null => {
     if (!lanesFit) return null;
+    const texels =
+      shape.texels === true &&
+      capabilities.texels &&
+      (kind === 'texels' ||
+        (kind === '' && Math.min(m, n) >= TEXELS_LEAST.side && batch * m * n * k >= TEXELS_LEAST.work));
     const [rows, columns] = size
       ? (size.split('x').map(Number) as [SubgroupRows, SubgroupColumns])
-      : subgroupTile(m, n, lanes);
+      : subgroupTile(m, n, lanes, texels ? [4] : undefined);
     if (!fits((rows * SUBGROUP_WORKGROUP) / lanes)) return null;
-    return { variant: 'subgroup', lanes, rows, columns, why: 'software driver: registers and broadcasts' };
+    const why = `software driver: registers and broadcasts${texels ? ', factors in texels' : ''}`;
+    return { variant: 'subgroup', lanes, rows, columns, texels, why };
   };
   const tiled = (): MatmulKernel | null => {
     const tile = size === undefined ? tileFor(shape) : (Number(size) as Tile);
@@ -168,7 +186,7 @@ export function chooseMatmulKernel(
   };
   const direct: MatmulKernel = { variant: 'direct', why: 'small, or nothing else fits' };
   if (kind === 'direct') return direct;
-  if (kind === 'subgroup') return subgroup() ?? direct;
+  if (kind === 'subgroup' || kind === 'texels') return subgroup() ?? direct;
   if (kind === 'tiled') return tiled() ?? direct;
   check(
     kind !== 'matrix' || edge > 0,
@@ -204,9 +222,14 @@ export function tileFor(shape: Omit<MatmulShape, 'k'>): Tile {
  * Rows and columns a lane, by a model of lavapipe's time: loads of rows and columns, where scalars take longer than
  * vectors, and multiplications.
  */
-export function subgroupTile(m: number, n: number, lanes: number): [SubgroupRows, SubgroupColumns] {
+export function subgroupTile(
+  m: number,
+  n: number,
+  lanes: number,
+  widths: readonly SubgroupColumns[] = [4, 3, 2, 1],
+): [SubgroupRows, SubgroupColumns] {
   const tiles = ([16, 8] as const).flatMap((rows) =>
-    ([4, 3, 2, 1] as const).map((columns) => {
+    widths.map((columns) => {
       const loads = rows / lanes + columns * (neighbours(columns, n) ? 1 : 1.3);
       const count = Math.ceil(m / rows) * Math.ceil(n / (lanes * columns));
       return { rows, columns, cost: count * (loads + 0.04 * rows * columns) };
@@ -368,7 +391,7 @@ export function gemm({
   const shared = a.rank === 2 && b.rank === 3 ? 'a' : a.rank === 3 && b.rank === 2 ? 'b' : '';
   const problem = { op: 'matmul', batch, m, n, k, transposeA, transposeB, shared, bias: bias !== undefined };
   const choice = chooseMatmulKernel(
-    { batch, m, n, k },
+    { batch, m, n, k, texels: inTexels(device, [a, b], [transposeA ? m : k, transposeB ? k : n]) },
     device.capabilities,
     variant ?? tunedVariant(device, problem, matmulCandidates),
   );
@@ -400,15 +423,21 @@ export function gemm({
   const bBatch = b.rank === 3 ? k * n : 0;
   if (choice.variant === 'subgroup') {
     const { lanes, rows, columns } = choice;
-    const wideA = !transposeA && k % 4 === 0;
     const whole = k % 4 === 0;
-    const lane = laneText(columns, n);
-    const quad = rowsText(lane, 'b', transposeB, whole);
-    const adjacent = transposeA && lanes === 4 && rows === 16 && m % 4 === 0;
-    const item = wideA || adjacent ? 4 : 1;
-    const text = lane.text + quad.text + foursText(rows / lanes, { along: wideA, adjacent, whole });
+    const lane = laneText(columns, n, BIAS ? 2 : undefined);
+    const quad = rowsText(lane, transposeB, whole);
+    const order = orderOf(choice, transposeA, m, k);
+    const item = order === 'single' ? 1 : 4;
+    const texels = choice.texels && item === 4;
+    const text =
+      itemText('A', { binding: 0, name: 'a', type: vec(item === 4) }, texels) +
+      itemText('B', { binding: 1, name: 'b', type: quad.B }, texels) +
+      foursText(rows, lanes, order, whole) +
+      lane.text +
+      quad.text;
+    const operands = texels ? { ...tensors, a: device.texelsOf(a), b: device.texelsOf(b) } : tensors;
     device.run(
-      kernel('matmul-subgroup', unroll(subgroupSource, rows, lanes, columns, adjacent) + text, {
+      kernel('matmul-subgroup', unroll(subgroupSource, rows, lanes, columns, order === 'adjacent') + text, {
         SG: lanes,
         ROWS: rows,
         J: columns,
@@ -420,8 +449,10 @@ export function gemm({
         TA: transposeA,
         TB: transposeB,
         K4: whole,
+        BIAS,
+        TEXELS: texels,
       }),
-      tensors,
+      operands,
       {
         m,
         n,
@@ -433,7 +464,6 @@ export function gemm({
         aColumn: transposeA ? m / item : 1,
         bBatch: bBatch / quad.item,
         scale,
-        bias: Number(BIAS),
       },
       [Math.ceil(m / ((rows * SUBGROUP_WORKGROUP) / lanes)), Math.ceil(n / (lanes * columns)), batch],
       work,
@@ -487,6 +517,24 @@ export function gemm({
     );
   }
   return y;
+}
+
+/** Whether texels can hold matrices with rows of such lengths. */
+export const inTexels = (device: Device, matrices: readonly Tensor[], rows: readonly number[]) =>
+  rows.every((length) => length % 4 === 0) &&
+  matrices.every(({ bytes }) => bytes <= device.capabilities.maxTexels);
+
+/** How a subgroup reads the rows of A, [m,k] or stored as [k,m]; see `foursText`. */
+function orderOf(
+  { lanes, rows }: { readonly lanes: 4 | 8; readonly rows: SubgroupRows },
+  transposeA: boolean,
+  m: number,
+  k: number,
+) {
+  if (!transposeA) return k % 4 === 0 ? 'along' : 'single';
+  if (m % 4 !== 0) return 'single';
+  if (lanes === 8) return 'dealt';
+  return rows === 16 ? 'adjacent' : 'single';
 }
 
 /** A `matmul` problem on random numbers: runs it by a variant, or by the static choice. */

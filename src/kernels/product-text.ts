@@ -17,12 +17,12 @@ export function neighbours(columns: number, count: number): boolean {
 /**
  * WGSL of a lane's columns, appended to the subgroup kernels. T holds them, W is the type that arrays of rows are read and
  * stored in. `owned(lane)` is the first of the lane's columns; `placesOf(c, count)` where they lie in a row, in items, the
- * last column in place of those past it; `biases(places)` their biases; `store(at, c, count, places, value)` writes to the row
+ * last column in place of those past it; `biases(places)` their biases, zeros without; `store(at, c, count, places, value)` writes to the row
  * that begins at the item `at`, and leaves out columns past the last.
  * @param count columns of the matrix
- * @param bias whether there is a bias to read
+ * @param bias the binding of the bias, if there is one
  */
-export function laneText(columns: number, count: number, bias = true) {
+export function laneText(columns: number, count: number, bias?: number) {
   const T = columns === 1 ? 'f32' : `vec${columns}<f32>`;
   const together = neighbours(columns, count);
   const single = together || columns === 1;
@@ -31,11 +31,9 @@ export function laneText(columns: number, count: number, bias = true) {
   const places = together
     ? `min(c, count - ${columns}u) / ${columns}u`
     : all((j) => `min(${column(j)}, count - 1u)`).join(', ');
-  /** Those of the row that begins at the item `row`. */
-  const read = (array: string, row: string) =>
-    together
-      ? `${array}[${row}p]`
-      : `T(${all((j) => `${array}[${row}${single ? 'p' : `p[${j}]`}]`).join(', ')})`;
+  /** Those of the row that begins at the item `row`, where `item` is the text of an item. */
+  const read = (item: (at: string) => string, row: string) =>
+    together ? item(`${row}p`) : `T(${all((j) => item(`${row}${single ? 'p' : `p[${j}]`}`)).join(', ')})`;
   const stores = together
     ? ['if (c < count) { y[at + p] = value; }']
     : all((j) => `if (${column(j)} < count) { y[at + ${column(j)}] = value${columns > 1 ? `[${j}]` : ''}; }`);
@@ -52,7 +50,8 @@ export function laneText(columns: number, count: number, bias = true) {
 alias P = ${single ? 'u32' : `vec${columns}<u32>`};
 fn owned(lane: u32) -> u32 { return lane${together ? ` * ${columns}u` : ''}; }
 fn placesOf(c: u32, count: u32) -> P { return P(${places}); }
-${bias ? `fn biases(p: P) -> T { return ${read('bias', '')}; }` : ''}
+${bias === undefined ? '' : `@group(0) @binding(${bias}) var<storage, read> bias: array<W>;`}
+fn biases(p: P) -> T { return ${bias === undefined ? 'T()' : read((at) => `bias[${at}]`, '')}; }
 fn store(at: u32, c: u32, count: u32, p: P, value: T) {
   ${stores.join('\n  ')}
 }`,
@@ -151,13 +150,13 @@ export function tileOf(
 }
 
 /**
- * WGSL of a lane's columns of four rows of a matrix of k rows in `array`, appended to the subgroup kernels:
+ * WGSL of a lane's columns of four rows of a matrix of k rows, whose items are `itemB`, appended to the subgroup kernels:
  * `quad(first, q, starts, row, k)` has them in w0, w1, ..., for the rows 4q, 4q + 1, ..., the last one in place of those past
  * it; first is the matrix's first item, row the items of a row, and `startsOf(places, k)` what is the same for all q.
  * Where k is a multiple of 4 (`wide`) there is no row past the last, and a turned matrix, which is stored by columns, is read
  * in fours along them.
  */
-export function rowsText(lane: ReturnType<typeof laneText>, array: string, turned: boolean, wide: boolean) {
+export function rowsText(lane: ReturnType<typeof laneText>, turned: boolean, wide: boolean) {
   const js = Array.from({ length: lane.columns }, (_, j) => j);
   const qs = [0, 1, 2, 3];
   const of = (vector: string, j: number) => (lane.columns > 1 ? `${vector}[${j}]` : vector);
@@ -165,11 +164,11 @@ export function rowsText(lane: ReturnType<typeof laneText>, array: string, turne
   const body = turned
     ? js.map((j) => {
         const at = `first + ${of('s', j)}`;
-        const rows = qs.map((q) => `${array}[${at} + ${row(q)}]`);
-        return `let w${j} = ${wide ? `${array}[${at} + q]` : `vec4(${rows.join(', ')})`};`;
+        const rows = qs.map((q) => `itemB(${at} + ${row(q)})`);
+        return `let w${j} = ${wide ? `itemB(${at} + q)` : `vec4(${rows.join(', ')})`};`;
       })
     : [
-        ...qs.map((q) => `let r${q} = ${lane.read(array, `first + ${row(q)} * row + `)};`),
+        ...qs.map((q) => `let r${q} = ${lane.read((at) => `itemB(${at})`, `first + ${row(q)} * row + `)};`),
         ...js.map((j) => `let w${j} = vec4(${qs.map((q) => of(`r${q}`, j)).join(', ')});`),
       ];
   const starts = js.map((j) => `${lane.column(j)} * ${wide ? '(k / 4u)' : 'k'}`);
@@ -190,36 +189,76 @@ fn quad(first: u32, q: u32, ${turned ? 's: S' : 'p: P'}, row: u32, k: u32) -> Qu
 }
 
 /**
- * WGSL of the rows of the matrix `a` that a lane loads in a product: `rowsOf(p, first, m0, lane)` where they lie, the last in
- * place of those past it; `fours(p, own, q)` in v0, v1, ... their elements 4q to 4q + 3, zeros past the last.
- * @param along whether a row is read in fours; else, where they are `adjacent`, four rows are, as one vector
+ * WGSL of the rows of a matrix, whose items are `itemA`, that a subgroup loads in a product: `rowsOf(p, first, m0, lane)` where the lane's
+ * lie, the last in place of those past it; `fours(p, own, q)` what it loads of their elements 4q to 4q + 3, zeros past the last; and
+ * `row3(x)` what all loaded of row 3, see `unroll`.
+ * @param order how the matrix is read: `along` its rows in fours, element by element (`single`), or in fours of rows. These are
+ * `adjacent` in a lane, where four lanes have 16, or else `dealt` to the lanes, each of which then has its own k.
  * @param whole whether a row's length is a multiple of 4
  */
 export function foursText(
-  registers: number,
-  { along, adjacent, whole }: { along: boolean; adjacent: boolean; whole: boolean },
+  rows: number,
+  lanes: 4 | 8,
+  order: 'along' | 'single' | 'adjacent' | 'dealt',
+  whole: boolean,
 ): string {
-  const vs = Array.from({ length: registers }, (_, v) => v);
-  const qs = [0, 1, 2, 3];
-  const item = (at: string, q: number) =>
+  const count = (n: number) => Array.from({ length: n }, (_, i) => i);
+  const registers = count(rows / lanes);
+  const item = (at: string, k: string) =>
     whole
-      ? `a[${at} + (4u * q + ${q}u) * p.aColumn]`
-      : `select(X(), a[${at} + min(4u * q + ${q}u, p.k - 1u) * p.aColumn], 4u * q + ${q}u < p.k)`;
-  const places = adjacent
-    ? 'first + min(m0 / 4u + lane, p.m / 4u - 1u)'
-    : `Rows(${vs.map((v) => `first + min(m0 + ${v}u * SG + lane, p.m - 1u) * p.aRow`).join(', ')})`;
-  const loads = adjacent ? qs.map((q) => `let p${q} = ${item('own', q)};`) : [];
-  const four = (v: number) => {
-    if (along) return `a[own[${v}] + q]`;
-    return `vec4(${qs.map((q) => (adjacent ? `p${q}[${v}]` : item(`own[${v}]`, q))).join(', ')})`;
+      ? `itemA(${at} + ${k} * p.aColumn)`
+      : `select(X(), itemA(${at} + min(${k}, p.k - 1u) * p.aColumn), ${k} < p.k)`;
+  /** Fours of rows. */
+  const quads = rows / 4;
+  const place = (m: string) => `first + min(${m}, p.m / 4u - 1u)`;
+  const spread = (r: number) => `spread${r % lanes}(x.v${Math.floor(r / lanes)})`;
+  const broadcast = (r: number) => {
+    const of = (k: number) => k * quads + Math.floor(r / 4);
+    return `vec4(${count(4).map((k) => `subgroupBroadcast(x.v${Math.floor(of(k) / lanes)}[${r % 4}], ${of(k) % lanes}u)`)})`;
   };
+  const singles = (at: string) => count(4).map((k) => item(at, `(4u * q + ${k}u)`));
+  const starts = registers.map((v) => `first + min(m0 + ${v}u * SG + lane, p.m - 1u) * p.aRow`);
+  const each = `array<u32, ${registers.length}>`;
+  const text = {
+    along: {
+      Rows: each,
+      own: starts,
+      loads: [],
+      four: (v: number) => `itemA(own[${v}] + q)`,
+      row: spread,
+    },
+    single: {
+      Rows: each,
+      own: starts,
+      loads: [],
+      four: (v: number) => `vec4(${singles(`own[${v}]`).join(', ')})`,
+      row: spread,
+    },
+    adjacent: {
+      Rows: 'u32',
+      own: [place('m0 / 4u + lane')],
+      loads: singles('own').map((load, k) => `let p${k} = ${load};`),
+      four: (v: number) => `vec4(${count(4).map((k) => `p${k}[${v}]`)})`,
+      row: spread,
+    },
+    dealt: {
+      Rows: 'vec2<u32>',
+      own: [place(`m0 / 4u + lane % ${quads}u`), `lane / ${quads}u`],
+      loads: [],
+      four: (v: number) => item('own.x', `(4u * q + ${(v * lanes) / quads}u + own.y)`),
+      row: broadcast,
+    },
+  }[order];
   return `
-alias Rows = ${adjacent ? 'u32' : `array<u32, ${registers}>`};
-struct Fours { ${vs.map((v) => `v${v}: vec4<f32>`).join(', ')} }
-fn rowsOf(p: Params, first: u32, m0: u32, lane: u32) -> Rows { return ${places}; }
+alias Rows = ${text.Rows};
+struct Fours { ${registers.map((v) => `v${v}: vec4<f32>`).join(', ')} }
+fn rowsOf(p: Params, first: u32, m0: u32, lane: u32) -> Rows { return Rows(${text.own.join(', ')}); }
 fn fours(p: Params, own: Rows, q: u32) -> Fours {
-  ${[...loads, `return Fours(${vs.map(four).join(', ')});`].join('\n  ')}
-}`;
+  ${[...text.loads, `return Fours(${registers.map(text.four).join(', ')});`].join('\n  ')}
+}
+${count(rows)
+  .map((r) => `fn row${r}(x: Fours) -> vec4<f32> { return ${text.row(r)}; }`)
+  .join('\n')}`;
 }
 
 /**
@@ -234,11 +273,11 @@ export function channelsText(registers: number, adjacent: boolean): string {
   const places = adjacent
     ? 'min(ci / 4u + lane, cin / 4u - 1u)'
     : vs.map((v) => `min(ci + ${v}u * SG + lane, cin - 1u)`).join(', ');
-  const loads = adjacent ? fields.map((f) => `let p${f} = x[at.${f} + c];`) : [];
+  const loads = adjacent ? fields.map((f) => `let p${f} = itemA(at.${f} + c);`) : [];
   const four = (v: number) =>
     adjacent
       ? `vec4(${fields.map((f) => `p${f}[${v}]`).join(', ')})`
-      : `vec4(${fields.map((f) => `x[at.${f} + ${of(v)}]`).join(', ')})`;
+      : `vec4(${fields.map((f) => `itemA(at.${f} + ${of(v)})`).join(', ')})`;
   return `
 alias C = ${C};
 struct Channels { ${vs.map((v) => `v${v}: vec4<f32>`).join(', ')} }

@@ -38,8 +38,9 @@ const completions = () =>
   [1, 2, 4].flatMap((columns) => {
     const lane = laneText(columns, 64);
     const rows = [true, false].flatMap((wide) => [
-      ...[true, false].map((turned) => rowsText(lane, 'b', turned, wide).text),
-      foursText(4, { along: wide, adjacent: !wide, whole: wide }),
+      ...[true, false].map((turned) => rowsText(lane, turned, wide).text),
+      foursText(16, 4, wide ? 'along' : 'adjacent', wide),
+      foursText(16, 8, wide ? 'dealt' : 'single', wide),
       foursOf('A', 'a', wide),
       putText('y', wide),
     ]);

@@ -35,8 +35,8 @@ test('constants stand before the source, types as aliases, directives before all
 test('bindings and params are read off the source', () => {
   const k = kernel('kernel test 2', source, { T: 'vec4<f32>', FACTOR: 1, ON: false });
   assert.equal(k.bindings, [
-    { name: 'x', index: 0, writable: false },
-    { name: 'y', index: 2, writable: true },
+    { name: 'x', index: 0, writable: false, texels: false },
+    { name: 'y', index: 2, writable: true, texels: false },
   ]);
   assert.is(k.paramsIndex, 1);
   assert.equal(

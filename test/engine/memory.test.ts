@@ -3,7 +3,7 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { vjp } from '../../src/engine/autograd.ts';
 import { OutOfMemoryError } from '../../src/engine/errors.ts';
-import { BufferPool, sizeClass } from '../../src/engine/pool.ts';
+import { Pool, sizeClass } from '../../src/engine/pool.ts';
 import type { Tensor } from '../../src/engine/tensor.ts';
 import { Adam } from '../../src/kernels/adam.ts';
 import { affine, square } from '../../src/kernels/elementwise.ts';
@@ -230,9 +230,13 @@ test('a full device is reported by name and size', async () => {
   const full = {
     pushErrorScope() {},
     popErrorScope: async () => ({ message: 'out of memory' }),
-    createBuffer: ({ size }: { size: number }) => ({ size }),
   } as unknown as GPUDevice;
-  const pool = new BufferPool(full, 2 ** 30, 0, (e) => failures.push(e));
+  const pool = new Pool(
+    full,
+    2 ** 30,
+    (size) => ({ size }) as GPUBuffer,
+    (e) => failures.push(e),
+  );
   pool.acquire(8 << 20, 'tensor [2097152] f32');
   await Promise.resolve();
   await Promise.resolve();

@@ -20,7 +20,7 @@ test('every variant equals the direct one, forward and gradients', async () => {
   const device = await testDevice();
   const { subgroupSize } = device.capabilities;
   const variants: Conv2dVariant[] = ['tiled', 'tiled-32-split', 'tiled-64-plain', 'tiled-128', 'winograd'];
-  if (subgroupSize === 4 || subgroupSize === 8) variants.push('subgroup', 'subgroup-8x2');
+  if (subgroupSize === 4 || subgroupSize === 8) variants.push('subgroup', 'subgroup-8x2', 'texels');
   const random = lcg(5);
   const shapes: [number[], number[], number, [number, number, number, number]][] = [
     [[2, 5, 7, 8], [3, 3, 8, 24], 1, [1, 1, 1, 1]],

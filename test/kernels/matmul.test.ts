@@ -19,19 +19,22 @@ const gpu: Capabilities = {
   subgroupSize: 32,
   matrix: 0,
   timestamps: true,
+  texels: false,
+  maxTexels: 2 ** 27,
   maxInvocations: 256,
   maxWorkgroupStorage: 16384,
   maxBinding: 2 ** 31 - 4,
   maxStorageBuffers: 8,
   maxGrid: 65535,
 };
-const lavapipe = { ...gpu, cpu: true, subgroupSize: 8 };
+const lavapipe: Capabilities = { ...gpu, cpu: true, subgroupSize: 8, texels: true };
 
 test('every variant equals the direct one, forward and gradients', async () => {
   const device = await testDevice();
   const { subgroupSize } = device.capabilities;
   const variants: MatmulVariant[] = ['tiled', 'tiled-64-plain', 'tiled-64-tall', 'tiled-128'];
-  if (subgroupSize === 4 || subgroupSize === 8) variants.push('subgroup', 'subgroup-8x4');
+  if (subgroupSize === 4 || subgroupSize === 8)
+    variants.push('subgroup', 'subgroup-8x4', 'texels', 'texels-8x4');
   const random = lcg(3);
   const shapes: [number[], number[], boolean, boolean][] = [
     [[2, 35, 20], [2, 20, 28], false, false],
@@ -40,6 +43,7 @@ test('every variant equals the direct one, forward and gradients', async () => {
     [[36, 24], [70, 24], false, true],
     [[2, 12, 36], [2, 9, 12], true, true],
     [[384, 8], [8, 12], false, false],
+    [[2, 18, 36], [2, 18, 40], true, false],
   ];
   const tiledShapes = new Set([0, 1, 5].map((i) => shapes[i]?.[0]));
   for (const [a, b, transposeA, transposeB] of shapes) {
@@ -84,19 +88,20 @@ test('sumRows in two passes', async () => {
 });
 
 test('the choice of a kernel', () => {
-  const pick = (shape: [number, number, number, number], capabilities: Capabilities) => {
+  const pick = (shape: [number, number, number, number], capabilities: Capabilities, texels = true) => {
     const [batch, m, n, k] = shape;
-    const { why, ...choice } = chooseMatmulKernel({ batch, m, n, k }, capabilities);
+    const { why, ...choice } = chooseMatmulKernel({ batch, m, n, k, texels }, capabilities);
     return choice;
   };
-  assert.equal(pick([1, 3136, 24, 216], lavapipe), { variant: 'subgroup', lanes: 8, rows: 16, columns: 3 });
-  assert.equal(pick([1, 3136, 4, 216], lavapipe), { variant: 'subgroup', lanes: 8, rows: 16, columns: 1 });
-  assert.equal(pick([1, 3136, 64, 576], { ...lavapipe, subgroupSize: 4 }), {
-    variant: 'subgroup',
-    lanes: 4,
-    rows: 16,
-    columns: 4,
-  });
+  const buffers = { variant: 'subgroup', lanes: 8, rows: 16, texels: false };
+  const texels = { ...buffers, columns: 4, texels: true };
+  assert.equal(pick([1, 3136, 24, 216], lavapipe), { ...buffers, columns: 3 });
+  assert.equal(pick([1, 3136, 4, 216], lavapipe), { ...buffers, columns: 1 });
+  assert.equal(pick([1, 3136, 64, 576], { ...lavapipe, subgroupSize: 4 }), { ...texels, lanes: 4 });
+  assert.equal(pick([1, 3136, 64, 576], lavapipe), texels);
+  assert.equal(pick([1, 3136, 64, 576], { ...lavapipe, texels: false }), { ...buffers, columns: 4 });
+  assert.equal(pick([1, 3136, 64, 576], lavapipe, false), { ...buffers, columns: 4 }, 'it does not fit');
+  assert.equal(pick([1, 16, 64, 576], lavapipe), { ...buffers, columns: 4 }, 'too little use of a copy');
   assert.equal(pick([1, 16, 16, 16], lavapipe), { variant: 'direct' });
   assert.equal(pick([1, 3136, 24, 216], { ...lavapipe, subgroups: false }), { variant: 'direct' });
   assert.equal(pick([1, 1024, 1024, 1024], gpu), { variant: 'tiled', tile: 64, way: 'ahead' });

@@ -142,6 +142,8 @@ test('the choice of a kernel', () => {
     subgroupSize: 32,
     matrix: 16,
     timestamps: true,
+    texels: false,
+    maxTexels: 2 ** 27,
     maxInvocations: 1024,
     maxWorkgroupStorage: 49152,
     maxBinding: 2 ** 31 - 4,
