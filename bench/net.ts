@@ -158,7 +158,7 @@ function alone(steps: readonly Recorded[]) {
           if (binding?.writable) return [name, device.empty(t.shape)];
           const made = device.tensor(noise(t.size, inputs.length), t.shape);
           inputs.push(made);
-          return [name, made];
+          return [name, binding?.texels ? device.texelsOf(made) : made];
         }),
       );
       device.run(kernel, own, params, grid, { flops });

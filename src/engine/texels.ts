@@ -6,7 +6,7 @@
 import type { Kernel } from './kernel.ts';
 
 /** Texels of a row. */
-const ROW = 1024;
+const ROW = 512;
 /** Bytes of a row. */
 export const texelRowBytes = 16 * ROW;
 

@@ -74,9 +74,10 @@ export function chooseConv2dKernel(
 }
 
 /** What Winograd's algorithm gains; 0 where it cannot be used. Transforms would enlarge the error of rounding to f16. */
-function winogradOf({ tiles = 0, ...shape }: Conv2dShape, { cpu, matrix, maxBinding }: Capabilities): number {
+function winogradOf({ tiles = 0, ...shape }: Conv2dShape, capabilities: Capabilities): number {
   const own = { ...shape, tiles };
-  return tiles === 0 || matrix > 0 || winogradBytes(own) > maxBinding ? 0 : winogradGain(own, cpu);
+  const { matrix, maxBinding } = capabilities;
+  return tiles === 0 || matrix > 0 || winogradBytes(own) > maxBinding ? 0 : winogradGain(own, capabilities);
 }
 
 /** What a tuner may choose from for a `conv2d` or `conv2d-weight` problem, the safe kernel first. */

@@ -5,10 +5,12 @@
  * so that the sum over input channels is 36 matrix products. The kernel gradient is its adjoint,
  *     dg = Gᵀ [Σ_tiles (A dy Aᵀ) ⊙ (Bᵀ d B)] G.
  */
+import type { Capabilities } from '../engine/capabilities.ts';
 import { kernel, linearGrid } from '../engine/kernel.ts';
 import type { Tensor } from '../engine/tensor.ts';
-import { gemm } from './matmul.ts';
-import { repeat } from './product-text.ts';
+import { itemText } from '../engine/texels.ts';
+import { gemm, inTexels } from './matmul.ts';
+import { repeat, vec } from './product-text.ts';
 import imageSource from './winograd-image.wgsl';
 import kernelSource from './winograd-kernel.wgsl';
 import planesSource from './winograd-planes.wgsl';
@@ -74,11 +76,13 @@ type Sandwich = typeof input;
 /** The kernels' texts, of which a table of tuned choices is valid. */
 export const winogradTexts = [input, cotangent, output, weights, gradient].map(({ text }) => text);
 
+type Drivers = Pick<Capabilities, 'cpu' | 'texels'>;
+
 /**
  * Multiplications that reading or writing an element of a transform takes as long as: measured on software drivers, and what
  * memory and half of the multiply-adds of GPUs have to do with one another, 20 to 50.
  */
-const elementCost = (cpu: boolean) => (cpu ? 20 : 40);
+const elementCost = ({ cpu, texels }: Drivers) => (cpu && !texels ? 20 : 40);
 
 /** A 3x3 convolution with windows a pixel apart, forward or either gradient. */
 export interface WinogradShape {
@@ -102,9 +106,21 @@ export function winogradBytes({ tiles, cin, cout }: WinogradShape): number {
 }
 
 /** Time of the plain convolution over its own, by counting multiplications and elements moved. */
-export function winogradGain({ tiles, pixels, cin, cout }: WinogradShape, cpu: boolean): number {
+export function winogradGain({ tiles, pixels, cin, cout }: WinogradShape, drivers: Drivers): number {
   const moved = 2 * PLANES * tiles * cin + (PLANES + TILE ** 2) * tiles * cout + (9 + PLANES) * cin * cout;
-  return (9 * pixels * cin * cout) / (PLANES * tiles * cin * cout + elementCost(cpu) * moved);
+  return (9 * pixels * cin * cout) / (PLANES * tiles * cin * cout + elementCost(drivers) * moved);
+}
+
+/** What a transform reads, element by element from a buffer, or in fours from texels: its kernel's end, and elements of an item. */
+function reading(x: Tensor) {
+  const texels = x.device.capabilities.texels && inTexels(x.device, [x], [x.shape.at(-1) as number]);
+  const type = vec(texels);
+  return {
+    x: texels ? x.device.texelsOf(x) : x,
+    end: itemText('', { binding: 0, name: 'x', type }, texels),
+    constants: { T: type, TEXELS: texels },
+    each: texels ? 4 : 1,
+  };
 }
 
 /** [N,H,W,C] -> [R²,tiles,C]: L D Lᵀ of the tiles that cover an image of `shape`. */
@@ -117,11 +133,12 @@ function planesOf(
   const [, h, wd, channels] = x.shape as [number, number, number, number];
   const { down, across, tiles } = imageTiles(shape);
   const y = x.device.empty([constants.R ** 2, tiles, channels]);
-  const count = tiles * channels;
+  const from = reading(x);
+  const count = y.size / constants.R ** 2 / from.each;
   x.device.run(
-    kernel('winograd-planes', text, { ...constants, TILE }),
-    { x, y },
-    { h, wd, channels, down, across, top, left, count },
+    kernel('winograd-planes', text + from.end, { ...from.constants, ...constants, TILE }),
+    { x: from.x, y },
+    { h, wd, channels: channels / from.each, down, across, top, left, count },
     linearGrid(count),
   );
   return y;
@@ -161,12 +178,13 @@ export function winograd(
   const a = planesOf(x, input, shape, geometry);
   const b = kernelPlanes(w, weights, turned).alias([PLANES, w.shape[2] as number, w.shape[3] as number]);
   const products = gemm({ a, b, transposeB: turned, flops });
-  const count = tiles * cout;
   const y = device.empty(shape);
+  const from = reading(products);
+  const count = (tiles * cout) / from.each;
   device.run(
-    kernel('winograd-image', output.text, { ...output.constants, TILE }),
-    { x: products, bias: bias ?? products, y },
-    { h, wd, channels: cout, down, across, count, bias: Number(bias !== null) },
+    kernel('winograd-image', output.text + from.end, { ...from.constants, ...output.constants, TILE }),
+    { x: from.x, bias: bias ?? products, y },
+    { h, wd, channels: cout / from.each, down, across, count, bias: Number(bias !== null) },
     linearGrid(count),
   );
   return y;
