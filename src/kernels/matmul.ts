@@ -124,7 +124,7 @@ export const SUBGROUP_WORKGROUP = 32;
 /** Multiplications below which a software driver gains less than another pipeline costs. */
 const SMALL = 1e5;
 /** Rows and columns, and multiplications, below which copies into texels cost more than they gain. */
-const TEXELS_LEAST = { side: 32, work: 4e6 };
+const TEXELS_LEAST = { side: 8, work: 2e6 };
 /** 64x64 tiles below this number leave a GPU idle; then 32x32. */
 const FEW_TILES = 64;
 /** 128x128 tiles that keep a GPU busy to the end: a workgroup takes most of a core's registers. */

@@ -95,7 +95,8 @@ test('the choice of a kernel', () => {
   };
   const buffers = { variant: 'subgroup', lanes: 8, rows: 16, texels: false };
   const texels = { ...buffers, columns: 4, texels: true };
-  assert.equal(pick([1, 3136, 24, 216], lavapipe), { ...buffers, columns: 3 });
+  assert.equal(pick([1, 3136, 24, 216], lavapipe), texels);
+  assert.equal(pick([1, 3136, 24, 216], lavapipe, false), { ...buffers, columns: 3 });
   assert.equal(pick([1, 3136, 4, 216], lavapipe), { ...buffers, columns: 1 });
   assert.equal(pick([1, 3136, 64, 576], { ...lavapipe, subgroupSize: 4 }), { ...texels, lanes: 4 });
   assert.equal(pick([1, 3136, 64, 576], lavapipe), texels);
