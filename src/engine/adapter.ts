@@ -113,6 +113,7 @@ const usefulFeatures = [
   'subgroups',
   'timestamp-query',
   'chromium-experimental-subgroup-matrix',
+  'subgroup-size-control',
 ];
 
 const usefulLimits = [

@@ -16,9 +16,11 @@ export interface Capabilities {
   readonly subgroups: boolean;
   /** Exact subgroup size when the driver has only one, else 0. */
   readonly subgroupSize: number;
+  /** The subgroup size that a kernel may ask for where the driver has several; 0 where it has one, or lets none be asked for. */
+  readonly pinnedSubgroup: number;
   /**
    * Edge of the square matrices f16 · f16 -> f32 that products may use: 8 or 16; 0 where the device has none, where its
-   * subgroups have no one size, and unless precision f16 was asked for.
+   * subgroups have no one size and none can be asked for, and unless precision f16 was asked for.
    */
   readonly matrix: 0 | 8 | 16;
   readonly timestamps: boolean;
@@ -34,6 +36,9 @@ export function capabilitiesOf(device: GPUDevice, adapter: AdapterRecord): Capab
   const info = device.adapterInfo;
   const min = info?.subgroupMinSize ?? 0;
   const max = info?.subgroupMaxSize ?? 0;
+  const pinned = min < max && device.features.has('subgroup-size-control' as GPUFeatureName);
+  // Of the sizes of AMD's subgroups, 32 and 64, the one for which its units for matrices are made.
+  const pinnedSubgroup = pinned ? Math.min(Math.max(32, min), max) : 0;
   return {
     cpu: adapter.kind === 'software',
     f16: device.features.has('shader-f16'),
@@ -41,7 +46,8 @@ export function capabilitiesOf(device: GPUDevice, adapter: AdapterRecord): Capab
     maxTexels: texelRowBytes * device.limits.maxTextureDimension2D,
     subgroups: device.features.has('subgroups'),
     subgroupSize: min === max ? min : 0,
-    matrix: adapter.precision === 'f16' && min === max ? matrixEdge(device, adapter) : 0,
+    pinnedSubgroup,
+    matrix: adapter.precision === 'f16' && (min === max || pinned) ? matrixEdge(device, adapter) : 0,
     timestamps: device.features.has('timestamp-query'),
     maxInvocations: device.limits.maxComputeInvocationsPerWorkgroup,
     maxWorkgroupStorage: device.limits.maxComputeWorkgroupStorageSize,

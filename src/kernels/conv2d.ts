@@ -262,7 +262,7 @@ fn four(p: Params, at: u32, q: u32) -> vec4<f32> { return ${wide ? 'itemA(at + q
     const wideW = turned ? wideX : wideY;
     const tile =
       choice.variant === 'matrix'
-        ? matrixTileOf(choice, turned ? 'a' : undefined, 5)
+        ? matrixTileOf(choice, { TA: false, TB: turned }, device.capabilities, turned ? 'a' : undefined, 5)
         : tileOf(choice, device.capabilities);
     const text = tile.source + foursOf('A', 'x', wideX) + foursOf('B', 'w', wideW) + putText('y', wideY);
     device.run(
@@ -374,7 +374,9 @@ function kernelGradient(
     const wideX = cin % 4 === 0;
     const wide = cout % 4 === 0;
     const part =
-      tiled.variant === 'matrix' ? matrixTileOf(tiled, 'b', 4) : tileOf(tiled, device.capabilities);
+      tiled.variant === 'matrix'
+        ? matrixTileOf(tiled, { TA: true, TB: false }, device.capabilities, 'b', 4)
+        : tileOf(tiled, device.capabilities);
     device.run(
       kernel(
         `conv2d-weight-${tiled.variant}`,

@@ -1,4 +1,4 @@
-// Which elements of a tile an invocation loads; appended to matmul-tile.wgsl and matmul-tile-matrix.wgsl, whose constants it takes.
+// Which elements of a tile an invocation loads; appended to matmul-tile.wgsl, whose constants it takes.
 // Of load i of A: the row m and k of the first element, of load j of B: n and k. Neighbours take neighbouring k where four elements go
 // to four rows of workgroup memory, so that they meet different banks.
 fn loadOfA(local: u32, i: u32) -> vec2<u32> {

@@ -1,10 +1,13 @@
 // As matmul-tile.wgsl, on a GPU's units for matrices: both operands are rounded to f16, sums are f32. The same functions
-// are appended. Each of 2 x 2 subgroups computes DOWN x ACROSS matrices of EDGE x EDGE, so TILE = 2*DOWN*EDGE = 2*ACROSS*EDGE.
+// are appended. Each of 2 x SIDE subgroups computes DOWN x ACROSS matrices of EDGE x EDGE, so TILE = 2*DOWN*EDGE = SIDE*ACROSS*EDGE.
 // What f16 cannot hold becomes infinite, and so shows. A cotangent is far from 1 in a way that nobody knows beforehand, so
 // it is multiplied by a power of two that brings its largest element near 2^14, and the sum divided by it:
 //   fn scaleOf(lane: u32) -> vec2<f32>        factors of A and B
-// Constants: TILE (32, 64 or 128), DOWN, ACROSS, KT (a multiple of EDGE), EDGE (8 or 16), LANES (of a subgroup), TA, TB, SCALED (1 or
-// 2 where A or B is a cotangent). Lines with $ are repeated, see matrixTileOf in matrix.ts: $i is an invocation's loads of A, $j of B.
+// Both lie in workgroup memory as they do in memory, along k or across it, for units that read either. The next tiles are loaded
+// while these are multiplied, as in matmul-tile.wgsl.
+// Constants: TILE (32, 64 or 128), SIDE, DOWN, ACROSS, KT (a multiple of EDGE), EDGE (8 or 16), LANES (of a subgroup), TA, TB, AHEAD, SCALED (1
+// or 2 where A or B is a cotangent). Lines with $ are repeated, see matrixTileOf in matrix.ts: $i is an invocation's loads of A, $j of B;
+// `$orderA` and `$orderB` are row_major or col_major.
 enable f16;
 enable subgroups;
 enable chromium_experimental_subgroup_matrix;
@@ -14,67 +17,94 @@ alias Right = subgroup_matrix_right<f16, EDGE, EDGE>;
 alias Sum = subgroup_matrix_result<f32, EDGE, EDGE>;
 const DEEP = KT / 4u;
 const FOURS = TILE / 4u;
-const THREADS = 4u * LANES;
-// Padding keeps neighbouring rows out of each other's banks.
-const ROW_A = KT + 8u;
-const ROW_B = TILE + 8u;
+const THREADS = 2u * SIDE * LANES;
+// Padding keeps neighbouring lines out of each other's banks.
+const LINE_A = select(KT, TILE, TA) + 8u;
+const LINE_B = select(TILE, KT, TB) + 8u;
+const ALL_A = select(TILE, KT, TA) * LINE_A;
+const ALL_B = select(KT, TILE, TB) * LINE_B;
+const SIDES = select(1u, 2u, AHEAD);
 const MATRIX = EDGE * EDGE;
-var<workgroup> tileA: array<f16, TILE * ROW_A>;
-var<workgroup> tileB: array<f16, KT * ROW_B>;
-var<workgroup> sums: array<f32, 4u * MATRIX>;
+var<workgroup> tileA: array<f16, SIDES * ALL_A>;
+var<workgroup> tileB: array<f16, SIDES * ALL_B>;
+var<workgroup> sums: array<f32, 2u * SIDE * MATRIX>;
+
+// Of load i the row or column, and k, of the first element: neighbours load neighbours, along k or across it.
+fn loadOf(local: u32, i: u32, along: bool) -> vec2<u32> {
+  if (along) { return vec2(local / DEEP + i * (THREADS / DEEP), local % DEEP * 4u); }
+  return vec2(local % FOURS * 4u, local / FOURS + i * (THREADS / FOURS));
+}
+
+// Where an element lies in a tile.
+fn tiledAt(at: vec2<u32>, line: u32, along: bool) -> u32 {
+  return select(at.y * line + at.x, at.x * line + at.y, along);
+}
+
+fn putA(side: u32, at: vec2<u32>, v: vec4<f16>) {
+  let first = side * ALL_A + tiledAt(at, LINE_A, !TA);
+  tileA[first] = v.x;
+  tileA[first + 1u] = v.y;
+  tileA[first + 2u] = v.z;
+  tileA[first + 3u] = v.w;
+}
+
+fn putB(side: u32, at: vec2<u32>, v: vec4<f16>) {
+  let first = side * ALL_B + tiledAt(at, LINE_B, TB);
+  tileB[first] = v.x;
+  tileB[first + 1u] = v.y;
+  tileB[first + 2u] = v.z;
+  tileB[first + 3u] = v.w;
+}
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) group: vec3<u32>) {
   let z = group.z;
   let lane = local % LANES;
   let part = local / LANES;
-  let row = part / 2u * (DOWN * EDGE);
-  let column = part % 2u * (ACROSS * EDGE);
+  let row = part / SIDE * (DOWN * EDGE);
+  let column = part % SIDE * (ACROSS * EDGE);
   let m0 = group.y * TILE;
   let n0 = group.x * TILE;
   let range = innerOf(z);
   let scale = scaleOf(lane);
   let back = 1.0 / (scale.x * scale.y);
-  let atA$i = loadOfA(local, $iu);
+  let atA$i = loadOf(local, $iu, !TA);
   let row$i = rowAt(z, m0 + atA$i.x, atA$i.y);
-  let atB$j = loadOfB(local, $ju);
+  let atB$j = loadOf(local, $ju, TB);
   let column$j = columnAt(z, n0 + atB$j.x, atB$j.y);
+  var placeA$i = placeA(row$i, z, range.x);
+  var a_$i = readA(placeA$i);
+  var placeB$j = placeB(column$j, z, range.x);
+  var b_$j = readB(placeB$j);
+  putA(0u, atA$i, vec4<f16>(cutA(placeA$i, a_$i) * scale.x));
+  putB(0u, atB$j, vec4<f16>(cutB(placeB$j, b_$j) * scale.y));
   var s$r_$q: Sum;
+  var side = 0u;
   for (var k0 = range.x; k0 < range.y; k0 += KT) {
-    let placeA$i = placeA(row$i, z, k0);
-    let a_$i = readA(placeA$i);
-    let placeB$j = placeB(column$j, z, k0);
-    let b_$j = readB(placeB$j);
-    putA(atA$i, vec4<f16>(cutA(placeA$i, a_$i) * scale.x));
-    putB(atB$j, vec4<f16>(cutB(placeB$j, b_$j) * scale.y));
     workgroupBarrier();
-    for (var k = 0u; k < KT; k += EDGE) {
-      let a$r = subgroupMatrixLoad<Left, row_major>(&tileA, (row + $ru * EDGE) * ROW_A + k, ROW_A);
-      let b$q = subgroupMatrixLoad<Right, row_major>(&tileB, k * ROW_B + column + $qu * EDGE, ROW_B);
-      s$r_$q = subgroupMatrixMultiplyAccumulate(a$r, b$q, s$r_$q);
+    if (AHEAD) {
+      placeA$i = placeA(row$i, z, k0 + KT);
+      a_$i = readA(placeA$i);
+      placeB$j = placeB(column$j, z, k0 + KT);
+      b_$j = readB(placeB$j);
     }
-    workgroupBarrier();
+    let a$r_$k = subgroupMatrixLoad<Left, $orderA>(&tileA, side * ALL_A + tiledAt(vec2(row + $ru * EDGE, $ku * EDGE), LINE_A, !TA), LINE_A);
+    let b$q_$k = subgroupMatrixLoad<Right, $orderB>(&tileB, side * ALL_B + tiledAt(vec2(column + $qu * EDGE, $ku * EDGE), LINE_B, TB), LINE_B);
+    s$r_$q = subgroupMatrixMultiplyAccumulate(a$r_$k, b$q_$k, s$r_$q);
+    if (AHEAD) {
+      side = 1u - side;
+    } else {
+      workgroupBarrier();
+      placeA$i = placeA(row$i, z, k0 + KT);
+      a_$i = readA(placeA$i);
+      placeB$j = placeB(column$j, z, k0 + KT);
+      b_$j = readB(placeB$j);
+    }
+    putA(side, atA$i, vec4<f16>(cutA(placeA$i, a_$i) * scale.x));
+    putB(side, atB$j, vec4<f16>(cutB(placeB$j, b_$j) * scale.y));
   }
   let mine = part * MATRIX;
   subgroupMatrixStore<row_major>(&sums, mine, s$r_$q, EDGE); put(z, m0 + row + $ru * EDGE, n0 + column + $qu * EDGE, lane, mine, back);
-}
-
-fn putA(at: vec2<u32>, v: vec4<f16>) {
-  let first = at.x * ROW_A + at.y;
-  let step = select(1u, ROW_A, TA);
-  tileA[first] = v.x;
-  tileA[first + step] = v.y;
-  tileA[first + 2u * step] = v.z;
-  tileA[first + 3u * step] = v.w;
-}
-
-fn putB(at: vec2<u32>, v: vec4<f16>) {
-  let first = at.y * ROW_B + at.x;
-  let step = select(1u, ROW_B, TB);
-  tileB[first] = v.x;
-  tileB[first + step] = v.y;
-  tileB[first + 2u * step] = v.z;
-  tileB[first + 3u * step] = v.w;
 }
 
 // Stores the matrix that the subgroup has put into its own part of `sums`.

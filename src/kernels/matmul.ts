@@ -99,12 +99,13 @@ export type MatmulKernel =
     }
   /** A workgroup computes tile x tile through workgroup memory. */
   | { readonly variant: 'tiled'; readonly tile: Tile; readonly way: TileWay; readonly why: string }
-  /** The same by matrices of edge x edge, on factors rounded to f16; `lanes` in a subgroup. */
+  /** The same by matrices of edge x edge, on factors rounded to f16; `lanes` in a subgroup, which is asked for where `pinned`. */
   | {
       readonly variant: 'matrix';
       readonly tile: Tile;
       readonly edge: 8 | 16;
       readonly lanes: number;
+      readonly pinned: boolean;
       readonly why: string;
     };
 
@@ -180,7 +181,8 @@ export function chooseMatmulKernel(
       variant: 'matrix',
       tile,
       edge,
-      lanes,
+      lanes: lanes || capabilities.pinnedSubgroup,
+      pinned: lanes === 0,
       why: `precision f16: ${count(tile)} tiles of ${tile}x${tile}`,
     };
   };
@@ -474,7 +476,7 @@ export function gemm({
     const wideY = n % 4 === 0;
     const tile =
       choice.variant === 'matrix'
-        ? matrixTileOf(choice, cotangent?.factor, 5)
+        ? matrixTileOf(choice, { TA: transposeA, TB: transposeB }, device.capabilities, cotangent?.factor, 5)
         : tileOf(choice, device.capabilities);
     const text = tile.source + foursOf('A', 'a', wideA) + foursOf('B', 'b', wideB) + putText('y', wideY);
     device.run(

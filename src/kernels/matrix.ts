@@ -2,9 +2,9 @@
  * Products on a GPU's units for matrices, opt-in by precision f16: the text that takes the place of matmul-tile.wgsl, and
  * the scale of cotangents.
  */
+import type { Capabilities } from '../engine/capabilities.ts';
 import { kernel } from '../engine/kernel.ts';
 import type { Tensor } from '../engine/tensor.ts';
-import loadsSource from './matmul-tile-loads.wgsl';
 import matrixSource from './matmul-tile-matrix.wgsl';
 import peaksSource from './peaks.wgsl';
 import { repeat, type Tile, vec } from './product-text.ts';
@@ -14,9 +14,12 @@ const DEPTH = 32;
 /** Parts whose maxima `peaksOf` leaves. */
 const PARTS = 256;
 
-/** Bytes of workgroup memory that a tile takes. */
-export function matrixStorage(tile: Tile, edge: number): number {
-  return 2 * (tile * (DEPTH + 8) + DEPTH * (tile + 8)) + 16 * edge ** 2;
+/** Subgroups of a tile side by side, of two below one another: what one holds has to fit its registers. */
+const across = (tile: Tile) => (tile === 128 ? 4 : 2);
+
+/** Bytes of workgroup memory that a tile takes, with the next pair of tiles or without. */
+export function matrixStorage(tile: Tile, edge: number, ahead = false): number {
+  return (ahead ? 8 : 4) * tile * (DEPTH + 8) + 8 * across(tile) * edge ** 2;
 }
 
 /** A factor that is a gradient: which one it is, and its largest elements. */
@@ -27,19 +30,30 @@ export interface Cotangent {
 
 /**
  * matmul-tile-matrix.wgsl and its constants.
+ * @param turned whether A is stored along m, and B along k
  * @param cotangent the factor that is one, if any; its peaks are bound at `binding`
  */
 export function matrixTileOf(
-  { tile, edge, lanes }: { readonly tile: Tile; readonly edge: 8 | 16; readonly lanes: number },
+  {
+    tile,
+    edge,
+    lanes,
+    pinned,
+  }: { readonly tile: Tile; readonly edge: 8 | 16; readonly lanes: number; readonly pinned: boolean },
+  { TA, TB }: { readonly TA: boolean; readonly TB: boolean },
+  { maxWorkgroupStorage }: Pick<Capabilities, 'maxWorkgroupStorage'>,
   cotangent: 'a' | 'b' | undefined,
   binding: number,
 ) {
-  const each = tile / (2 * edge);
+  const SIDE = across(tile);
+  const [DOWN, ACROSS] = [tile / (2 * edge), tile / (SIDE * edge)];
+  const loads = (tile * DEPTH) / (8 * SIDE * lanes);
   const loops = [
-    { name: 'r', count: each },
-    { name: 'q', count: each },
-    { name: 'i', count: (tile * DEPTH) / (16 * lanes) },
-    { name: 'j', count: (tile * DEPTH) / (16 * lanes) },
+    { name: 'k', count: DEPTH / edge },
+    { name: 'r', count: DOWN },
+    { name: 'q', count: ACROSS },
+    { name: 'i', count: loads },
+    { name: 'j', count: loads },
   ];
   const scaled = `
 @group(0) @binding(${binding}) var<storage, read> peaks: array<f32>;
@@ -52,9 +66,27 @@ fn scaleOf(lane: u32) -> vec2<f32> {
 }`;
   const plain = '\nfn scaleOf(lane: u32) -> vec2<f32> { return vec2(1.0); }';
   const SCALED = cotangent === undefined ? 0 : cotangent === 'a' ? 1 : 2;
+  const order = (turned: boolean) => (turned ? 'col_major' : 'row_major');
+  const text = matrixSource.replaceAll('$orderA', order(TA)).replaceAll('$orderB', order(TB));
+  // The compiler may take another size of the subgroups that the driver has, unless it is asked for.
+  const entry = '@workgroup_size(THREADS)';
+  const source = pinned
+    ? `enable subgroup_size_control;\n${text.replace(entry, `${entry} @subgroup_size(LANES)`)}`
+    : text;
   return {
-    source: repeat(matrixSource, loops) + loadsSource + (cotangent ? scaled : plain),
-    constants: { TILE: tile, DOWN: each, ACROSS: each, KT: DEPTH, EDGE: edge, LANES: lanes, SCALED },
+    source: repeat(source, loops) + (cotangent ? scaled : plain),
+    constants: {
+      TILE: tile,
+      SIDE,
+      DOWN,
+      ACROSS,
+      KT: DEPTH,
+      EDGE: edge,
+      LANES: lanes,
+      PINNED: pinned,
+      AHEAD: matrixStorage(tile, edge, true) <= maxWorkgroupStorage,
+      SCALED,
+    },
   };
 }
 

@@ -6,6 +6,7 @@ import type { Device } from '../engine/device.ts';
 import { CmapError } from '../engine/errors.ts';
 import { type RandomOptions, randomNormal } from '../engine/random.ts';
 import type { Tensor } from '../engine/tensor.ts';
+import { itemText } from '../engine/texels.ts';
 import { type Problem, Tuning } from '../engine/tuning.ts';
 import { type Conv2dVariant, conv2dCandidates, conv2dProblem } from './conv2d.ts';
 import directConvolution from './conv2d-direct.wgsl';
@@ -45,7 +46,10 @@ const completions = () =>
       putText('y', wide),
     ]);
     const repeated = ([4, 8] as const).map((lanes) => unroll('s$r_$j $v $l $sums\n', 16, lanes, columns));
-    return [lane.text, ...rows, ...repeated, channelsText(columns, columns === 4)];
+    const items = [true, false].map((texels) =>
+      itemText('A', { binding: 0, name: 'a', type: lane.T }, texels),
+    );
+    return [lane.text, ...rows, ...repeated, ...items, channelsText(columns, columns === 4)];
   });
 
 /**

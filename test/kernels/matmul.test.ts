@@ -17,6 +17,7 @@ const gpu: Capabilities = {
   f16: false,
   subgroups: true,
   subgroupSize: 32,
+  pinnedSubgroup: 0,
   matrix: 0,
   timestamps: true,
   texels: false,

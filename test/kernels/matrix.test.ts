@@ -116,9 +116,14 @@ test('rounding costs no more than f16 does, and what f16 cannot hold shows', asy
 test("the kernels of 8x8 and 16x16 compile on Dawn's null backend", async () => {
   const device = await Device.open({ adapter: 'null' });
   // The null device has subgroups of up to 128, which four of 32 fill.
-  for (const matrix of [8, 16] as const) {
-    device.capabilities = { ...device.capabilities, matrix, subgroupSize: 32 };
-    for (const variant of ['matrix-32', 'matrix-64'] as const)
+  const sizes: Partial<Capabilities>[] = [
+    { matrix: 8, subgroupSize: 32 },
+    { matrix: 16, subgroupSize: 32 },
+    { matrix: 16, subgroupSize: 0, pinnedSubgroup: 32 },
+  ];
+  for (const size of sizes) {
+    device.capabilities = { ...device.capabilities, maxWorkgroupStorage: 49152, ...size };
+    for (const variant of ['matrix-32', 'matrix-64', 'matrix-128'] as const)
       for (const one of [cases[1], cases[4], cases[6]] as Case[])
         device
           .scope(() => {
@@ -140,6 +145,7 @@ test('the choice of a kernel', () => {
     f16: true,
     subgroups: true,
     subgroupSize: 32,
+    pinnedSubgroup: 0,
     matrix: 16,
     timestamps: true,
     texels: false,
