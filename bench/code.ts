@@ -242,6 +242,7 @@ const columns: readonly [string, (c: Code) => string][] = [
     [
       ['loop', 'all'],
       ['multiply-adds', 'multiplyAdds'],
+      ['of matrices', 'matrices'],
       ['other vector', 'vector'],
       ['scalar', 'scalar'],
       ['loads', 'loads'],
