@@ -42,7 +42,8 @@ let opened: Promise<Device> | null = null;
  */
 export function testDevice(): Promise<Device> {
   opened ??= Device.open().then((device) => {
-    if (process.env.CMAP_TEST_KERNELS === 'gpu') device.capabilities = { ...device.capabilities, cpu: false };
+    if (process.env.CMAP_TEST_KERNELS === 'gpu')
+      device.capabilities = { ...device.capabilities, cpu: false, texels: false };
     return device;
   });
   return opened;

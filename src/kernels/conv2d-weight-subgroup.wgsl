@@ -1,14 +1,13 @@
 // partial[s, ky, kx, ci, co] = sum over the output pixels p = (n, oy, ox) of chunk s of
 //   x[n, oy*stride + ky - top, ox*stride + kx - left, ci] * dy[p, co]   (zero outside x)
 // The kernel gradient for software drivers, split over pixels; matmul-sum.wgsl adds the chunks in order. Registers
-// only: a subgroup computes ROWS consecutive ci x SG*J channels co of one tap, four pixels at a time. A lane loads ROWS/SG
-// channels of the four, which are spread over the subgroup; it owns J output channels. Parameters are read once, which is a
+// only: a subgroup computes ROWS consecutive ci x SG*J channels co of one tap, four pixels at a time. A lane loads 4*ROWS/SG
+// of their elements, which are spread over the subgroup; it owns J output channels. Parameters are read once, which is a
 // load, and distances are in items, of the type that an array is read in.
 // Constants: SG (4 or 8), ROWS (a multiple of SG), J, WG; P4, ALONG: whether pixels, and those of a row, are a multiple of
 // 4; T = f32 or vecJ<f32>, X = vec4<f32> or f32, W = T or f32. Lines with $ are repeated and `spread`, `rowOf` appended, see
-// unroll in product-text.ts. Also appended: of itemText A and B, the bindings x and dy; of laneText `owned`, `placesOf`, `store`; of rowsText `startsOf` and `quad`, whose
-// rows are the pixels of dy; `fn channelsOf(ci: u32, lane: u32, cin: u32) -> C`, where the lane's channels lie in a pixel, the
-// last in place of those past it; `fn channels(at: vec4<u32>, c: C) -> Channels`, in v0 ... those of four pixels.
+// unroll in product-text.ts. Also appended: of itemText A and B, the bindings x and dy; of channelsText `channelsOf`, `channels` and `row0` to
+// the last, the channels of x; of laneText `owned`, `placesOf`, `store`; of rowsText `startsOf` and `quad`, whose rows are the pixels of dy.
 // Params: chunk in fours of pixels; items of a pixel of x and of dy.
 // Grid: x: WG/SG blocks of ROWS rows (a tap has ceil(cin/ROWS)), y: SG*J channels, z: chunks.
 enable subgroups;
@@ -72,10 +71,9 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
     let p3 = load(p, o3, ky, kx, P4 | (4u * q + 3u < p.pixels));
     o0 = next(p, o3);
     let keep = vec4(p0.keep, p1.keep, p2.keep, p3.keep);
-    let loaded = channels(vec4(p0.at, p1.at, p2.at, p3.at), own);
-    let x$v = loaded.v$v * keep;
+    let x = channels(vec4(p0.at, p1.at, p2.at, p3.at), keep, own);
     let w = quad(0u, q, starts, p.row, p.pixels);
-    let e$r = spread$l(x$v);
+    let e$r = row$r(x);
     s$r_$j += dot(e$r, w.w$j);
   }
   if (wanted < p.blocks) {

@@ -29,7 +29,17 @@ import {
   tunedVariant,
 } from './matmul.ts';
 import { type Cotangent, matrixTileOf, peaksOf } from './matrix.ts';
-import { channelsText, foursOf, laneText, putText, rowsText, tileOf, unroll, vec } from './product-text.ts';
+import {
+  channelsText,
+  foursOf,
+  laneText,
+  orderAcross,
+  putText,
+  rowsText,
+  tileOf,
+  unroll,
+  vec,
+} from './product-text.ts';
 import { imageTiles, winograd, winogradBytes, winogradGain, winogradKernelGradient } from './winograd.ts';
 
 /** `winograd`: fewer multiplications, of 3x3 windows a pixel apart. */
@@ -83,10 +93,7 @@ function winogradOf({ tiles = 0, ...shape }: Conv2dShape, capabilities: Capabili
 /** What a tuner may choose from for a `conv2d` or `conv2d-weight` problem, the safe kernel first. */
 export function conv2dCandidates(problem: Problem, capabilities: Capabilities): Conv2dVariant[] {
   const fits = winogradOf(shapeOf(problem as unknown as Sizes), capabilities) > 0;
-  // The kernel gradient reads buffers.
-  const { op } = problem;
-  const products = matmulCandidates(op === 'conv2d' ? capabilities : { ...capabilities, texels: false });
-  return [...products, ...(fits ? (['winograd'] as const) : [])];
+  return [...matmulCandidates(capabilities), ...(fits ? (['winograd'] as const) : [])];
 }
 
 interface Sizes {
@@ -409,38 +416,45 @@ function kernelGradient(
     return sum(partial);
   }
   const choice = chooseMatmulKernel(
-    { batch: kh * kw, m: cin, n: cout, k: pixels },
+    { batch: kh * kw, m: cin, n: cout, k: pixels, texels: inTexels(device, [x, dy], [cin, cout]) },
     device.capabilities,
     variant,
   );
   if (choice.variant === 'subgroup') {
     const { lanes, rows, columns } = choice;
     const lane = laneText(columns, cout);
-    const adjacent = lanes === 4 && rows === 16 && cin % 4 === 0;
+    const order = orderAcross(lanes, rows, cin);
+    const item = order === 'single' ? 1 : 4;
+    const texels = choice.texels && item === 4;
     const text =
+      itemText('A', { binding: 0, name: 'x', type: vec(item === 4) }, texels) +
+      itemText('B', { binding: 1, name: 'dy', type: lane.W }, texels) +
+      channelsText(rows, lanes, order) +
       lane.text +
-      rowsText(lane, false, pixels % 4 === 0).text +
-      channelsText(rows / lanes, adjacent) +
-      itemText('A', { binding: 0, name: 'x', type: vec(adjacent) }, false) +
-      itemText('B', { binding: 1, name: 'dy', type: lane.W }, false);
+      rowsText(lane, false, pixels % 4 === 0).text;
     const blocks = kh * kw * Math.ceil(cin / rows);
     const perGroup = SUBGROUP_WORKGROUP / lanes;
     const grid = [Math.ceil(blocks / perGroup), Math.ceil(cout / (lanes * columns))] as const;
     const { chunk, parts } = chunked(64 / (grid[0] * grid[1]));
     const partial = device.empty([parts, kh * kw * cin * cout]);
     device.run(
-      kernel('conv2d-weight-subgroup', unroll(weightSubgroupSource, rows, lanes, columns, adjacent) + text, {
-        SG: lanes,
-        ROWS: rows,
-        J: columns,
-        WG: SUBGROUP_WORKGROUP,
-        T: lane.T,
-        X: vec(adjacent),
-        W: lane.W,
-        P4: pixels % 4 === 0,
-        ALONG: ow % 4 === 0,
-      }),
-      { x, dy, y: partial },
+      kernel(
+        'conv2d-weight-subgroup',
+        unroll(weightSubgroupSource, rows, lanes, columns, order === 'adjacent') + text,
+        {
+          SG: lanes,
+          ROWS: rows,
+          J: columns,
+          WG: SUBGROUP_WORKGROUP,
+          T: lane.T,
+          X: vec(item === 4),
+          W: lane.W,
+          P4: pixels % 4 === 0,
+          ALONG: ow % 4 === 0,
+          TEXELS: texels,
+        },
+      ),
+      texels ? { x: device.texelsOf(x), dy: device.texelsOf(dy), y: partial } : { x, dy, y: partial },
       {
         h,
         wd,
@@ -455,7 +469,7 @@ function kernelGradient(
         pixels,
         chunk: chunk / 4,
         blocks,
-        pixel: cin / (adjacent ? 4 : 1),
+        pixel: cin / item,
         row: cout / lane.item,
       },
       [...grid, parts],

@@ -20,6 +20,7 @@ import {
   foursText,
   laneText,
   neighbours,
+  orderAcross,
   putText,
   rowsText,
   type Tile,
@@ -428,7 +429,7 @@ export function gemm({
     const whole = k % 4 === 0;
     const lane = laneText(columns, n, BIAS ? 2 : undefined);
     const quad = rowsText(lane, transposeB, whole);
-    const order = orderOf(choice, transposeA, m, k);
+    const order = transposeA ? orderAcross(lanes, rows, m) : whole ? 'along' : 'single';
     const item = order === 'single' ? 1 : 4;
     const texels = choice.texels && item === 4;
     const text =
@@ -525,19 +526,6 @@ export function gemm({
 export const inTexels = (device: Device, matrices: readonly Tensor[], rows: readonly number[]) =>
   rows.every((length) => length % 4 === 0) &&
   matrices.every(({ bytes }) => bytes <= device.capabilities.maxTexels);
-
-/** How a subgroup reads the rows of A, [m,k] or stored as [k,m]; see `foursText`. */
-function orderOf(
-  { lanes, rows }: { readonly lanes: 4 | 8; readonly rows: SubgroupRows },
-  transposeA: boolean,
-  m: number,
-  k: number,
-) {
-  if (!transposeA) return k % 4 === 0 ? 'along' : 'single';
-  if (m % 4 !== 0) return 'single';
-  if (lanes === 8) return 'dealt';
-  return rows === 16 ? 'adjacent' : 'single';
-}
 
 /** A `matmul` problem on random numbers: runs it by a variant, or by the static choice. */
 export function matmulProblem(

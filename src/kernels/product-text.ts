@@ -189,102 +189,118 @@ fn quad(first: u32, q: u32, ${turned ? 's: S' : 'p: P'}, row: u32, k: u32) -> Qu
 }
 
 /**
+ * How a subgroup loads rows: `along` them in fours, element by element (`single`), or in fours of rows. These are `adjacent` in a
+ * lane, where four lanes have 16, or else `dealt` to the lanes, each of which then has its own of the four elements.
+ */
+export type Order = 'along' | Across;
+type Across = 'single' | 'adjacent' | 'dealt';
+
+/** How rows are loaded that lie across memory, `count` of them in all. */
+export function orderAcross(lanes: 4 | 8, rows: number, count: number): Across {
+  if (count % 4 !== 0) return 'single';
+  if (lanes === 8) return 'dealt';
+  return rows === 16 ? 'adjacent' : 'single';
+}
+
+const range = (n: number) => Array.from({ length: n }, (_, i) => i);
+
+/** WGSL of `Fours`, the registers of a lane, and of `row3(x)`, the four elements of row 3 of what all lanes have loaded. */
+function rowText(rows: number, lanes: 4 | 8, dealt: boolean): string {
+  const quads = rows / 4;
+  const spread = (r: number) => `spread${r % lanes}(x.v${Math.floor(r / lanes)})`;
+  const gather = (r: number) => {
+    const place = (k: number) => k * quads + Math.floor(r / 4);
+    return `vec4(${range(4).map((k) => `subgroupBroadcast(x.v${Math.floor(place(k) / lanes)}[${r % 4}], ${place(k) % lanes}u)`)})`;
+  };
+  return `
+struct Fours { ${range(rows / lanes)
+    .map((v) => `v${v}: vec4<f32>`)
+    .join(', ')} }
+${range(rows)
+  .map((r) => `fn row${r}(x: Fours) -> vec4<f32> { return ${dealt ? gather(r) : spread(r)}; }`)
+  .join('\n')}`;
+}
+
+/**
  * WGSL of the rows of a matrix, whose items are `itemA`, that a subgroup loads in a product: `rowsOf(p, first, m0, lane)` where the lane's
  * lie, the last in place of those past it; `fours(p, own, q)` what it loads of their elements 4q to 4q + 3, zeros past the last; and
- * `row3(x)` what all loaded of row 3, see `unroll`.
- * @param order how the matrix is read: `along` its rows in fours, element by element (`single`), or in fours of rows. These are
- * `adjacent` in a lane, where four lanes have 16, or else `dealt` to the lanes, each of which then has its own k.
+ * of `rowText` what all have loaded.
  * @param whole whether a row's length is a multiple of 4
  */
-export function foursText(
-  rows: number,
-  lanes: 4 | 8,
-  order: 'along' | 'single' | 'adjacent' | 'dealt',
-  whole: boolean,
-): string {
-  const count = (n: number) => Array.from({ length: n }, (_, i) => i);
-  const registers = count(rows / lanes);
+export function foursText(rows: number, lanes: 4 | 8, order: Order, whole: boolean): string {
+  const registers = range(rows / lanes);
+  const quads = rows / 4;
   const item = (at: string, k: string) =>
     whole
       ? `itemA(${at} + ${k} * p.aColumn)`
       : `select(X(), itemA(${at} + min(${k}, p.k - 1u) * p.aColumn), ${k} < p.k)`;
-  /** Fours of rows. */
-  const quads = rows / 4;
   const place = (m: string) => `first + min(${m}, p.m / 4u - 1u)`;
-  const spread = (r: number) => `spread${r % lanes}(x.v${Math.floor(r / lanes)})`;
-  const broadcast = (r: number) => {
-    const of = (k: number) => k * quads + Math.floor(r / 4);
-    return `vec4(${count(4).map((k) => `subgroupBroadcast(x.v${Math.floor(of(k) / lanes)}[${r % 4}], ${of(k) % lanes}u)`)})`;
+  const singles = (at: string) => range(4).map((k) => item(at, `(4u * q + ${k}u)`));
+  const apart = {
+    Rows: `array<u32, ${registers.length}>`,
+    own: registers.map((v) => `first + min(m0 + ${v}u * SG + lane, p.m - 1u) * p.aRow`),
+    loads: [],
   };
-  const singles = (at: string) => count(4).map((k) => item(at, `(4u * q + ${k}u)`));
-  const starts = registers.map((v) => `first + min(m0 + ${v}u * SG + lane, p.m - 1u) * p.aRow`);
-  const each = `array<u32, ${registers.length}>`;
   const text = {
-    along: {
-      Rows: each,
-      own: starts,
-      loads: [],
-      four: (v: number) => `itemA(own[${v}] + q)`,
-      row: spread,
-    },
-    single: {
-      Rows: each,
-      own: starts,
-      loads: [],
-      four: (v: number) => `vec4(${singles(`own[${v}]`).join(', ')})`,
-      row: spread,
-    },
+    along: { ...apart, four: (v: number) => `itemA(own[${v}] + q)` },
+    single: { ...apart, four: (v: number) => `vec4(${singles(`own[${v}]`).join(', ')})` },
     adjacent: {
       Rows: 'u32',
       own: [place('m0 / 4u + lane')],
       loads: singles('own').map((load, k) => `let p${k} = ${load};`),
-      four: (v: number) => `vec4(${count(4).map((k) => `p${k}[${v}]`)})`,
-      row: spread,
+      four: (v: number) => `vec4(${range(4).map((k) => `p${k}[${v}]`)})`,
     },
     dealt: {
       Rows: 'vec2<u32>',
       own: [place(`m0 / 4u + lane % ${quads}u`), `lane / ${quads}u`],
       loads: [],
       four: (v: number) => item('own.x', `(4u * q + ${(v * lanes) / quads}u + own.y)`),
-      row: broadcast,
     },
   }[order];
   return `
 alias Rows = ${text.Rows};
-struct Fours { ${registers.map((v) => `v${v}: vec4<f32>`).join(', ')} }
 fn rowsOf(p: Params, first: u32, m0: u32, lane: u32) -> Rows { return Rows(${text.own.join(', ')}); }
 fn fours(p: Params, own: Rows, q: u32) -> Fours {
   ${[...text.loads, `return Fours(${registers.map(text.four).join(', ')});`].join('\n  ')}
-}
-${count(rows)
-  .map((r) => `fn row${r}(x: Fours) -> vec4<f32> { return ${text.row(r)}; }`)
-  .join('\n')}`;
+}${rowText(rows, lanes, order === 'dealt')}`;
 }
 
 /**
- * WGSL of the rows that a lane loads in the kernel gradient, channels of four pixels of x: `channelsOf` and `channels`. They
- * are SG apart, or `adjacent`, read as one vector.
+ * WGSL of the rows that a subgroup loads in the kernel gradient, channels of four pixels of x, whose items are `itemA`:
+ * `channelsOf(ci, lane, cin)` where the lane's channels lie in a pixel, the last in place of those past it; `channels(at, keep, own)` what
+ * it loads of the pixels that begin at the items `at`, times `keep`; and of `rowText` what all have loaded.
  */
-export function channelsText(registers: number, adjacent: boolean): string {
-  const vs = Array.from({ length: registers }, (_, v) => v);
-  const of = (v: number) => (registers > 1 ? `c[${v}]` : 'c');
+export function channelsText(rows: number, lanes: 4 | 8, order: Across): string {
+  const registers = range(rows / lanes);
+  const quads = rows / 4;
   const fields = ['x', 'y', 'z', 'w'];
-  const C = adjacent || registers === 1 ? 'u32' : `array<u32, ${registers}>`;
-  const places = adjacent
-    ? 'min(ci / 4u + lane, cin / 4u - 1u)'
-    : vs.map((v) => `min(ci + ${v}u * SG + lane, cin - 1u)`).join(', ');
-  const loads = adjacent ? fields.map((f) => `let p${f} = itemA(at.${f} + c);`) : [];
-  const four = (v: number) =>
-    adjacent
-      ? `vec4(${fields.map((f) => `p${f}[${v}]`).join(', ')})`
-      : `vec4(${fields.map((f) => `itemA(at.${f} + ${of(v)})`).join(', ')})`;
+  const place = (c: string) => `min(${c}, cin / 4u - 1u)`;
+  const text = {
+    single: {
+      C: `array<u32, ${registers.length}>`,
+      own: registers.map((v) => `min(ci + ${v}u * SG + lane, cin - 1u)`),
+      loads: [],
+      four: (v: number) => `vec4(${fields.map((f) => `itemA(at.${f} + own[${v}])`).join(', ')}) * keep`,
+    },
+    adjacent: {
+      C: 'u32',
+      own: [place('ci / 4u + lane')],
+      loads: fields.map((f) => `let p${f} = itemA(at.${f} + own);`),
+      four: (v: number) => `vec4(${fields.map((f) => `p${f}[${v}]`).join(', ')}) * keep`,
+    },
+    dealt: {
+      C: 'vec2<u32>',
+      own: [place(`ci / 4u + lane % ${quads}u`), `lane / ${quads}u`],
+      loads: registers.map((v) => `let k${v} = ${(v * lanes) / quads}u + own.y;`),
+      four: (v: number) => `itemA(at[k${v}] + own.x) * keep[k${v}]`,
+    },
+  }[order];
   return `
-alias C = ${C};
-struct Channels { ${vs.map((v) => `v${v}: vec4<f32>`).join(', ')} }
-fn channelsOf(ci: u32, lane: u32, cin: u32) -> C { return C(${places}); }
-fn channels(at: vec4<u32>, c: C) -> Channels {
-  ${[...loads, `return Channels(${vs.map(four).join(', ')});`].join('\n  ')}
-}`;
+alias C = ${text.C};
+fn channelsOf(ci: u32, lane: u32, cin: u32) -> C { return C(${text.own.join(', ')}); }
+fn channels(at: vec4<u32>, keep: vec4<f32>, own: C) -> Fours {
+  ${[...text.loads, `return Fours(${registers.map(text.four).join(', ')});`].join('\n  ')}
+}${rowText(rows, lanes, order === 'dealt')}`;
 }
 
 /**

@@ -46,10 +46,13 @@ const completions = () =>
       putText('y', wide),
     ]);
     const repeated = ([4, 8] as const).map((lanes) => unroll('s$r_$j $v $l $sums\n', 16, lanes, columns));
+    const orders = (['single', 'adjacent', 'dealt'] as const).map((order) =>
+      channelsText(16, order === 'dealt' ? 8 : 4, order),
+    );
     const items = [true, false].map((texels) =>
       itemText('A', { binding: 0, name: 'a', type: lane.T }, texels),
     );
-    return [lane.text, ...rows, ...repeated, ...items, channelsText(columns, columns === 4)];
+    return [lane.text, ...rows, ...repeated, ...items, ...orders];
   });
 
 /**
