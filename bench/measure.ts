@@ -188,7 +188,8 @@ export function variantOf(names: readonly string[]): string {
   const short = names.map((name) => {
     const [base = '', rest = ''] = name.split('[');
     const tuned = rest.match(/\b(?:SG|J|ROWS|TILE|THREADS|KEYS|PARTS|LANES)=\d+/g) ?? [];
-    return [base, ...tuned].join(' ');
+    const texels = /\bTEXELS=true\b/.test(rest) ? ['texels'] : [];
+    return [base, ...tuned, ...texels].join(' ');
   });
   return [...new Set(short)].join(' + ');
 }
