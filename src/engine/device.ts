@@ -27,6 +27,7 @@ import {
   bytesPer,
   type DType,
   type HostData,
+  isBuffer,
   type Memory,
   type Shape,
   Storage,
@@ -336,7 +337,7 @@ export class Device {
   }
 
   giveBack(memory: Memory): void {
-    if ('size' in memory) this.#pool.release(memory);
+    if (isBuffer(memory)) this.#pool.release(memory);
     else this.#texels.release(memory);
   }
 
@@ -440,7 +441,7 @@ export class Device {
     const entries: GPUBindGroupEntry[] = k.bindings.map((b, i) => {
       const storage = storages[i] as Storage;
       const memory = backed(storage);
-      const resource = 'size' in memory ? { buffer: memory, size: storage.bytes } : memory.createView();
+      const resource = isBuffer(memory) ? { buffer: memory, size: storage.bytes } : memory.createView();
       return { binding: b.index, resource };
     });
     if (k.paramsIndex >= 0) {
@@ -451,7 +452,7 @@ export class Device {
 
   bufferOf(tensor: Tensor): GPUBuffer {
     const memory = backed(tensor.live());
-    if ('size' in memory) return memory;
+    if (isBuffer(memory)) return memory;
     throw new CmapError(`tensor [${tensor.shape}] is in texels, which only kernels reach`);
   }
 

@@ -9,7 +9,7 @@ import { CmapError } from './errors.ts';
 import { type Kernel, kernel, linearGrid, type ParamValues, packParams } from './kernel.ts';
 import notFiniteSource from './not-finite.wgsl';
 import { sizeClass } from './pool.ts';
-import { type Memory, Storage, Tensor } from './tensor.ts';
+import { isBuffer, type Memory, Storage, Tensor } from './tensor.ts';
 import { texelCopy } from './texels.ts';
 
 interface Step {
@@ -197,7 +197,7 @@ export class Program<T> {
     device.flush();
     // What earlier runs left could be taken for something that this one wrote.
     const encoder = device.handle.createCommandEncoder();
-    for (const memory of this.#memory) if ('size' in memory) encoder.clearBuffer(memory);
+    for (const memory of this.#memory) if (isBuffer(memory)) encoder.clearBuffer(memory);
     device.handle.queue.submit([encoder.finish()]);
     const first = device.tensor([0xffffffff], [1], 'u32');
     this.#ready().forEach((d, index) => {

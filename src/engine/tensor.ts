@@ -17,6 +17,8 @@ export function sizeOf(shape: Shape): number {
 /** A buffer, or texels: a texture whose texels hold four elements each. */
 export type Memory = GPUBuffer | GPUTexture;
 
+export const isBuffer = (memory: Memory): memory is GPUBuffer => 'size' in memory;
+
 /**
  * The memory behind one or more tensors. Eager: pooled. While a Program is recorded: none yet, the planner gives it some.
  */

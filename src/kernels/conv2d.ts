@@ -208,7 +208,8 @@ function convolve(
     device.capabilities,
     variant ?? tunedVariant(device, problem, (capabilities) => conv2dCandidates(problem, capabilities)),
   );
-  if (choice.variant === 'winograd') return winograd(x, w, bias, geometry, shape, turned, work.flops);
+  if (choice.variant === 'winograd')
+    return device.scope(() => winograd(x, w, bias, geometry, shape, turned, work.flops));
   const depth = (kh * kw * cin) / dilation ** 2;
   const parts = partsOf(choice, { phases: dilation ** 2, pixels, cout, depth });
   const y = device.empty(parts > 1 ? [parts, ...shape] : shape);
@@ -228,40 +229,43 @@ function convolve(
 ${itemText('A', { binding: 0, name: 'x', type: vec(wide) }, texels)}
 ${itemText('B', { binding: 1, name: 'w', type: quad.B }, texels)}
 fn four(p: Params, at: u32, q: u32) -> vec4<f32> { return ${wide ? 'itemA(at + q)' : `vec4(${each.join(', ')})`}; }`;
-    device.run(
-      kernel('conv2d-subgroup', unroll(subgroupSource, rows, lanes, columns) + text, {
-        DILATION: dilation,
-        SG: lanes,
-        ROWS: rows,
-        J: columns,
-        WG: SUBGROUP_WORKGROUP,
-        T: lane.T,
-        X: vec(wide),
-        B: quad.B,
-        W: lane.W,
-        TURNED: turned,
-        BIAS,
-        TEXELS: texels,
-      }),
-      texels ? { ...tensors, x: device.texelsOf(x), w: device.texelsOf(w) } : tensors,
-      {
-        ...params,
-        cin,
-        cout,
-        kh,
-        kw,
-        stride,
-        fours: Math.ceil(cin / 4),
-        pixel: cin / (wide ? 4 : 1),
-        tap: (cin * cout) / quad.item,
-        row: cout / lane.item,
-      },
-      [
-        Math.ceil(pixels / ((rows * SUBGROUP_WORKGROUP) / lanes)),
-        Math.ceil(cout / (lanes * columns)),
-        dilation ** 2,
-      ],
-      work,
+    // Copies into texels are given back at once.
+    device.scope(() =>
+      device.run(
+        kernel('conv2d-subgroup', unroll(subgroupSource, rows, lanes, columns) + text, {
+          DILATION: dilation,
+          SG: lanes,
+          ROWS: rows,
+          J: columns,
+          WG: SUBGROUP_WORKGROUP,
+          T: lane.T,
+          X: vec(wide),
+          B: quad.B,
+          W: lane.W,
+          TURNED: turned,
+          BIAS,
+          TEXELS: texels,
+        }),
+        texels ? { ...tensors, x: device.texelsOf(x), w: device.texelsOf(w) } : tensors,
+        {
+          ...params,
+          cin,
+          cout,
+          kh,
+          kw,
+          stride,
+          fours: Math.ceil(cin / 4),
+          pixel: cin / (wide ? 4 : 1),
+          tap: (cin * cout) / quad.item,
+          row: cout / lane.item,
+        },
+        [
+          Math.ceil(pixels / ((rows * SUBGROUP_WORKGROUP) / lanes)),
+          Math.ceil(cout / (lanes * columns)),
+          dilation ** 2,
+        ],
+        work,
+      ),
     );
   } else if (choice.variant === 'tiled' || choice.variant === 'matrix') {
     const wideX = cin % 4 === 0;
@@ -355,7 +359,7 @@ function kernelGradient(
   const wanted =
     given ?? tunedVariant(device, problem, (capabilities) => conv2dCandidates(problem, capabilities));
   if (chooseConv2dKernel(shapeOf(problem), device.capabilities, wanted).variant === 'winograd')
-    return winogradKernelGradient(x, dy, { top, left }, shape, work.flops);
+    return device.scope(() => winogradKernelGradient(x, dy, { top, left }, shape, work.flops));
   const variant = wanted === 'winograd' ? undefined : wanted;
   const rows = kh * kw * 4 * Math.ceil(cin / 4);
   const { cpu, matrix } = device.capabilities;
@@ -437,43 +441,46 @@ function kernelGradient(
     const grid = [Math.ceil(blocks / perGroup), Math.ceil(cout / (lanes * columns))] as const;
     const { chunk, parts } = chunked(64 / (grid[0] * grid[1]));
     const partial = device.empty([parts, kh * kw * cin * cout]);
-    device.run(
-      kernel(
-        'conv2d-weight-subgroup',
-        unroll(weightSubgroupSource, rows, lanes, columns, order === 'adjacent') + text,
+    // Copies into texels are given back at once.
+    device.scope(() =>
+      device.run(
+        kernel(
+          'conv2d-weight-subgroup',
+          unroll(weightSubgroupSource, rows, lanes, columns, order === 'adjacent') + text,
+          {
+            SG: lanes,
+            ROWS: rows,
+            J: columns,
+            WG: SUBGROUP_WORKGROUP,
+            T: lane.T,
+            X: vec(item === 4),
+            W: lane.W,
+            P4: pixels % 4 === 0,
+            ALONG: ow % 4 === 0,
+            TEXELS: texels,
+          },
+        ),
+        texels ? { x: device.texelsOf(x), dy: device.texelsOf(dy), y: partial } : { x, dy, y: partial },
         {
-          SG: lanes,
-          ROWS: rows,
-          J: columns,
-          WG: SUBGROUP_WORKGROUP,
-          T: lane.T,
-          X: vec(item === 4),
-          W: lane.W,
-          P4: pixels % 4 === 0,
-          ALONG: ow % 4 === 0,
-          TEXELS: texels,
+          h,
+          wd,
+          cin,
+          oh,
+          ow,
+          cout,
+          kw,
+          stride,
+          top,
+          left,
+          pixels,
+          chunk: chunk / 4,
+          blocks,
+          pixel: cin / item,
+          row: cout / lane.item,
         },
+        [...grid, parts],
+        work,
       ),
-      texels ? { x: device.texelsOf(x), dy: device.texelsOf(dy), y: partial } : { x, dy, y: partial },
-      {
-        h,
-        wd,
-        cin,
-        oh,
-        ow,
-        cout,
-        kw,
-        stride,
-        top,
-        left,
-        pixels,
-        chunk: chunk / 4,
-        blocks,
-        pixel: cin / item,
-        row: cout / lane.item,
-      },
-      [...grid, parts],
-      work,
     );
     return sum(partial);
   }

@@ -5,9 +5,9 @@
 //   fn scaleOf(lane: u32) -> vec2<f32>        factors of A and B
 // Both lie in workgroup memory as they do in memory, along k or across it, for units that read either. The next tiles are loaded
 // while these are multiplied, as in matmul-tile.wgsl.
-// Constants: TILE (32, 64 or 128), SIDE, DOWN, ACROSS, KT (a multiple of EDGE), EDGE (8 or 16), LANES (of a subgroup), TA, TB, AHEAD, SCALED (1
-// or 2 where A or B is a cotangent). Lines with $ are repeated, see matrixTileOf in matrix.ts: $i is an invocation's loads of A, $j of B;
-// `$orderA` and `$orderB` are row_major or col_major.
+// Constants: TILE (32, 64 or 128), SIDE, DOWN, ACROSS, KT (a multiple of EDGE), EDGE (8 or 16), LANES (of a subgroup), TA, TB, AHEAD, UNROLL, SCALED (1
+// or 2 where A or B is a cotangent). Lines with $ are repeated, see matrixTileOf in matrix.ts: $i is an invocation's loads of A, $j of B, $k
+// UNROLL matrices along k, all of a step on a GPU; `$orderA` and `$orderB` are row_major or col_major.
 enable f16;
 enable subgroups;
 enable chromium_experimental_subgroup_matrix;
@@ -88,9 +88,11 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
       placeB$j = placeB(column$j, z, k0 + KT);
       b_$j = readB(placeB$j);
     }
-    let a$r_$k = subgroupMatrixLoad<Left, $orderA>(&tileA, side * ALL_A + tiledAt(vec2(row + $ru * EDGE, $ku * EDGE), LINE_A, !TA), LINE_A);
-    let b$q_$k = subgroupMatrixLoad<Right, $orderB>(&tileB, side * ALL_B + tiledAt(vec2(column + $qu * EDGE, $ku * EDGE), LINE_B, TB), LINE_B);
-    s$r_$q = subgroupMatrixMultiplyAccumulate(a$r_$k, b$q_$k, s$r_$q);
+    for (var k = 0u; k < KT; k += UNROLL * EDGE) {
+      let a$r_$k = subgroupMatrixLoad<Left, $orderA>(&tileA, side * ALL_A + tiledAt(vec2(row + $ru * EDGE, k + $ku * EDGE), LINE_A, !TA), LINE_A);
+      let b$q_$k = subgroupMatrixLoad<Right, $orderB>(&tileB, side * ALL_B + tiledAt(vec2(column + $qu * EDGE, k + $ku * EDGE), LINE_B, TB), LINE_B);
+      s$r_$q = subgroupMatrixMultiplyAccumulate(a$r_$k, b$q_$k, s$r_$q);
+    }
     if (AHEAD) {
       side = 1u - side;
     } else {

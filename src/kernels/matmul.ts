@@ -438,38 +438,40 @@ export function gemm({
       foursText(rows, lanes, order, whole) +
       lane.text +
       quad.text;
-    const operands = texels ? { ...tensors, a: device.texelsOf(a), b: device.texelsOf(b) } : tensors;
-    device.run(
-      kernel('matmul-subgroup', unroll(subgroupSource, rows, lanes, columns, order === 'adjacent') + text, {
-        SG: lanes,
-        ROWS: rows,
-        J: columns,
-        WG: SUBGROUP_WORKGROUP,
-        T: lane.T,
-        X: vec(item === 4),
-        B: quad.B,
-        W: lane.W,
-        TA: transposeA,
-        TB: transposeB,
-        K4: whole,
-        BIAS,
-        TEXELS: texels,
-      }),
-      operands,
-      {
-        m,
-        n,
-        k,
-        fours: Math.ceil(k / 4),
-        row: n / lane.item,
-        aBatch: aBatch / item,
-        aRow: transposeA ? 1 : k / item,
-        aColumn: transposeA ? m / item : 1,
-        bBatch: bBatch / quad.item,
-        scale,
-      },
-      [Math.ceil(m / ((rows * SUBGROUP_WORKGROUP) / lanes)), Math.ceil(n / (lanes * columns)), batch],
-      work,
+    // Copies into texels are given back at once.
+    device.scope(() =>
+      device.run(
+        kernel('matmul-subgroup', unroll(subgroupSource, rows, lanes, columns, order === 'adjacent') + text, {
+          SG: lanes,
+          ROWS: rows,
+          J: columns,
+          WG: SUBGROUP_WORKGROUP,
+          T: lane.T,
+          X: vec(item === 4),
+          B: quad.B,
+          W: lane.W,
+          TA: transposeA,
+          TB: transposeB,
+          K4: whole,
+          BIAS,
+          TEXELS: texels,
+        }),
+        texels ? { ...tensors, a: device.texelsOf(a), b: device.texelsOf(b) } : tensors,
+        {
+          m,
+          n,
+          k,
+          fours: Math.ceil(k / 4),
+          row: n / lane.item,
+          aBatch: aBatch / item,
+          aRow: transposeA ? 1 : k / item,
+          aColumn: transposeA ? m / item : 1,
+          bBatch: bBatch / quad.item,
+          scale,
+        },
+        [Math.ceil(m / ((rows * SUBGROUP_WORKGROUP) / lanes)), Math.ceil(n / (lanes * columns)), batch],
+        work,
+      ),
     );
   } else if (choice.variant === 'tiled' || choice.variant === 'matrix') {
     const wideA = (transposeA ? m : k) % 4 === 0;

@@ -41,15 +41,16 @@ export function matrixTileOf(
     pinned,
   }: { readonly tile: Tile; readonly edge: 8 | 16; readonly lanes: number; readonly pinned: boolean },
   { TA, TB }: { readonly TA: boolean; readonly TB: boolean },
-  { maxWorkgroupStorage }: Pick<Capabilities, 'maxWorkgroupStorage'>,
+  { cpu, maxWorkgroupStorage }: Pick<Capabilities, 'cpu' | 'maxWorkgroupStorage'>,
   cotangent: 'a' | 'b' | undefined,
   binding: number,
 ) {
   const SIDE = across(tile);
   const [DOWN, ACROSS] = [tile / (2 * edge), tile / (SIDE * edge)];
   const loads = (tile * DEPTH) / (8 * SIDE * lanes);
+  const UNROLL = cpu ? 1 : DEPTH / edge;
   const loops = [
-    { name: 'k', count: DEPTH / edge },
+    { name: 'k', count: UNROLL },
     { name: 'r', count: DOWN },
     { name: 'q', count: ACROSS },
     { name: 'i', count: loads },
@@ -84,6 +85,7 @@ fn scaleOf(lane: u32) -> vec2<f32> {
       EDGE: edge,
       LANES: lanes,
       PINNED: pinned,
+      UNROLL,
       AHEAD: matrixStorage(tile, edge, true) <= maxWorkgroupStorage,
       SCALED,
     },

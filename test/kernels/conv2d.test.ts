@@ -8,6 +8,7 @@ import {
   conv2d,
   conv2dCandidates,
 } from '../../src/kernels/conv2d.ts';
+import { matmul } from '../../src/kernels/matmul.ts';
 import { assertClose, checkOp, lcg, testDevice } from '../support.ts';
 
 checkOp('conv2d', {
@@ -15,6 +16,28 @@ checkOp('conv2d', {
 });
 
 const test = suite('conv2d kernels');
+
+test('a convolution or product leaves nothing but its result, outside of scopes too', async () => {
+  const device = await testDevice();
+  const random = lcg(7);
+  const make = (...shape: number[]) =>
+    device.tensor(Float32Array.from({ length: shape.reduce((p, d) => p * d) }, random), shape);
+  const [x, w, a, b] = [make(1, 8, 8, 16), make(3, 3, 16, 16), make(16, 16), make(16, 16)];
+  const { tensors } = device.memory();
+  for (const f of [
+    () => conv2d(x, w, { padding: 1, variant: 'winograd' }),
+    () => conv2d(x, w, { padding: 1, variant: 'tiled-32-split' }),
+    () => matmul(a, b, { variant: 'direct' }),
+    ...(device.capabilities.texels
+      ? [() => conv2d(x, w, { padding: 1, variant: 'texels' }), () => matmul(a, b, { variant: 'texels' })]
+      : []),
+  ]) {
+    const y = f();
+    assert.is(device.memory().tensors, tensors + 1);
+    y.dispose();
+  }
+  for (const t of [x, w, a, b]) t.dispose();
+});
 
 test('every variant equals the direct one, forward and gradients', async () => {
   const device = await testDevice();
