@@ -128,7 +128,7 @@ test('the tables that come with the project are of these kernels', () => {
     );
     for (const [key, choice] of Object.entries(choices)) {
       assert.ok(['matmul', 'conv2d', 'conv2d-weight'].includes(JSON.parse(key).op), key);
-      assert.match(String(choice), /^(direct|subgroup|tiled|matrix|winograd)/);
+      assert.match(String(choice), /^(direct|subgroup|texels|tiled|matrix|winograd)/);
     }
   }
 });
