@@ -158,10 +158,10 @@ function alone(steps: readonly Recorded[]) {
           if (binding?.writable) return [name, device.empty(t.shape)];
           const made = device.tensor(noise(t.size, inputs.length), t.shape);
           inputs.push(made);
-          return [name, binding?.texels ? device.texelsOf(made) : made];
+          return [name, made];
         }),
       );
-      device.run(kernel, own, params, grid, { flops });
+      device.runOnTexels(kernel, own, params, grid, { flops });
     }
   });
   return {

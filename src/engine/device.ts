@@ -410,6 +410,23 @@ export class Device {
     this.dispatch(k, pipeline, bindGroup, grid, work.flops ?? 0);
   }
 
+  /** As `run`, for tensors in buffers: what the kernel reads from texels is copied there first, and the copies given back. */
+  runOnTexels(
+    k: Kernel,
+    tensors: Readonly<Record<string, Tensor>>,
+    params: ParamValues,
+    grid: Grid,
+    work: Work = {},
+  ): void {
+    this.scope(() => {
+      const copies = k.bindings.flatMap(({ name, texels }) => {
+        const tensor = tensors[name];
+        return texels && tensor ? [[name, this.texelsOf(tensor)] as const] : [];
+      });
+      this.run(k, { ...tensors, ...Object.fromEntries(copies) }, params, grid, work);
+    });
+  }
+
   /** Adds one dispatch to the current commands. */
   dispatch(
     k: Kernel,

@@ -24,6 +24,7 @@ import {
   type MatmulVariant,
   matmulCandidates,
   SUBGROUP_WORKGROUP,
+  subgroupConstants,
   sumRows,
   tilesOf,
   tunedVariant,
@@ -229,43 +230,33 @@ function convolve(
 ${itemText('A', { binding: 0, name: 'x', type: vec(wide) }, texels)}
 ${itemText('B', { binding: 1, name: 'w', type: quad.B }, texels)}
 fn four(p: Params, at: u32, q: u32) -> vec4<f32> { return ${wide ? 'itemA(at + q)' : `vec4(${each.join(', ')})`}; }`;
-    // Copies into texels are given back at once.
-    device.scope(() =>
-      device.run(
-        kernel('conv2d-subgroup', unroll(subgroupSource, rows, lanes, columns) + text, {
-          DILATION: dilation,
-          SG: lanes,
-          ROWS: rows,
-          J: columns,
-          WG: SUBGROUP_WORKGROUP,
-          T: lane.T,
-          X: vec(wide),
-          B: quad.B,
-          W: lane.W,
-          TURNED: turned,
-          BIAS,
-          TEXELS: texels,
-        }),
-        texels ? { ...tensors, x: device.texelsOf(x), w: device.texelsOf(w) } : tensors,
-        {
-          ...params,
-          cin,
-          cout,
-          kh,
-          kw,
-          stride,
-          fours: Math.ceil(cin / 4),
-          pixel: cin / (wide ? 4 : 1),
-          tap: (cin * cout) / quad.item,
-          row: cout / lane.item,
-        },
-        [
-          Math.ceil(pixels / ((rows * SUBGROUP_WORKGROUP) / lanes)),
-          Math.ceil(cout / (lanes * columns)),
-          dilation ** 2,
-        ],
-        work,
-      ),
+    device.runOnTexels(
+      kernel('conv2d-subgroup', unroll(subgroupSource, rows, lanes, columns) + text, {
+        DILATION: dilation,
+        ...subgroupConstants(choice, lane, wide, texels),
+        B: quad.B,
+        TURNED: turned,
+        BIAS,
+      }),
+      tensors,
+      {
+        ...params,
+        cin,
+        cout,
+        kh,
+        kw,
+        stride,
+        fours: Math.ceil(cin / 4),
+        pixel: cin / (wide ? 4 : 1),
+        tap: (cin * cout) / quad.item,
+        row: cout / lane.item,
+      },
+      [
+        Math.ceil(pixels / ((rows * SUBGROUP_WORKGROUP) / lanes)),
+        Math.ceil(cout / (lanes * columns)),
+        dilation ** 2,
+      ],
+      work,
     );
   } else if (choice.variant === 'tiled' || choice.variant === 'matrix') {
     const wideX = cin % 4 === 0;
@@ -441,46 +432,36 @@ function kernelGradient(
     const grid = [Math.ceil(blocks / perGroup), Math.ceil(cout / (lanes * columns))] as const;
     const { chunk, parts } = chunked(64 / (grid[0] * grid[1]));
     const partial = device.empty([parts, kh * kw * cin * cout]);
-    // Copies into texels are given back at once.
-    device.scope(() =>
-      device.run(
-        kernel(
-          'conv2d-weight-subgroup',
-          unroll(weightSubgroupSource, rows, lanes, columns, order === 'adjacent') + text,
-          {
-            SG: lanes,
-            ROWS: rows,
-            J: columns,
-            WG: SUBGROUP_WORKGROUP,
-            T: lane.T,
-            X: vec(item === 4),
-            W: lane.W,
-            P4: pixels % 4 === 0,
-            ALONG: ow % 4 === 0,
-            TEXELS: texels,
-          },
-        ),
-        texels ? { x: device.texelsOf(x), dy: device.texelsOf(dy), y: partial } : { x, dy, y: partial },
+    device.runOnTexels(
+      kernel(
+        'conv2d-weight-subgroup',
+        unroll(weightSubgroupSource, rows, lanes, columns, order === 'adjacent') + text,
         {
-          h,
-          wd,
-          cin,
-          oh,
-          ow,
-          cout,
-          kw,
-          stride,
-          top,
-          left,
-          pixels,
-          chunk: chunk / 4,
-          blocks,
-          pixel: cin / item,
-          row: cout / lane.item,
+          ...subgroupConstants(choice, lane, item === 4, texels),
+          P4: pixels % 4 === 0,
+          ALONG: ow % 4 === 0,
         },
-        [...grid, parts],
-        work,
       ),
+      { x, dy, y: partial },
+      {
+        h,
+        wd,
+        cin,
+        oh,
+        ow,
+        cout,
+        kw,
+        stride,
+        top,
+        left,
+        pixels,
+        chunk: chunk / 4,
+        blocks,
+        pixel: cin / item,
+        row: cout / lane.item,
+      },
+      [...grid, parts],
+      work,
     );
     return sum(partial);
   }

@@ -6,7 +6,7 @@
 // Both lie in workgroup memory as they do in memory, along k or across it, for units that read either. The next tiles are loaded
 // while these are multiplied, as in matmul-tile.wgsl.
 // Constants: TILE (32, 64 or 128), SIDE, DOWN, ACROSS, KT (a multiple of EDGE), EDGE (8 or 16), LANES (of a subgroup), TA, TB, AHEAD, UNROLL, SCALED (1
-// or 2 where A or B is a cotangent). Lines with $ are repeated, see matrixTileOf in matrix.ts: $i is an invocation's loads of A, $j of B, $k
+// or 2 where A or B is a cotangent). Lines with $ are repeated, see tileText in product-text.ts: `$next` are the loads for the next step, $i is an invocation's loads of A, $j of B, $k
 // UNROLL matrices along k, all of a step on a GPU; `$orderA` and `$orderB` are row_major or col_major.
 enable f16;
 enable subgroups;
@@ -28,12 +28,6 @@ const MATRIX = EDGE * EDGE;
 var<workgroup> tileA: array<f16, SIDES * ALL_A>;
 var<workgroup> tileB: array<f16, SIDES * ALL_B>;
 var<workgroup> sums: array<f32, 2u * SIDE * MATRIX>;
-
-// Of load i the row or column, and k, of the first element: neighbours load neighbours, along k or across it.
-fn loadOf(local: u32, i: u32, along: bool) -> vec2<u32> {
-  if (along) { return vec2(local / DEEP + i * (THREADS / DEEP), local % DEEP * 4u); }
-  return vec2(local % FOURS * 4u, local / FOURS + i * (THREADS / FOURS));
-}
 
 // Where an element lies in a tile.
 fn tiledAt(at: vec2<u32>, line: u32, along: bool) -> u32 {
@@ -83,10 +77,7 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
   for (var k0 = range.x; k0 < range.y; k0 += KT) {
     workgroupBarrier();
     if (AHEAD) {
-      placeA$i = placeA(row$i, z, k0 + KT);
-      a_$i = readA(placeA$i);
-      placeB$j = placeB(column$j, z, k0 + KT);
-      b_$j = readB(placeB$j);
+      $next
     }
     for (var k = 0u; k < KT; k += UNROLL * EDGE) {
       let a$r_$k = subgroupMatrixLoad<Left, $orderA>(&tileA, side * ALL_A + tiledAt(vec2(row + $ru * EDGE, k + $ku * EDGE), LINE_A, !TA), LINE_A);
@@ -97,10 +88,7 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
       side = 1u - side;
     } else {
       workgroupBarrier();
-      placeA$i = placeA(row$i, z, k0 + KT);
-      a_$i = readA(placeA$i);
-      placeB$j = placeB(column$j, z, k0 + KT);
-      b_$j = readB(placeB$j);
+      $next
     }
     putA(side, atA$i, vec4<f16>(cutA(placeA$i, a_$i) * scale.x));
     putB(side, atB$j, vec4<f16>(cutB(placeB$j, b_$j) * scale.y));

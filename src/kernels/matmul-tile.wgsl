@@ -11,7 +11,7 @@
 // loaded: it reads a place that exists, and zeros are put in when the value is used.
 // Constants: TILE (32, 64 or 128), DOWN, QUADS, KT (a multiple of 4); TA: A is stored along m, else along k; TB: B is stored along
 // k, else along n; AHEAD: load the next tiles while these are multiplied, into a second pair, so that one barrier a step does; UNROLL.
-// Lines with $ are repeated, see tileOf in product-text.ts: $i and $j are an invocation's loads of A and of B, $k UNROLL fours of a
+// Lines with $ are repeated, see tileText in product-text.ts: `$next` are the loads for the next step, $i and $j are an invocation's loads of A and of B, $k UNROLL fours of a
 // step: all of them on a GPU, so that a step is one block with the loads at its head and what uses them at its end, as drivers move
 // loads down into the block of their use.
 // Grid: x: TILE columns, y: TILE rows, z: whatever the appended text makes of it.
@@ -53,6 +53,12 @@ fn putB(side: u32, at: vec2<u32>, v: vec4<f32>) {
   tileB[first + 3u * ROW_B][at.x % 4u] = v.w;
 }
 
+// Where four elements go to four rows of workgroup memory neighbours take neighbouring k, so that they meet different banks.
+fn loadOfA(local: u32, i: u32) -> vec2<u32> {
+  if (TA) { return vec2((local / KT + i * (THREADS / KT)) * 4u, local % KT); }
+  return loadOf(local, i, true);
+}
+
 @compute @workgroup_size(THREADS)
 fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) group: vec3<u32>) {
   let z = group.z;
@@ -63,7 +69,7 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
   let range = innerOf(z);
   let atA$i = loadOfA(local, $iu);
   let row$i = rowAt(z, m0 + atA$i.x, atA$i.y);
-  let atB$j = loadOfB(local, $ju);
+  let atB$j = loadOf(local, $ju, TB);
   let column$j = columnAt(z, n0 + atB$j.x, atB$j.y);
   var placeA$i = placeA(row$i, z, range.x);
   var a_$i = readA(placeA$i);
@@ -76,10 +82,7 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
   for (var k0 = range.x; k0 < range.y; k0 += KT) {
     workgroupBarrier();
     if (AHEAD) {
-      placeA$i = placeA(row$i, z, k0 + KT);
-      a_$i = readA(placeA$i);
-      placeB$j = placeB(column$j, z, k0 + KT);
-      b_$j = readB(placeB$j);
+      $next
     }
     // Each sum is a chain that contracts to four multiply-adds a vector; the sum of four products would be a fifth instruction.
     let ownA = side * (TILE * ROW_A) + row * ROW_A;
@@ -96,10 +99,7 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
       side = 1u - side;
     } else {
       workgroupBarrier();
-      placeA$i = placeA(row$i, z, k0 + KT);
-      a_$i = readA(placeA$i);
-      placeB$j = placeB(column$j, z, k0 + KT);
-      b_$j = readB(placeB$j);
+      $next
     }
     putA(side, atA$i, cutA(placeA$i, a_$i));
     putB(side, atB$j, cutB(placeB$j, b_$j));

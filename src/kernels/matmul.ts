@@ -201,6 +201,23 @@ export function chooseMatmulKernel(
   return n < 8 || m < 8 ? direct : (tiled() ?? direct);
 }
 
+/** The constants that all subgroup kernels take. @param wide whether what a lane's rows are loaded from is read in vectors */
+export const subgroupConstants = (
+  { lanes, rows, columns }: Extract<MatmulKernel, { variant: 'subgroup' }>,
+  { T, W }: Pick<ReturnType<typeof laneText>, 'T' | 'W'>,
+  wide: boolean,
+  texels: boolean,
+) => ({
+  SG: lanes,
+  ROWS: rows,
+  J: columns,
+  WG: SUBGROUP_WORKGROUP,
+  T,
+  X: vec(wide),
+  W,
+  TEXELS: texels,
+});
+
 /** Tiles of a product. */
 export const tilesOf = ({ batch, m, n }: Omit<MatmulShape, 'k'>, tile: Tile) =>
   batch * Math.ceil(m / tile) * Math.ceil(n / tile);
@@ -438,40 +455,30 @@ export function gemm({
       foursText(rows, lanes, order, whole) +
       lane.text +
       quad.text;
-    // Copies into texels are given back at once.
-    device.scope(() =>
-      device.run(
-        kernel('matmul-subgroup', unroll(subgroupSource, rows, lanes, columns, order === 'adjacent') + text, {
-          SG: lanes,
-          ROWS: rows,
-          J: columns,
-          WG: SUBGROUP_WORKGROUP,
-          T: lane.T,
-          X: vec(item === 4),
-          B: quad.B,
-          W: lane.W,
-          TA: transposeA,
-          TB: transposeB,
-          K4: whole,
-          BIAS,
-          TEXELS: texels,
-        }),
-        texels ? { ...tensors, a: device.texelsOf(a), b: device.texelsOf(b) } : tensors,
-        {
-          m,
-          n,
-          k,
-          fours: Math.ceil(k / 4),
-          row: n / lane.item,
-          aBatch: aBatch / item,
-          aRow: transposeA ? 1 : k / item,
-          aColumn: transposeA ? m / item : 1,
-          bBatch: bBatch / quad.item,
-          scale,
-        },
-        [Math.ceil(m / ((rows * SUBGROUP_WORKGROUP) / lanes)), Math.ceil(n / (lanes * columns)), batch],
-        work,
-      ),
+    device.runOnTexels(
+      kernel('matmul-subgroup', unroll(subgroupSource, rows, lanes, columns, order === 'adjacent') + text, {
+        ...subgroupConstants(choice, lane, item === 4, texels),
+        B: quad.B,
+        TA: transposeA,
+        TB: transposeB,
+        K4: whole,
+        BIAS,
+      }),
+      tensors,
+      {
+        m,
+        n,
+        k,
+        fours: Math.ceil(k / 4),
+        row: n / lane.item,
+        aBatch: aBatch / item,
+        aRow: transposeA ? 1 : k / item,
+        aColumn: transposeA ? m / item : 1,
+        bBatch: bBatch / quad.item,
+        scale,
+      },
+      [Math.ceil(m / ((rows * SUBGROUP_WORKGROUP) / lanes)), Math.ceil(n / (lanes * columns)), batch],
+      work,
     );
   } else if (choice.variant === 'tiled' || choice.variant === 'matrix') {
     const wideA = (transposeA ? m : k) % 4 === 0;

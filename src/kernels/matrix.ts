@@ -7,7 +7,7 @@ import { kernel } from '../engine/kernel.ts';
 import type { Tensor } from '../engine/tensor.ts';
 import matrixSource from './matmul-tile-matrix.wgsl';
 import peaksSource from './peaks.wgsl';
-import { repeat, type Tile, vec } from './product-text.ts';
+import { type Tile, tileText, vec } from './product-text.ts';
 
 /** Depth of a tile. */
 const DEPTH = 32;
@@ -75,7 +75,7 @@ fn scaleOf(lane: u32) -> vec2<f32> {
     ? `enable subgroup_size_control;\n${text.replace(entry, `${entry} @subgroup_size(LANES)`)}`
     : text;
   return {
-    source: repeat(source, loops) + (cotangent ? scaled : plain),
+    source: tileText(source, loops) + (cotangent ? scaled : plain),
     constants: {
       TILE: tile,
       SIDE,

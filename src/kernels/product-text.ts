@@ -119,6 +119,21 @@ fn rowOf(r: u32, lane: u32) -> u32 { return ${row}; }
  */
 export type TileWay = 'ahead' | 'plain' | 'tall' | 'split';
 
+/** The loads for the next step of a tile. */
+const NEXT = [
+  'placeA$i = placeA(row$i, z, k0 + KT);',
+  'a_$i = readA(placeA$i);',
+  'placeB$j = placeB(column$j, z, k0 + KT);',
+  'b_$j = readB(placeB$j);',
+].join('\n');
+
+/** matmul-tile.wgsl or matmul-tile-matrix.wgsl with its lines repeated. */
+export const tileText = (source: string, loops: readonly Loop[]) =>
+  repeat(
+    source.replace(/^ *\$next$/gm, () => NEXT),
+    loops,
+  ) + loadsSource;
+
 /** matmul-tile.wgsl and its constants. Software drivers, on which it is tested, would take minutes to compile it unrolled. */
 export function tileOf(
   { tile, way }: { readonly tile: Tile; readonly way: TileWay },
@@ -137,7 +152,7 @@ export function tileOf(
   ];
   const bytes = 16 * (tile * (KT / 4 + 1) + KT * (tile / 4 + 1));
   return {
-    source: repeat(tileSource, loops) + loadsSource,
+    source: tileText(tileSource, loops),
     constants: {
       TILE: tile,
       DOWN,

@@ -116,7 +116,6 @@ function reading(x: Tensor) {
   const texels = x.device.capabilities.texels && inTexels(x.device, [x], [x.shape.at(-1) as number]);
   const type = vec(texels);
   return {
-    x: texels ? x.device.texelsOf(x) : x,
     end: itemText('', { binding: 0, name: 'x', type }, texels),
     constants: { T: type, TEXELS: texels },
     each: texels ? 4 : 1,
@@ -135,9 +134,9 @@ function planesOf(
   const y = x.device.empty([constants.R ** 2, tiles, channels]);
   const from = reading(x);
   const count = y.size / constants.R ** 2 / from.each;
-  x.device.run(
+  x.device.runOnTexels(
     kernel('winograd-planes', text + from.end, { ...from.constants, ...constants, TILE }),
-    { x: from.x, y },
+    { x, y },
     { h, wd, channels: channels / from.each, down, across, top, left, count },
     linearGrid(count),
   );
@@ -181,9 +180,9 @@ export function winograd(
   const y = device.empty(shape);
   const from = reading(products);
   const count = (tiles * cout) / from.each;
-  device.run(
+  device.runOnTexels(
     kernel('winograd-image', output.text + from.end, { ...from.constants, ...output.constants, TILE }),
-    { x: from.x, bias: bias ?? products, y },
+    { x: products, bias: bias ?? products, y },
     { h, wd, channels: cout / from.each, down, across, count, bias: Number(bias !== null) },
     linearGrid(count),
   );
