@@ -39,6 +39,12 @@ export function differentiable(
   return output;
 }
 
+/** f's value of the inputs; what f makes besides is given back at once, unless a gradient may need it. */
+export function tidy(inputs: readonly Tensor[], f: () => Tensor): Tensor {
+  const [first] = inputs;
+  return !first || (recording && inputs.some((x) => x.node)) ? f() : first.device.scope(f);
+}
+
 /** Runs `f` without recording gradients. */
 export function noGrad<T>(f: () => T): T {
   const before = recording;
@@ -110,9 +116,11 @@ function outside(value: Tensor, nodes: ReadonlySet<Node>): Tensor[] {
 const leaf: Node['backward'] = () => [];
 
 /**
- * f and its vector-Jacobian product at `inputs`.
+ * f and its vector-Jacobian product at `inputs`. What f makes lives until the surrounding `scope` ends, as the gradient needs it:
+ * a loop wants one.
  * @returns the output, and `pullback(cotangent)`: d<output, cotangent>/d inputs[i]; a cotangent of all ones is
- *   taken when none is given; an input that the output does not depend on gets zeros
+ *   taken when none is given; an input that the output does not depend on gets zeros. These gradients are constants to a
+ *   differentiation around this one, which is refused where it would need their own
  */
 export function vjp(
   f: (...inputs: Tensor[]) => Tensor,
@@ -131,7 +139,19 @@ export function vjp(
   } finally {
     recording = before;
   }
-  return { output, pullback: (cotangent) => noGrad(() => pull(output, watched, cotangent)) };
+  const outer = inputs.filter((x) => x.node);
+  const pullback = (cotangent?: Tensor) => {
+    const gradients = noGrad(() => output.device.scope(() => pull(output, watched, cotangent)));
+    if (!recording || outer.length === 0) return gradients;
+    const backward = () => {
+      throw new CmapError(
+        'pullback: no gradient of a gradient can be taken; where it is meant as a constant, take it inside noGrad',
+      );
+    };
+    for (const g of gradients) g.node = { name: 'gradient', inputs: outer, backward };
+    return gradients;
+  };
+  return { output, pullback };
 }
 
 /** Value and gradient of a function whose output is summed. */
@@ -145,6 +165,11 @@ export function valueAndGrad(
 
 function pull(output: Tensor, wanted: readonly Tensor[], cotangent: Tensor | undefined): Tensor[] {
   const device = output.device;
+  if (output.node === gone) {
+    throw new CmapError(
+      `pullback: the output [${output.shape}] was disposed; end its scope after the pullback`,
+    );
+  }
   if (cotangent) {
     check(
       String(cotangent.shape) === String(output.shape),
@@ -203,5 +228,13 @@ function pull(output: Tensor, wanted: readonly Tensor[], cotangent: Tensor | und
       cotangents.set(input, sum ? device.accumulate(sum, g) : g);
     });
   }
-  return wanted.map((x) => cotangents.get(x) ?? device.full(x.shape, 0));
+  // One tensor may be the gradient of several inputs, or the cotangent: the caller disposes of each on its own.
+  const given = new Set(cotangent ? [cotangent] : []);
+  return wanted.map((x) => {
+    const gradient = cotangents.get(x);
+    if (!gradient) return device.full(x.shape, 0);
+    if (given.has(gradient)) return gradient.alias();
+    given.add(gradient);
+    return gradient;
+  });
 }

@@ -8,7 +8,6 @@ import { texelRowBytes } from './texels.ts';
 export interface Capabilities {
   /** True on software drivers: registers are cheap there, workgroup memory and barriers are slow. */
   readonly cpu: boolean;
-  readonly f16: boolean;
   /** Whether products read texels faster than buffers: measured, on lavapipe alone. */
   readonly texels: boolean;
   /** Bytes; the largest tensor in texels. */
@@ -28,7 +27,6 @@ export interface Capabilities {
   readonly maxWorkgroupStorage: number;
   /** Bytes; the largest single tensor. */
   readonly maxBinding: number;
-  readonly maxStorageBuffers: number;
   readonly maxGrid: number;
 }
 
@@ -41,7 +39,6 @@ export function capabilitiesOf(device: GPUDevice, adapter: AdapterRecord): Capab
   const pinnedSubgroup = pinned ? Math.min(Math.max(32, min), max) : 0;
   return {
     cpu: adapter.kind === 'software',
-    f16: device.features.has('shader-f16'),
     texels: adapter.kind === 'software' && adapter.device.startsWith('llvmpipe'),
     maxTexels: texelRowBytes * device.limits.maxTextureDimension2D,
     subgroups: device.features.has('subgroups'),
@@ -52,7 +49,6 @@ export function capabilitiesOf(device: GPUDevice, adapter: AdapterRecord): Capab
     maxInvocations: device.limits.maxComputeInvocationsPerWorkgroup,
     maxWorkgroupStorage: device.limits.maxComputeWorkgroupStorageSize,
     maxBinding: Math.min(device.limits.maxStorageBufferBindingSize, device.limits.maxBufferSize),
-    maxStorageBuffers: device.limits.maxStorageBuffersPerShaderStage,
     maxGrid: device.limits.maxComputeWorkgroupsPerDimension,
   };
 }

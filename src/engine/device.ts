@@ -96,11 +96,18 @@ export class Device {
     };
     this.capabilities = capabilitiesOf(handle, adapter);
     this.pipelines = new Pipelines(handle, fail);
+    const full = () => this.trim();
     const buffers = (limit: number, usage: GPUBufferUsageFlags) =>
-      new Pool(handle, limit, (size, label) => handle.createBuffer({ size, usage, label }), fail);
+      new Pool(handle, limit, (size, label) => handle.createBuffer({ size, usage, label }), fail, full);
     const { maxBinding, maxTexels } = this.capabilities;
     this.#pool = buffers(maxBinding, STORAGE);
-    this.#texels = new Pool(handle, maxTexels, (size, label) => createTexels(handle, size, label), fail);
+    this.#texels = new Pool(
+      handle,
+      maxTexels,
+      (size, label) => createTexels(handle, size, label),
+      fail,
+      full,
+    );
     this.#staging = buffers(handle.limits.maxBufferSize, STAGING);
     this.#slots = handle.createBuffer({ size: SLOT * SLOTS, usage: UNIFORM, label: 'params' });
     handle.lost.then((info) => {
@@ -141,7 +148,8 @@ export class Device {
   /** A tensor whose elements are undefined until a kernel writes them. */
   empty(shape: Shape, dtype: DType = 'f32'): Tensor {
     for (const d of shape) check(Number.isInteger(d) && d >= 0, () => `tensor: [${shape}] is not a shape`);
-    const bytes = Math.max(4, Math.ceil((sizeOf(shape) * bytesPer[dtype]) / 4) * 4);
+    // Kernels may read no elements in vectors: a binding of those has 16 bytes at least.
+    const bytes = sizeOf(shape) === 0 ? 16 : Math.ceil((sizeOf(shape) * bytesPer[dtype]) / 4) * 4;
     return this.#make(shape, dtype, bytes, false);
   }
 
@@ -569,7 +577,12 @@ export class Device {
     } finally {
       this.#profiler = null;
     }
-    await profiler.times();
+    try {
+      await profiler.times();
+    } catch (error) {
+      this.#throwFailure();
+      throw error;
+    }
     return profiler;
   }
 }

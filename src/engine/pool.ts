@@ -8,6 +8,8 @@ import { formatBytes, OutOfMemoryError } from './errors.ts';
 export class Pool<M extends GPUBuffer | GPUTexture> {
   readonly #free = new Map<number, M[]>();
   readonly #sizes = new Map<M, number>();
+  /** What the device had no memory for: no command can use it, so it is not kept. */
+  readonly #refused = new WeakSet<M>();
   /** Bytes handed out. */
   liveBytes = 0;
   /** Bytes waiting for reuse. */
@@ -22,6 +24,8 @@ export class Pool<M extends GPUBuffer | GPUTexture> {
     readonly limit: number,
     readonly create: (size: number, label: string) => M,
     readonly onError: (error: Error) => void,
+    /** Gives back what is kept for reuse, here and elsewhere. */
+    readonly onFull: () => void,
   ) {}
 
   /** @param label what needs it, for the error message */
@@ -41,10 +45,15 @@ export class Pool<M extends GPUBuffer | GPUTexture> {
 
   release(memory: M): void {
     const size = this.#sizes.get(memory) as number;
+    this.liveBytes -= size;
+    if (this.#refused.has(memory)) {
+      this.#sizes.delete(memory);
+      memory.destroy();
+      return;
+    }
     const list = this.#free.get(size);
     if (list) list.push(memory);
     else this.#free.set(size, [memory]);
-    this.liveBytes -= size;
     this.freeBytes += size;
   }
 
@@ -67,15 +76,16 @@ export class Pool<M extends GPUBuffer | GPUTexture> {
     const memory = this.create(size, label);
     this.#sizes.set(memory, size);
     if (guarded) {
+      const held = `${formatBytes(this.liveBytes)} in use, ${formatBytes(this.freeBytes)} kept for reuse`;
       this.device.popErrorScope().then((error) => {
-        if (error) {
-          const held = formatBytes(this.liveBytes + this.freeBytes);
-          this.onError(
-            new OutOfMemoryError(
-              `${label}: needs ${formatBytes(size)}, the device is full (${held} held); use a smaller batch or K`,
-            ),
-          );
-        }
+        if (!error) return;
+        this.#refused.add(memory);
+        this.onError(
+          new OutOfMemoryError(
+            `${label}: needs ${formatBytes(size)}, the device is full (${held}); use a smaller batch or K`,
+          ),
+        );
+        this.onFull();
       }, this.onError);
     }
     this.peakBytes = Math.max(this.peakBytes, this.liveBytes + this.freeBytes + size);

@@ -126,6 +126,7 @@ export class Program<T> {
   readonly #outputTensors: readonly Tensor[];
   #steps: readonly Step[];
   #dispatches: Dispatch[] | null = null;
+  #disposed = false;
 
   constructor(
     readonly device: Device,
@@ -227,7 +228,8 @@ export class Program<T> {
 
   /** Gives the program's memory back; its outputs can no longer be read. */
   dispose(): void {
-    if (this.#steps.length === 0 && this.#memory.length === 0) return;
+    if (this.#disposed) return;
+    this.#disposed = true;
     this.device.flush();
     const given = new Set<Memory>(this.#memory);
     for (const step of this.#steps) {

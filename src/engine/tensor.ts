@@ -1,6 +1,6 @@
 import type { Node } from './autograd.ts';
 import type { Device } from './device.ts';
-import { CmapError, check } from './errors.ts';
+import { CmapError, check, ShapeError } from './errors.ts';
 
 export type DType = 'f32' | 'f16' | 'u32' | 'i32';
 export type Shape = readonly number[];
@@ -12,6 +12,14 @@ export function sizeOf(shape: Shape): number {
   let n = 1;
   for (const d of shape) n *= d;
   return n;
+}
+
+/** @throws ShapeError naming the first that is not f32; one that is not given passes */
+export function checkFloats(name: string, tensors: Readonly<Record<string, Tensor | undefined>>): void {
+  for (const [key, tensor] of Object.entries(tensors)) {
+    if (tensor && tensor.dtype !== 'f32')
+      throw new ShapeError(`${name}: ${key} [${tensor.shape}] is ${tensor.dtype}, not f32`);
+  }
 }
 
 /** A buffer, or texels: a texture whose texels hold four elements each. */

@@ -3,11 +3,11 @@
  * matrix of scores: forward with an online softmax, backward from the saved logarithms of the sums, computing the
  * scores again (Dao et al. 2022), one kernel for the queries and one for keys and values.
  */
-import { differentiable } from '../engine/autograd.ts';
+import { differentiable, tidy } from '../engine/autograd.ts';
 import type { Capabilities } from '../engine/capabilities.ts';
-import { check } from '../engine/errors.ts';
+import { check, formatBytes } from '../engine/errors.ts';
 import { kernel, linearGrid } from '../engine/kernel.ts';
-import type { Tensor } from '../engine/tensor.ts';
+import { checkFloats, type Tensor } from '../engine/tensor.ts';
 import forwardSource from './attention.wgsl';
 import keysSource from './attention-backward-keys.wgsl';
 import queriesSource from './attention-backward-queries.wgsl';
@@ -42,7 +42,7 @@ export interface AttentionKernel {
 /** Which kernel attends with heads of `channels` channels. A pure function. */
 export function chooseAttentionKernel(
   shape: { batch: number; heads: number; queries: number; keys: number; channels: number },
-  capabilities: Pick<Capabilities, 'cpu' | 'subgroups' | 'maxBinding'>,
+  capabilities: Pick<Capabilities, 'cpu' | 'subgroups' | 'maxBinding' | 'maxWorkgroupStorage'>,
   forced?: AttentionVariant,
 ): AttentionKernel {
   const { batch, heads, queries, keys, channels } = shape;
@@ -52,6 +52,14 @@ export function chooseAttentionKernel(
   const fits = scoreBytes <= capabilities.maxBinding;
   const variant = forced ?? (fits && (capabilities.cpu || channels > 64) ? 'composed' : 'fused');
   if (variant === 'composed') return { variant, lanes, parts: 1, width: length, threads: 0, tile: 0 };
+  const { maxWorkgroupStorage, maxBinding } = capabilities;
+  check(
+    8 * channels <= maxWorkgroupStorage,
+    () =>
+      `attention: heads of ${channels} channels take ${formatBytes(8 * channels)} of workgroup memory, the device has ${formatBytes(maxWorkgroupStorage)}` +
+      (fits ? '' : `, and scores take ${formatBytes(scoreBytes)} of a buffer of ${formatBytes(maxBinding)}`) +
+      '; use more heads or a smaller batch',
+  );
   // Four invocations a query where they can add by shuffling: a quarter of the registers, four times the parallelism.
   const parts = capabilities.subgroups ? ([4, 2].find((p) => length % p === 0 && length / p >= 2) ?? 1) : 1;
   // Two tiles of this many keys take 8 KiB at most; one key each for the widest heads.
@@ -69,6 +77,7 @@ export function chooseAttentionKernel(
  */
 export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions = {}): Tensor {
   const { heads = 1 } = options;
+  checkFloats('attention', { q, k, v });
   check(q.rank === 3 && q.size > 0, () => `attention: q [${q.shape}] is not [N,T,D]`);
   const [batch, queries, all] = q.shape as [number, number, number];
   check(
@@ -89,7 +98,7 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOpt
   const shape = { batch, heads, queries, keys, channels };
   const choice = chooseAttentionKernel(shape, q.device.capabilities, options.variant);
   return choice.variant === 'composed'
-    ? composed(q, k, v, heads, scale)
+    ? tidy([q, k, v], () => composed(q, k, v, heads, scale))
     : fused(q, k, v, shape, scale, choice);
 }
 
@@ -152,7 +161,7 @@ function fused(
   launch('attention', forwardSource, { q, k, v, o, logs }, queries, 2);
   // With p = exp(scale·q k − logs) and delta = dy·o, a number a query:
   //     dq = scale·Σ_keys p (dy·v − delta) k,  dk = scale·Σ_queries p (dy·v − delta) q,  dv = Σ_queries p dy.
-  return differentiable('attention', [q, k, v], o, (dy, needs) => {
+  differentiable('attention', [q, k, v], o, (dy, needs) => {
     const dq = device.empty(q.shape);
     const norms = device.empty([batch, heads, queries, 2]);
     launch('attention-backward-queries', queriesSource, { q, k, v, o, logs, dy, dq, norms }, queries, 3);
@@ -162,6 +171,8 @@ function fused(
     launch('attention-backward-keys', keysSource, { q, k, v, norms, dy, dk, dv }, keys, 4);
     return [dq, dk, dv];
   });
+  if (!o.node) logs.dispose();
+  return o;
 }
 
 /** WGSL of the sum over 1, 2 or 4 neighbouring invocations; uniform, as all loops around it are. */

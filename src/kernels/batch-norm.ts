@@ -5,7 +5,7 @@
 import { differentiable } from '../engine/autograd.ts';
 import { check } from '../engine/errors.ts';
 import { kernel, linearGrid } from '../engine/kernel.ts';
-import type { Tensor } from '../engine/tensor.ts';
+import { checkFloats, type Tensor } from '../engine/tensor.ts';
 import forwardSource from './batch-norm.wgsl';
 import backwardSource from './batch-norm-backward.wgsl';
 import combineSource from './batch-norm-combine.wgsl';
@@ -105,6 +105,7 @@ export function batchNormTraining(
     { rows, columns, chunk, chunks },
     linearGrid(columns),
   );
+  partial.dispose();
   const y = apply(x, { scale, bias, mean, variance }, eps, relu);
   // h = (x − mean)·rstd: dbias = Σ du, dscale = Σ du·h, dx = scale·rstd·(du − dbias/rows − h·dscale/rows).
   differentiable('batchNormTraining', [x, scale, bias], y, (dy, needs) => {
@@ -127,6 +128,7 @@ function checkArguments(
   parameters: Partial<BatchNormParameters>,
   eps: number,
 ): void {
+  checkFloats(name, { x, ...parameters });
   check(x.rank >= 1 && x.size > 0, () => `${name}: x [${x.shape}] is not [...,C] with at least one element`);
   const channels = x.shape.at(-1) as number;
   for (const [key, p] of Object.entries(parameters) as [string, Tensor][]) {
@@ -193,5 +195,6 @@ function sumsOf(
     { columns, chunks },
     linearGrid(columns),
   );
+  partial.dispose();
   return { sums, dscale, dbias };
 }

@@ -42,8 +42,10 @@ fn tapOf(z: u32, tap: u32) -> Tap {
   let phase = phaseOf(z);
   let down = taps(phase.x, params.top, KH);
   let across = taps(phase.y, params.left, KW);
-  let ky = down.x + i32(tap) / across.y * DILATION;
-  let kx = across.x + i32(tap) % across.y * DILATION;
+  // A phase may have no taps, whose places nobody uses; a division by zero is undefined all the same.
+  let row = max(across.y, 1);
+  let ky = down.x + i32(tap) / row * DILATION;
+  let kx = across.x + i32(tap) % row * DILATION;
   // They divide, by the choice of the first taps.
   return Tap((phase.x * STRIDE + ky - params.top) / DILATION, (phase.y * STRIDE + kx - params.left) / DILATION, u32(ky * KW + kx));
 }

@@ -7,7 +7,7 @@ import { differentiable } from '../engine/autograd.ts';
 import type { Capabilities } from '../engine/capabilities.ts';
 import { check } from '../engine/errors.ts';
 import { kernel, linearGrid } from '../engine/kernel.ts';
-import { sizeOf, type Tensor } from '../engine/tensor.ts';
+import { checkFloats, sizeOf, type Tensor } from '../engine/tensor.ts';
 import { itemText } from '../engine/texels.ts';
 import type { Problem } from '../engine/tuning.ts';
 import directSource from './conv2d-direct.wgsl';
@@ -145,6 +145,7 @@ interface Geometry {
  */
 export function conv2d(x: Tensor, w: Tensor, options: Conv2dOptions = {}): Tensor {
   const { bias, stride = 1, padding = 0, variant } = options;
+  checkFloats('conv2d', { x, w, bias });
   check(x.rank === 4, () => `conv2d: x [${x.shape}] is not [N,H,W,C]`);
   check(w.rank === 4, () => `conv2d: w [${w.shape}] is not [KH,KW,Cin,Cout]`);
   const [batch, height, width, cin] = x.shape as [number, number, number, number];

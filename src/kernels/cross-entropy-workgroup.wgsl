@@ -39,7 +39,9 @@ fn main(@builtin(local_invocation_index) i: u32, @builtin(workgroup_id) group: v
   sums = part[0];
   let label = labels[r];
   let own = x[first + min(label, params.classes - 1u)] - top;
-  var y = log(sums.x) - (1.0 - params.smoothing) * own - params.smoothing / f32(params.classes) * sums.y;
+  var y = log(sums.x) - (1.0 - params.smoothing) * own;
+  // A logit may be -inf, and 0 * inf is NaN.
+  if (params.smoothing > 0.0) { y -= params.smoothing / f32(params.classes) * sums.y; }
   if (label >= params.classes) { y = bitcast<f32>(params.nan); }
   loss[r] = y;
   norms[r] = vec2<f32>(top, sums.x);

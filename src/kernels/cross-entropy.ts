@@ -3,7 +3,7 @@ import { differentiable } from '../engine/autograd.ts';
 import type { Capabilities } from '../engine/capabilities.ts';
 import { check, InputError } from '../engine/errors.ts';
 import { kernel, linearGrid } from '../engine/kernel.ts';
-import type { Tensor } from '../engine/tensor.ts';
+import { checkFloats, type Tensor } from '../engine/tensor.ts';
 import forwardSource from './cross-entropy.wgsl';
 import backwardSource from './cross-entropy-backward.wgsl';
 import workgroupSource from './cross-entropy-workgroup.wgsl';
@@ -46,6 +46,7 @@ export function chooseCrossEntropyKernel(
 export function crossEntropy(logits: Tensor, labels: Tensor, options: CrossEntropyOptions = {}): Tensor {
   const { device } = logits;
   const { smoothing = 0 } = options;
+  checkFloats('crossEntropy', { logits });
   check(logits.rank === 2 && logits.size > 0, () => `crossEntropy: logits [${logits.shape}] is not [N,C]`);
   const [rows, classes] = logits.shape as [number, number];
   check(labels.dtype === 'u32', () => `crossEntropy: labels are ${labels.dtype}, not u32`);

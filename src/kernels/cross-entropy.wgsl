@@ -24,7 +24,9 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
   }
   let label = labels[r];
   let own = x[first + min(label, params.classes - 1u)] - top;
-  var y = log(sum) - (1.0 - params.smoothing) * own - params.smoothing / f32(params.classes) * plain;
+  var y = log(sum) - (1.0 - params.smoothing) * own;
+  // A logit may be -inf, and 0 * inf is NaN.
+  if (params.smoothing > 0.0) { y -= params.smoothing / f32(params.classes) * plain; }
   if (label >= params.classes) { y = bitcast<f32>(params.nan); }
   loss[r] = y;
   norms[r] = vec2<f32>(top, sum);

@@ -4,7 +4,7 @@ import { check, InputError } from '../engine/errors.ts';
 import { kernel, linearGrid } from '../engine/kernel.ts';
 import { keyOf } from '../engine/philox.ts';
 import philoxSource from '../engine/philox.wgsl';
-import type { Tensor } from '../engine/tensor.ts';
+import { sizeOf, type Tensor } from '../engine/tensor.ts';
 import source from './dropout.wgsl';
 
 export interface DropoutOptions {
@@ -28,7 +28,7 @@ export function dropout(x: Tensor, { rate, seed, purpose, step, first = 0 }: Dro
   check(x.dtype === 'f32' && x.rank >= 1, () => `dropout: x [${x.shape}] ${x.dtype} is not f32 with rows`);
   check(step.dtype === 'u32' && step.size === 1, () => `dropout: step is ${step.dtype} [${step.shape}]`);
   const rows = x.shape[0] as number;
-  const length = x.size / rows;
+  const length = sizeOf(x.shape.slice(1));
   const blocks = Math.ceil(length / 4);
   const [low, high] = keyOf(seed);
   const params = {

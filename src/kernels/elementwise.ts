@@ -2,18 +2,19 @@
  * Functions of one number, applied to every element: y = f(x), dx = f'(x) dy. One row a function; the expressions
  * are WGSL in x of type T, which is f32 or vec4<f32>, and in two numbers a and b of type f32.
  *
- * Traps that the expressions avoid: tanh is NaN at ±100 on SwiftShader and may be 1e-5 off anywhere by WGSL's rules, exp
- * overflows above 88, and NaN is seen only in its bits.
+ * Traps that the expressions avoid: tanh is NaN at ±100 on SwiftShader and may be 1e-5 off anywhere by WGSL's rules, and by exp alone it
+ * would cancel near 0, where it is a series; exp overflows above 88, and NaN is seen only in its bits.
  */
 import { differentiable } from '../engine/autograd.ts';
-import { check } from '../engine/errors.ts';
 import { kernel, linearGrid } from '../engine/kernel.ts';
-import type { Tensor } from '../engine/tensor.ts';
+import { checkFloats, type Tensor } from '../engine/tensor.ts';
 import forwardSource from './elementwise.wgsl';
 import backwardSource from './elementwise-backward.wgsl';
 
 const sigmoidOf = '(T(1.0) / (T(1.0) + exp(-clamp(x, T(-80.0), T(80.0)))))';
-const tanhOf = '(T(1.0) - T(2.0) / (T(1.0) + exp(clamp(2.0 * x, T(-80.0), T(80.0)))))';
+const tanhOf =
+  'select(T(1.0) - T(2.0) / (T(1.0) + exp(clamp(2.0 * x, T(-80.0), T(80.0)))), ' +
+  'x * (T(1.0) - x * x * (T(1.0 / 3.0) - x * x * (T(2.0 / 15.0) - x * x * T(17.0 / 315.0)))), abs(x) < T(0.2))';
 
 const table = {
   negate: { f: '-x', df: 'T(-1.0)' },
@@ -35,7 +36,7 @@ export type ElementwiseName = keyof typeof table;
 
 function elementwise(name: ElementwiseName, x: Tensor, a = 0, b = 0): Tensor {
   const { device } = x;
-  check(x.dtype === 'f32', () => `${name}: [${x.shape}] is ${x.dtype}, not f32`);
+  checkFloats(name, { x });
   const wide = x.size % 4 === 0;
   const params = { count: wide ? x.size / 4 : x.size, a, b };
   const T = wide ? 'vec4<f32>' : 'f32';

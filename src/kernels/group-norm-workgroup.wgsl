@@ -4,7 +4,7 @@
 // An invocation's first KEEP pixels are read once and stay in registers, the others are read in each pass, KEEP at a time, so that as
 // many loads are on their way: lines with $p are repeated for each.
 // Constants: T, LANES, SILU, MODULATION as there; THREADS (a power of two, 64..256), KEEP.
-// Grid: one workgroup a group, count = N * groups. Workgroup memory 9 * THREADS bytes.
+// Grid: one workgroup a group, count = N * groups. Workgroup memory 8 * (THREADS + FAN) bytes.
 struct Params { pixels: u32, groups: u32, width: u32, rows: u32, count: u32, eps: f32 }
 @group(0) @binding(0) var<storage, read> x: array<T>;
 @group(0) @binding(1) var<storage, read> scale: array<T>;

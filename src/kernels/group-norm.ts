@@ -7,7 +7,7 @@ import { differentiable } from '../engine/autograd.ts';
 import type { Capabilities } from '../engine/capabilities.ts';
 import { check } from '../engine/errors.ts';
 import { kernel, linearGrid } from '../engine/kernel.ts';
-import { sizeOf, type Tensor } from '../engine/tensor.ts';
+import { checkFloats, sizeOf, type Tensor } from '../engine/tensor.ts';
 import forwardSource from './group-norm.wgsl';
 import backwardSource from './group-norm-backward.wgsl';
 import backwardWorkgroupSource from './group-norm-backward-workgroup.wgsl';
@@ -79,6 +79,7 @@ export function chooseGroupNormKernel(
 export function groupNorm(x: Tensor, scale: Tensor, bias: Tensor, options: GroupNormOptions): Tensor {
   const { device } = x;
   const { groups, eps, silu = false, modulation, variant } = options;
+  checkFloats('groupNorm', { x, scale, bias, modulation });
   check(
     x.rank >= 2 && x.size > 0,
     () => `groupNorm: x [${x.shape}] is not [N,...,C] with at least one element`,
@@ -140,7 +141,7 @@ export function groupNorm(x: Tensor, scale: Tensor, bias: Tensor, options: Group
   // all else follows from the sums over an image's pixels s₀ = Σ du and s₁ = Σ du·h:
   //     dscale = Σₙ (1 + m₁)·s₁, dbias = Σₙ (1 + m₁)·s₀, dm₁ = scale·s₁ + bias·s₀, dm₂ = s₀.
   const inputs = modulation ? [x, scale, bias, modulation] : [x, scale, bias];
-  return differentiable('groupNorm', inputs, y, (dy, needs) => {
+  differentiable('groupNorm', inputs, y, (dy, needs) => {
     const dx = device.empty(x.shape);
     const sums = device.empty([batch, 2, channels]);
     const backward = onWorkgroups
@@ -178,4 +179,6 @@ export function groupNorm(x: Tensor, scale: Tensor, bias: Tensor, options: Group
     }
     return modulation ? [dx, dscale, dbias, dmodulation] : [dx, dscale, dbias];
   });
+  if (!y.node) stats.dispose();
+  return y;
 }

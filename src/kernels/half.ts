@@ -1,8 +1,7 @@
 /** A tensor kept in 16 bits an element, where its memory counts for more than its last bits. */
 import { differentiable } from '../engine/autograd.ts';
-import { check } from '../engine/errors.ts';
 import { kernel, linearGrid } from '../engine/kernel.ts';
-import type { Tensor } from '../engine/tensor.ts';
+import { checkFloats, type Tensor } from '../engine/tensor.ts';
 import load from './half-load.wgsl';
 import store from './half-store.wgsl';
 
@@ -14,7 +13,7 @@ import store from './half-store.wgsl';
  * @throws ShapeError for x of another type
  */
 export function halved(x: Tensor): () => Tensor {
-  check(x.dtype === 'f32', () => `halved: x [${x.shape}] is ${x.dtype}, not f32`);
+  checkFloats('halved', { x });
   const { device, size, shape } = x;
   const words = Math.ceil(size / 2);
   const kept = device.empty([words], 'u32');

@@ -2,19 +2,19 @@
  * Matrix products. Everything here is one function, `gemm`, on plain row-major matrices; a transposed operand is
  * read in place.
  */
-import { differentiable } from '../engine/autograd.ts';
+import { differentiable, tidy } from '../engine/autograd.ts';
 import type { Capabilities } from '../engine/capabilities.ts';
 import type { Device } from '../engine/device.ts';
 import { check } from '../engine/errors.ts';
 import { kernel, linearGrid } from '../engine/kernel.ts';
-import type { Tensor } from '../engine/tensor.ts';
+import { checkFloats, sizeOf, type Tensor } from '../engine/tensor.ts';
 import { itemText } from '../engine/texels.ts';
 import type { Problem } from '../engine/tuning.ts';
 import directSource from './matmul-direct.wgsl';
 import subgroupSource from './matmul-subgroup.wgsl';
 import sumSource from './matmul-sum.wgsl';
 import tiledSource from './matmul-tiled.wgsl';
-import { type Cotangent, matrixStorage, matrixTileOf, peaksOf } from './matrix.ts';
+import { type Cotangent, matrixFits, matrixTileOf, peaksOf } from './matrix.ts';
 import {
   foursOf,
   foursText,
@@ -54,13 +54,8 @@ export type SubgroupRows = 8 | 16;
 export type SubgroupColumns = 1 | 2 | 3 | 4;
 
 /** What a tuner may choose from, the safe kernel first. */
-export function matmulCandidates(
-  capabilities: Pick<
-    Capabilities,
-    'cpu' | 'texels' | 'subgroups' | 'subgroupSize' | 'matrix' | 'maxWorkgroupStorage'
-  >,
-): MatmulVariant[] {
-  const { cpu, texels, subgroups, subgroupSize, matrix, maxWorkgroupStorage } = capabilities;
+export function matmulCandidates(capabilities: Capabilities): MatmulVariant[] {
+  const { cpu, texels, subgroups, subgroupSize, matrix } = capabilities;
   const lanes = subgroups && (subgroupSize === 4 || subgroupSize === 8);
   return [
     'direct',
@@ -70,7 +65,7 @@ export function matmulCandidates(
     ...(lanes && texels ? (['texels-8x4', 'texels-16x4'] as const) : []),
     ...(cpu ? [] : tiles.flatMap((tile) => [`tiled-${tile}`, `tiled-${tile}-plain`] as const)),
     ...(cpu ? [] : (['tiled-64-tall', 'tiled-32-split', 'tiled-64-split'] as const)),
-    ...(matrix ? tiles.filter((tile) => matrixStorage(tile, matrix) <= maxWorkgroupStorage) : []).map(
+    ...(matrix ? tiles.filter((tile) => matrixFits(tile, capabilities)) : []).map(
       (tile) => `matrix-${tile}` as const,
     ),
   ];
@@ -139,14 +134,15 @@ export function chooseMatmulKernel(
   forced?: MatmulVariant,
 ): MatmulKernel {
   const { batch, m, n, k } = shape;
-  const { cpu, subgroups, subgroupSize: lanes, maxGrid, matrix: edge, maxWorkgroupStorage } = capabilities;
+  const { cpu, subgroups, subgroupSize: lanes, maxGrid, matrix: edge } = capabilities;
   const lanesFit = subgroups && (lanes === 4 || lanes === 8);
   const [kind, size, way = 'ahead'] = (forced ?? '').split('-') as [string, string?, TileWay?];
   check(
     (kind !== 'subgroup' && kind !== 'texels') || lanesFit,
     () => `matmul: variant ${kind} wants subgroups of exactly 4 or 8, the device has ${lanes}`,
   );
-  const fits = (rows: number) => batch <= maxGrid && Math.ceil(m / rows) <= maxGrid;
+  const fits = (rows: number, columns: number) =>
+    batch <= maxGrid && Math.ceil(m / rows) <= maxGrid && Math.ceil(n / columns) <= maxGrid;
   const subgroup = (): MatmulKernel | null => {
     if (!lanesFit) return null;
     const texels =
@@ -157,13 +153,13 @@ export function chooseMatmulKernel(
     const [rows, columns] = size
       ? (size.split('x').map(Number) as [SubgroupRows, SubgroupColumns])
       : subgroupTile(m, n, lanes, texels ? [4] : undefined);
-    if (!fits((rows * SUBGROUP_WORKGROUP) / lanes)) return null;
+    if (!fits((rows * SUBGROUP_WORKGROUP) / lanes, lanes * columns)) return null;
     const why = `software driver: registers and broadcasts${texels ? ', factors in texels' : ''}`;
     return { variant: 'subgroup', lanes, rows, columns, texels, why };
   };
   const tiled = (): MatmulKernel | null => {
     const tile = size === undefined ? tileFor(shape) : (Number(size) as Tile);
-    if (!fits(tile)) return null;
+    if (!fits(tile, tile)) return null;
     return { variant: 'tiled', tile, way, why: `${tilesOf(shape, tile)} tiles of ${tile}x${tile}` };
   };
   const matrix = (): MatmulKernel | null => {
@@ -171,13 +167,13 @@ export function chooseMatmulKernel(
     const count = (tile: Tile) => tilesOf(shape, tile);
     const tile =
       size === undefined
-        ? n > 64 && count(128) >= 2 * FEW_TILES && matrixStorage(128, edge) <= maxWorkgroupStorage
+        ? n > 64 && count(128) >= 2 * FEW_TILES && matrixFits(128, capabilities)
           ? 128
           : n > 32 && count(64) >= FEW_TILES
             ? 64
             : 32
         : (Number(size) as Tile);
-    if (!fits(tile)) return null;
+    if (!fits(tile, tile)) return null;
     return {
       variant: 'matrix',
       tile,
@@ -188,7 +184,7 @@ export function chooseMatmulKernel(
     };
   };
   const direct: MatmulKernel = { variant: 'direct', why: 'small, or nothing else fits' };
-  if (kind === 'direct') return direct;
+  if (kind === 'direct' || batch * m * n * k === 0) return direct;
   if (kind === 'subgroup' || kind === 'texels') return subgroup() ?? direct;
   if (kind === 'tiled') return tiled() ?? direct;
   check(
@@ -275,10 +271,16 @@ export interface MatmulOptions {
  * @param a [M,K] or [B,M,K]
  * @param b [K,N], shared by the batch, or [B,K,N]
  * @returns [M,N] or [B,M,N]
- * @throws ShapeError when the inner dimensions or the batches differ
+ * @throws ShapeError when the inner dimensions or the batches differ, or b is a batch and a is none
  */
 export function matmul(a: Tensor, b: Tensor, options: MatmulOptions = {}): Tensor {
   const { transposeA = false, transposeB = false, scale = 1, variant } = options;
+  checkFloats('matmul', { a, b });
+  check(
+    a.rank === 3 || b.rank !== 3,
+    () =>
+      `matmul: a [${a.shape}] is no batch, b [${b.shape}] is one; broadcast a to [${b.shape[0]},${a.shape}]`,
+  );
   const y = gemm({ a, b, transposeA, transposeB, scale, variant });
   // da = s dy bᵀ, db = s aᵀ dy; for a transposed operand the transpose of that, with the factors exchanged.
   return differentiable('matmul', [a, b], y, (dy, needs) => {
@@ -335,6 +337,7 @@ export function linear(
   options: { variant?: MatmulVariant } = {},
 ): Tensor {
   const { variant } = options;
+  checkFloats('linear', { x, w, bias });
   check(
     x.rank >= 1 && w.rank === 2,
     () => `linear: x [${x.shape}] and w [${w.shape}] are not [...,K] and [K,N]`,
@@ -348,17 +351,20 @@ export function linear(
     !bias || (bias.rank === 1 && bias.shape[0] === n),
     () => `linear: bias [${bias?.shape}] is not [${n}]`,
   );
-  const rows = x.alias([x.size / k, k]);
-  const y = gemm({ a: rows, b: w, bias, variant }).alias([...x.shape.slice(0, -1), n]);
+  const rows = sizeOf(x.shape.slice(0, -1));
+  const inputs = bias ? [x, w, bias] : [x, w];
+  const y = tidy(inputs, () =>
+    gemm({ a: x.alias([rows, k]), b: w, bias, variant }).alias([...x.shape.slice(0, -1), n]),
+  );
   // dx = dy wᵀ, dw = xᵀ dy, dbias = the column sums of dy.
-  return differentiable('linear', bias ? [x, w, bias] : [x, w], y, (dy, needs) => {
-    const flat = dy.alias([rows.size / k, n]);
+  return differentiable('linear', inputs, y, (dy, needs) => {
+    const flat = dy.alias([rows, n]);
     const peaks = peaksOf(dy);
     const first = { variant, cotangent: { factor: 'a', peaks } } as const;
     const second = { variant, cotangent: { factor: 'b', peaks } } as const;
     return [
       needs[0] ? gemm({ a: flat, b: w, transposeB: true, ...first }).alias(x.shape) : null,
-      needs[1] ? gemm({ a: x.alias([x.size / k, k]), b: flat, transposeA: true, ...second }) : null,
+      needs[1] ? gemm({ a: x.alias([rows, k]), b: flat, transposeA: true, ...second }) : null,
       needs[2] ? sumRows(flat) : null,
     ];
   });

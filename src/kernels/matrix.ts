@@ -18,8 +18,26 @@ const PARTS = 256;
 const across = (tile: Tile) => (tile === 128 ? 4 : 2);
 
 /** Bytes of workgroup memory that a tile takes, with the next pair of tiles or without. */
-export function matrixStorage(tile: Tile, edge: number, ahead = false): number {
+function matrixStorage(tile: Tile, edge: number, ahead = false): number {
   return (ahead ? 8 : 4) * tile * (DEPTH + 8) + 8 * across(tile) * edge ** 2;
+}
+
+/** Whether a workgroup of a tile is one that the device can run. */
+export function matrixFits(
+  tile: Tile,
+  {
+    matrix,
+    subgroupSize,
+    pinnedSubgroup,
+    maxWorkgroupStorage,
+    maxInvocations,
+  }: Pick<
+    Capabilities,
+    'matrix' | 'subgroupSize' | 'pinnedSubgroup' | 'maxWorkgroupStorage' | 'maxInvocations'
+  >,
+): boolean {
+  const invocations = 2 * across(tile) * (subgroupSize || pinnedSubgroup);
+  return matrixStorage(tile, matrix) <= maxWorkgroupStorage && invocations <= maxInvocations;
 }
 
 /** A factor that is a gradient: which one it is, and its largest elements. */

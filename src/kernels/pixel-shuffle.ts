@@ -1,4 +1,5 @@
 /** Space to channels and back, with the channel order of torch.nn.PixelUnshuffle. Both are permutations. */
+import { tidy } from '../engine/autograd.ts';
 import { check } from '../engine/errors.ts';
 import type { Tensor } from '../engine/tensor.ts';
 import { reshape, transpose } from './shape.ts';
@@ -14,8 +15,10 @@ export function pixelUnshuffle(x: Tensor, p: number): Tensor {
     Number.isInteger(p) && p >= 1 && h % p === 0 && w % p === 0,
     () => `pixelUnshuffle: ${p} does not divide ${h} x ${w}`,
   );
-  const blocks = reshape(x, [n, h / p, p, w / p, p, c]);
-  return reshape(transpose(blocks, [0, 1, 3, 5, 2, 4]), [n, h / p, w / p, c * p * p]);
+  return tidy([x], () => {
+    const blocks = reshape(x, [n, h / p, p, w / p, p, c]);
+    return reshape(transpose(blocks, [0, 1, 3, 5, 2, 4]), [n, h / p, w / p, c * p * p]);
+  });
 }
 
 /**
@@ -29,6 +32,8 @@ export function pixelShuffle(x: Tensor, p: number): Tensor {
     Number.isInteger(p) && p >= 1 && c % (p * p) === 0,
     () => `pixelShuffle: ${p}² does not divide ${c} channels`,
   );
-  const blocks = reshape(x, [n, h, w, c / (p * p), p, p]);
-  return reshape(transpose(blocks, [0, 1, 4, 2, 5, 3]), [n, h * p, w * p, c / (p * p)]);
+  return tidy([x], () => {
+    const blocks = reshape(x, [n, h, w, c / (p * p), p, p]);
+    return reshape(transpose(blocks, [0, 1, 4, 2, 5, 3]), [n, h * p, w * p, c / (p * p)]);
+  });
 }

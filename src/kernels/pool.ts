@@ -2,7 +2,7 @@
 import { differentiable } from '../engine/autograd.ts';
 import { check } from '../engine/errors.ts';
 import { kernel, linearGrid } from '../engine/kernel.ts';
-import type { Tensor } from '../engine/tensor.ts';
+import { checkFloats, type Tensor } from '../engine/tensor.ts';
 import maxSource from './pool-max.wgsl';
 import maxBackwardSource from './pool-max-backward.wgsl';
 import { windowSum } from './pool-window.ts';
@@ -10,7 +10,7 @@ import { mean } from './reduce.ts';
 
 function checkWindow(name: string, x: Tensor, size: number, stride: number): void {
   check(x.rank === 4, () => `${name}: [${x.shape}] is not [N,H,W,C]`);
-  check(x.dtype === 'f32', () => `${name}: [${x.shape}] is ${x.dtype}, not f32`);
+  checkFloats(name, { x });
   for (const n of [size, stride])
     check(Number.isInteger(n) && n >= 1, () => `${name}: ${n} is not a whole number from 1`);
 }
@@ -62,13 +62,15 @@ export function maxPool(x: Tensor, size: number, stride = size, padding = 0): Te
     linearGrid(count),
   );
   // dx = Σ dy over the windows whose maximum it is.
-  return differentiable('maxPool', [x], y, (dy) => {
+  differentiable('maxPool', [x], y, (dy) => {
     const dx = device.empty(x.shape);
     const all = n * h * w * channels;
     const k = kernel('maxPool-backward', maxBackwardSource, constants);
     device.run(k, { dy, index, dx }, { count: all, ...shapes }, linearGrid(all));
     return [dx];
   });
+  if (!y.node) index.dispose();
+  return y;
 }
 
 /** The mean over the image: [N,H,W,C] -> [N,C]. */

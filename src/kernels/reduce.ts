@@ -8,7 +8,7 @@ import { differentiable } from '../engine/autograd.ts';
 import type { Capabilities } from '../engine/capabilities.ts';
 import { check } from '../engine/errors.ts';
 import { kernel, linearGrid } from '../engine/kernel.ts';
-import { type Shape, sizeOf, type Tensor } from '../engine/tensor.ts';
+import { checkFloats, type Shape, sizeOf, type Tensor } from '../engine/tensor.ts';
 import { affine } from './elementwise.ts';
 import maxSource from './reduce-max.wgsl';
 import maxBackwardSource from './reduce-max-backward.wgsl';
@@ -121,7 +121,7 @@ function sumScaled(
   factor: number,
   options: ReduceOptions,
 ): Tensor {
-  check(x.dtype === 'f32', () => `${name}: [${x.shape}] is ${x.dtype}, not f32`);
+  checkFloats(name, { x });
   check(x.size > 0, () => `${name}: [${x.shape}] has no elements`);
   const reduced = new Set((axes ?? x.shape.map((_, k) => k)).map((axis) => axisOf(name, axis, x.rank)));
   check(
@@ -226,7 +226,7 @@ function maxMiddle(
 }
 
 function lineOf(name: string, x: Tensor, axis: number): { at: number; line: ReduceShape } {
-  check(x.dtype === 'f32', () => `${name}: [${x.shape}] is ${x.dtype}, not f32`);
+  checkFloats(name, { x });
   const at = axisOf(name, axis, x.rank);
   check(x.size > 0, () => `${name}: [${x.shape}] has no elements`);
   const line = {
@@ -248,7 +248,7 @@ export function max(x: Tensor, axis: number, options: ReduceOptions = {}): Tenso
     : x.shape.filter((_, k) => k !== at);
   const { value, index } = maxMiddle(x, line, shape, options.variant);
   // dx = dy at the first maximum, 0 elsewhere.
-  return differentiable('max', [x], value, (dy) => {
+  differentiable('max', [x], value, (dy) => {
     const dx = x.device.empty(x.shape);
     const k = kernel('max-backward', maxBackwardSource);
     x.device.run(
@@ -259,6 +259,8 @@ export function max(x: Tensor, axis: number, options: ReduceOptions = {}): Tenso
     );
     return [dx];
   });
+  if (!value.node) index.dispose();
+  return value;
 }
 
 /** Index of the first maximum along the last axis, u32, without that axis. No gradient. NaN is not propagated. */

@@ -4,7 +4,7 @@
 import { differentiable } from '../engine/autograd.ts';
 import { check } from '../engine/errors.ts';
 import { kernel, linearGrid } from '../engine/kernel.ts';
-import type { Tensor } from '../engine/tensor.ts';
+import { checkFloats, type Tensor } from '../engine/tensor.ts';
 import { windowSpread } from './pool-window.ts';
 import source from './resample-fir.wgsl';
 
@@ -25,6 +25,7 @@ export interface UpfirdnOptions {
  * @throws ShapeError when nothing is left
  */
 export function upfirdn(x: Tensor, { up = 1, down = 1, pad, gain = 1 }: UpfirdnOptions): Tensor {
+  checkFloats('upfirdn', { x });
   check(x.rank === 4, () => `upfirdn: [${x.shape}] is not [N,H,W,C]`);
   for (const n of [up, down])
     check(Number.isInteger(n) && n >= 1, () => `upfirdn: factor ${n} is not a whole number from 1`);

@@ -14,12 +14,13 @@ export function partsOf(elements: number): number {
   return Math.max(1, Math.min(256, Math.ceil(elements / 4)));
 }
 
-/** scale · Σ over the last axis, without a gradient: parts [..., P] -> [...]. */
+/** scale · Σ over the last axis, without a gradient: parts [..., P] -> [...]; they are given back. */
 export function rowSum(parts: Tensor, scale: number): Tensor {
   const { device } = parts;
   const count = parts.shape.at(-1) as number;
   const y = device.empty(parts.shape.slice(0, -1));
   device.run(kernel('row-sum', source), { parts, y }, { rows: y.size, count, scale }, linearGrid(y.size));
+  parts.dispose();
   return y;
 }
 

@@ -3,7 +3,7 @@ import { differentiable } from '../engine/autograd.ts';
 import type { Capabilities } from '../engine/capabilities.ts';
 import { check } from '../engine/errors.ts';
 import { kernel, linearGrid } from '../engine/kernel.ts';
-import type { Tensor } from '../engine/tensor.ts';
+import { checkFloats, type Tensor } from '../engine/tensor.ts';
 import forwardSource from './softmax.wgsl';
 import backwardSource from './softmax-backward.wgsl';
 import backwardWorkgroupSource from './softmax-backward-workgroup.wgsl';
@@ -53,6 +53,7 @@ export function logSoftmax(x: Tensor, options: { variant?: SoftmaxVariant } = {}
 
 function normalise(name: string, x: Tensor, LOG: boolean, forced?: SoftmaxVariant): Tensor {
   const { device } = x;
+  checkFloats(name, { x });
   check(x.rank >= 1 && x.size > 0, () => `${name}: x [${x.shape}] has no last axis with elements`);
   const rows = x.size / (x.shape.at(-1) as number);
   const { variant, lanes, threads } = chooseSoftmaxKernel(

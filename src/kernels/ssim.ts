@@ -72,7 +72,8 @@ export function ssim(x: Tensor, y: Tensor | SsimTarget): Tensor {
   const sides: Sides = { x, groupX: 1, y: target.y, groupY: group, moments: target.moments };
   const { parts, slopes } = map(sides, x.node !== null);
   const inputs = y instanceof Tensor ? [x, y] : [x];
-  return differentiable('ssim', inputs, rowSum(parts, scale), (dy, [needsX, needsY]) => {
+  const mean = rowSum(parts, scale);
+  differentiable('ssim', inputs, mean, (dy, [needsX, needsY]) => {
     const dx = needsX ? backward(sides, slopes ?? (map(sides, true).slopes as Tensor), dy, scale) : null;
     if (!needsY) return [dx, null];
     // SSIM is symmetric: the same with x and y exchanged, then summed over the K images of a target.
@@ -82,6 +83,11 @@ export function ssim(x: Tensor, y: Tensor | SsimTarget): Tensor {
     const [b, ...image] = target.y.shape;
     return [dx, sum(each.alias([b as number, group, ...image]), [1])];
   });
+  if (!mean.node) {
+    slopes?.dispose();
+    if (target !== y) target.moments.dispose();
+  }
+  return mean;
 }
 
 /** A comparison of x[n / groupX] with y[n / groupY] for every n; the gradient is that of x. */

@@ -16,7 +16,16 @@ import {
 } from '../../src/engine/errors.ts';
 import { kernel, linearGrid } from '../../src/engine/kernel.ts';
 import { durationsOf } from '../../src/engine/profile.ts';
+import { attention } from '../../src/kernels/attention.ts';
+import { batchNorm } from '../../src/kernels/batch-norm.ts';
+import { conv2d } from '../../src/kernels/conv2d.ts';
+import { crossEntropy } from '../../src/kernels/cross-entropy.ts';
 import { affine, exp, sigmoid, silu, square, tanh } from '../../src/kernels/elementwise.ts';
+import { groupNorm } from '../../src/kernels/group-norm.ts';
+import { linear, matmul } from '../../src/kernels/matmul.ts';
+import { firDownsample } from '../../src/kernels/resample.ts';
+import { reshape } from '../../src/kernels/shape.ts';
+import { softmax } from '../../src/kernels/softmax.ts';
 import { assertClose, testDevice } from '../support.ts';
 
 const test = suite('device');
@@ -184,6 +193,42 @@ test('large arguments stay finite: tanh, sigmoid and silu at ±100 and ±10,000'
     g!.dispose();
   }
   x.dispose();
+});
+
+test('tanh keeps its digits near 0', async () => {
+  const device = await testDevice();
+  const x = Float32Array.from([1e-8, -1e-6, 1e-4, 0.01, 0.1, 0.1999, 0.2, 0.3, -0.199]);
+  const y = device.scope(() => tanh(device.tensor(x)));
+  (await y.floats()).forEach((value, i) => {
+    const want = Math.tanh(x[i] as number);
+    assert.ok(Math.abs(value / want - 1) < 1e-6, `tanh(${x[i]}) is ${want}, got ${value}`);
+  });
+  y.dispose();
+});
+
+test('numbers of another type are refused, not taken for f32', async () => {
+  const device = await testDevice();
+  const u = device.zeros([1, 4, 4, 4], 'u32');
+  const flat = device.zeros([4, 4], 'u32');
+  const w = device.zeros([4, 4]);
+  const four = device.zeros([4]);
+  const parameters = { scale: four, bias: four, mean: four, variance: four };
+  for (const [text, f] of [
+    ['matmul: a [4,4]', () => matmul(flat, w)],
+    ['linear: w [4,4]', () => linear(w, flat)],
+    ['conv2d: x [1,4,4,4]', () => conv2d(u, device.zeros([1, 1, 4, 4]))],
+    ['softmax: x [4,4]', () => softmax(flat)],
+    ['groupNorm: x [1,4,4,4]', () => groupNorm(u, four, four, { groups: 1, eps: 1 })],
+    ['batchNorm: x [4,4]', () => batchNorm(flat, parameters, { eps: 1 })],
+    ['upfirdn: x [1,4,4,4]', () => firDownsample(u)],
+    ['attention: k [1,4,4]', () => attention(reshape(w, [1, 4, 4]), reshape(flat, [1, 4, 4]), w)],
+    ['crossEntropy: logits [4,4]', () => crossEntropy(flat, device.zeros([4], 'u32'))],
+  ] as const)
+    assert.throws(
+      () => device.scope(f),
+      (e: Error) => e instanceof ShapeError && e.message === `${text} is u32, not f32`,
+    );
+  for (const t of [u, flat, w, four]) t.dispose();
 });
 
 test('NaN is seen in its bits, on the device and after reading', async () => {

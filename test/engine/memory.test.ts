@@ -6,7 +6,19 @@ import { OutOfMemoryError } from '../../src/engine/errors.ts';
 import { Pool, sizeClass } from '../../src/engine/pool.ts';
 import type { Tensor } from '../../src/engine/tensor.ts';
 import { Adam } from '../../src/kernels/adam.ts';
+import { attention } from '../../src/kernels/attention.ts';
+import { batchNormTraining } from '../../src/kernels/batch-norm.ts';
+import { add } from '../../src/kernels/broadcast.ts';
+import { conv2d } from '../../src/kernels/conv2d.ts';
 import { affine, square } from '../../src/kernels/elementwise.ts';
+import { groupNorm } from '../../src/kernels/group-norm.ts';
+import { mae } from '../../src/kernels/mae.ts';
+import { linear, matmul } from '../../src/kernels/matmul.ts';
+import { pixelShuffle, pixelUnshuffle } from '../../src/kernels/pixel-shuffle.ts';
+import { maxPool } from '../../src/kernels/pool.ts';
+import { max } from '../../src/kernels/reduce.ts';
+import { pad } from '../../src/kernels/shape.ts';
+import { ssim } from '../../src/kernels/ssim.ts';
 import { testDevice } from '../support.ts';
 
 const test = suite('memory');
@@ -224,27 +236,77 @@ test('a tensor beyond the largest buffer: needs X, the adapter has Y', async () 
   assert.equal(device.memory(), before);
 });
 
-test('a full device is reported by name and size', async () => {
-  // A stand-in for a device without memory; filling a real one is unkind to the machine.
+test('a full device is reported by name and size, and works again when there is room', async () => {
+  // A stand-in for a device with memory for one buffer; filling a real one is unkind to the machine.
   const failures: Error[] = [];
-  const full = {
+  let room = 1;
+  const device = {
     pushErrorScope() {},
-    popErrorScope: async () => ({ message: 'out of memory' }),
+    popErrorScope: async () => (room-- > 0 ? null : { message: 'out of memory' }),
+    queue: { submit() {} },
   } as unknown as GPUDevice;
-  const pool = new Pool(
-    full,
+  const destroyed: object[] = [];
+  const create = (size: number) => {
+    const buffer = { size, destroy: () => destroyed.push(buffer) };
+    return buffer as unknown as GPUBuffer;
+  };
+  const pool: Pool<GPUBuffer> = new Pool(
+    device,
     2 ** 30,
-    (size) => ({ size }) as GPUBuffer,
+    create,
     (e) => failures.push(e),
+    () => pool.trim(),
   );
-  pool.acquire(8 << 20, 'tensor [2097152] f32');
-  await Promise.resolve();
-  await Promise.resolve();
+  const other = pool.acquire(16 << 20, 'tensor [4194304] f32');
+  pool.release(other);
+  const refused = pool.acquire(8 << 20, 'tensor [2097152] f32');
+  for (let i = 0; i < 3; i++) await Promise.resolve();
   assert.ok(failures[0] instanceof OutOfMemoryError);
   assert.is(
     failures[0]!.message,
-    'tensor [2097152] f32: needs 8.0 MiB, the device is full (8.0 MiB held); use a smaller batch or K',
+    'tensor [2097152] f32: needs 8.0 MiB, the device is full (0 B in use, 16.0 MiB kept for reuse); use a smaller batch or K',
   );
+  assert.equal(destroyed, [other], 'what was kept is given back');
+  pool.release(refused);
+  assert.equal(destroyed, [other, refused], 'what was refused is not kept');
+  assert.equal([pool.liveBytes, pool.freeBytes], [0, 0]);
+  assert.is.not(pool.acquire(8 << 20, 'again'), refused);
+});
+
+test('operations leave their result alone, where no gradient needs more', async () => {
+  const device = await testDevice();
+  const image = device.full([1, 4, 4, 4], 0.5);
+  const rows = device.full([1, 4, 8], 0.5);
+  const matrix = device.full([8, 8], 0.5);
+  const four = device.full([4], 1);
+  const one = device.full([1], 1);
+  const operations: Record<string, () => Tensor | Tensor[]> = {
+    attention: () => attention(rows, rows, rows, { heads: 2 }),
+    'attention fused': () => attention(rows, rows, rows, { heads: 2, variant: 'fused' }),
+    batchNormTraining: () => Object.values(batchNormTraining(image, four, four, { eps: 1e-5 })),
+    groupNorm: () => groupNorm(image, four, four, { groups: 2, eps: 1e-5 }),
+    linear: () => linear(rows, matrix),
+    max: () => max(rows, 1),
+    maxPool: () => maxPool(image, 2),
+    mae: () => mae(image, image),
+    ssim: () => ssim(image, image),
+    pixelUnshuffle: () => pixelUnshuffle(image, 2),
+    pixelShuffle: () => pixelShuffle(image, 2),
+    'a gradient': () => {
+      const { output, pullback } = vjp((u) => ssim(u, image), [image]);
+      device.keep(output);
+      return [output, ...pullback(one)];
+    },
+  };
+  for (const [name, f] of Object.entries(operations)) {
+    const before = device.memory();
+    // The gradient's graph lives as long as the scope.
+    const results = [name === 'a gradient' ? device.scope(f) : f()].flat();
+    assert.is(device.memory().tensors, before.tensors + results.length, name);
+    for (const t of results) t.dispose();
+    assert.is(device.memory().liveBytes, before.liveBytes, name);
+  }
+  for (const t of [image, rows, matrix, four, one]) t.dispose();
 });
 
 test('data of the wrong length and shapes that are none are refused', async () => {
@@ -271,6 +333,22 @@ test('empty tensors, single numbers, u32 and i32 go there and back', async () =>
     [device.tensor([-1, 2 ** 31 - 1], [2], 'i32'), [-1, 2 ** 31 - 1]],
     [device.tensor([0x3c00, 1, 2], [3], 'f16'), [0x3c00, 1, 2]],
     [device.full([3], -2, 'i32'), [-2, -2, -2]],
+    // No elements: nothing is computed, and what shares the submission is.
+    [affine(device.zeros([0, 4]), 2, 1), []],
+    [add(device.zeros([0, 4]), device.zeros([0, 4])), []],
+    [matmul(device.zeros([0, 4]), device.zeros([4, 4])), []],
+    [matmul(device.zeros([2, 0]), device.zeros([0, 4])), [0, 0, 0, 0, 0, 0, 0, 0]],
+    [linear(device.zeros([0, 4]), device.zeros([4, 4])), []],
+    [conv2d(device.zeros([0, 4, 4, 4]), device.zeros([3, 3, 4, 4]), { padding: 1 }), []],
+    [
+      pad(device.zeros([0, 4]), [
+        [0, 0],
+        [0, 4],
+      ]),
+      [],
+    ],
+    [maxPool(device.zeros([0, 4, 4, 4]), 2), []],
+    [affine(device.full([4], 1), 2, 1), [3, 3, 3, 3]],
   ];
   for (const [t, want] of cases) {
     assert.equal([...(await t.read())], want);

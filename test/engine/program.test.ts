@@ -208,6 +208,11 @@ test('a disposed program cannot be read and runs nothing', async () => {
   assert.throws(() => device.bufferOf(program.outputs), /was disposed/);
   program.outputs.dispose();
   x.dispose();
+  const { liveBytes } = device.memory();
+  const constant = device.record('only a constant', () => device.tensor(new Float32Array(1000)));
+  constant.outputs.dispose();
+  constant.dispose();
+  assert.is(device.memory().liveBytes, liveBytes);
 });
 
 test('several runs in one submission follow one another', async () => {

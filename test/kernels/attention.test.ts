@@ -27,8 +27,8 @@ test('mistakes are named', async () => {
 });
 
 test('choice', () => {
-  const gpu = { cpu: false, subgroups: true, maxBinding: 2 ** 31 };
-  const cpu = { cpu: true, subgroups: true, maxBinding: 2 ** 27 };
+  const gpu = { cpu: false, subgroups: true, maxBinding: 2 ** 31, maxWorkgroupStorage: 16384 };
+  const cpu = { ...gpu, cpu: true, maxBinding: 2 ** 27 };
   const adm = { batch: 16, heads: 4, queries: 256, keys: 256, channels: 64 };
   assert.equal(chooseAttentionKernel(adm, gpu), {
     variant: 'fused',
@@ -45,6 +45,10 @@ test('choice', () => {
   // 64 matrices of 4096 x 4096 scores do not fit a binding of 128 MiB.
   assert.is(chooseAttentionKernel({ ...adm, queries: 4096, keys: 4096 }, cpu).variant, 'fused');
   assert.is(chooseAttentionKernel({ ...adm, queries: 4096, keys: 4096, channels: 512 }, cpu).tile, 2);
+  assert.throws(
+    () => chooseAttentionKernel({ ...adm, queries: 65536, keys: 65536, channels: 2052 }, gpu),
+    /heads of 2052 channels take 16\.0 KiB of workgroup memory, the device has 16\.0 KiB, and scores take 1\.0 TiB/,
+  );
 });
 
 test.run();

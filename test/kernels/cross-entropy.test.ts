@@ -8,7 +8,7 @@ import {
   chooseCrossEntropyKernel,
   crossEntropy,
 } from '../../src/kernels/cross-entropy.ts';
-import { checkOp, testDevice } from '../support.ts';
+import { assertClose, checkOp, testDevice } from '../support.ts';
 
 for (const variant of ['registers', 'workgroup'] as CrossEntropyVariant[]) {
   checkOp('cross-entropy', {
@@ -35,6 +35,17 @@ test('a label that is not a class is loud', async () => {
       true,
       true,
     ]);
+  }
+});
+
+test('a class of logit -∞ counts for nothing', async () => {
+  const device = await testDevice();
+  for (const variant of ['registers', 'workgroup'] as const) {
+    const loss = device.scope(() =>
+      crossEntropy(device.tensor([0, -Infinity, 0], [1, 3]), device.tensor([0], [1], 'u32'), { variant }),
+    );
+    assertClose(await loss.floats(), [Math.log(2)], 1e-6, variant);
+    loss.dispose();
   }
 });
 

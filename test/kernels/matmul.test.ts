@@ -14,7 +14,6 @@ checkOp('matmul', {
 const test = suite('matmul kernels');
 const gpu: Capabilities = {
   cpu: false,
-  f16: false,
   subgroups: true,
   subgroupSize: 32,
   pinnedSubgroup: 0,
@@ -25,7 +24,6 @@ const gpu: Capabilities = {
   maxInvocations: 256,
   maxWorkgroupStorage: 16384,
   maxBinding: 2 ** 31 - 4,
-  maxStorageBuffers: 8,
   maxGrid: 65535,
 };
 const lavapipe: Capabilities = { ...gpu, cpu: true, subgroupSize: 8, texels: true };
@@ -116,6 +114,10 @@ test('the choice of a kernel', () => {
   assert.equal(pick([1, 4096, 4096, 64], gpu), { variant: 'tiled', tile: 128, way: 'ahead' });
   assert.equal(pick([1, 1e6, 4, 216], gpu), { variant: 'direct' });
   assert.equal(pick([70000, 64, 64, 64], gpu), { variant: 'direct' });
+  // More columns than a grid has workgroups for.
+  assert.equal(pick([1, 8, 65535 * 128 + 1, 8], gpu), { variant: 'direct' });
+  assert.equal(pick([1, 8, 65535 * 32 + 1, 8], lavapipe), { variant: 'direct' });
+  assert.equal(pick([1, 64, 64, 0], gpu), { variant: 'direct' });
   assert.throws(
     () => chooseMatmulKernel({ batch: 1, m: 8, n: 8, k: 8 }, gpu, 'subgroup'),
     /subgroups of exactly 4 or 8/,
@@ -131,6 +133,7 @@ test('errors state the numbers', async () => {
     fails(() => matmul(zeros(2, 3), zeros(4, 5)), /inner dimensions 3 and 4/);
     fails(() => matmul(zeros(2, 2, 3), zeros(3, 3, 5)), /batches 2 and 3/);
     fails(() => matmul(zeros(3), zeros(3, 5)), /not matrices/);
+    fails(() => matmul(zeros(2, 3), zeros(4, 3, 5)), /a \[2,3\] is no batch, b \[4,3,5\] is one/);
     fails(() => linear(zeros(2, 3), zeros(4, 5)), /3 features.*wants 4/);
     fails(() => linear(zeros(2, 3), zeros(3, 5), zeros(4)), /bias \[4\] is not \[5\]/);
   });

@@ -82,7 +82,7 @@ test('mistakes are named', async () => {
   fails(() => mean(x, [1, -1]), /mean: an axis is named twice in \[1,-1\]/);
   fails(() => max(x, -3), /max: axis -3/);
   fails(() => broadcastTo(x, [3, 3]), /broadcastTo: \[2,3\] does not broadcast to \[3,3\]/);
-  fails(() => argmax(device.zeros([2], 'u32')), /argmax: \[2\] is u32/);
+  fails(() => argmax(device.zeros([2], 'u32')), /argmax: x \[2\] is u32/);
   fails(() => sum(device.empty([0])), /sum: \[0\] has no elements/);
 });
 
