@@ -48,7 +48,10 @@ export interface AutoAttackOptions {
   readonly version?: (typeof autoAttackVersions)[number];
   /** For version custom. */
   readonly attacks?: readonly (AutoAttackName | Attack)[];
-  /** Of version rand; default 20 draws, judged by the last as published. */
+  /**
+   * Of apgd-ce and apgd-dlr, as `apgd.eot_iter` of the published code; default one draw, in version rand 20, judged by the last
+   * as published.
+   */
   readonly eot?: Eot;
   /**
    * How often a candidate is shown to a randomised target before it counts: it must be misclassified in at least half.
@@ -89,11 +92,10 @@ function make(
   const wide = norm === 'L1' && version === 'standard';
   const restarts = (version === 'standard' || version === 'rand') && !wide ? 1 : 5;
   const apgd = { norm, eps, seed, largerRadii: wide };
-  const draws = version === 'rand' ? eot : once;
   switch (name) {
     case 'apgd-ce':
     case 'apgd-dlr':
-      return new Apgd({ ...apgd, loss: name === 'apgd-ce' ? 'ce' : 'dlr', restarts, eot: draws });
+      return new Apgd({ ...apgd, loss: name === 'apgd-ce' ? 'ce' : 'dlr', restarts, eot });
     case 'apgd-t':
       return new Apgd({ ...apgd, loss: 'targeted', targetClasses: wide ? 5 : 9 });
     case 'fab':
@@ -125,7 +127,7 @@ export class AutoAttack implements Attack {
   /** @throws InputError for options that do not fit together */
   constructor(options: AutoAttackOptions) {
     const { norm, eps, version = 'standard', attacks, evaluations = 1, seed = 0 } = options;
-    const eot = options.eot ?? { draws: 20, judge: 'last' };
+    const eot: Eot = options.eot ?? (version === 'rand' ? { draws: 20, judge: 'last' } : once);
     checkBall(norm, eps);
     checkCount('evaluations', evaluations);
     checkSeed(seed);

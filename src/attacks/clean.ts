@@ -48,7 +48,7 @@ export async function eachRemaining(
     const batches = job.batches(job.misread === 'left' ? job.remaining : job.ids.map((_, i) => i));
     for (const [at, images] of batches.entries()) {
       slots.load(images);
-      query.restart();
+      query.restart(run);
       await attack(images, run, (t) =>
         onStep?.((run + at / batches.length) * steps + t / batches.length, runs * steps),
       );

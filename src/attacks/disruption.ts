@@ -6,8 +6,8 @@
  *
  * The first T_def iterations are the plain defence on the clean x; then the same Adam goes on with Eq. 15, up to T in
  * all. Losses are summed over the K·H·W·C elements, CE over the K images and weighted by τ·K, as published; so τ's
- * published values apply: CIFAR-10 2e6 (L∞) and 1e9 (L2), ImageNet-100 2 and 5e4 with losses scaled by 0.005. This is
- * the form of the equation.
+ * published values apply: CIFAR-10 2e6 (L∞) and 1e9 (L2), ImageNet-100 400 and 1e7 (the released 2 and 5e4 are of losses
+ * times 0.005, which are not scaled here; Adam knows their ratio alone). This is the form of the equation.
  *
  * `form: 'released'` is what the released code computes (github.com/ZSHsh98/CMAP, eval_adaptive_adv_purification_cmap.py):
  * P does not cut to [0, 1], and for L2 always scales to eps; SSIM compares G(z_k) before P; the cross-entropy runs over
@@ -97,8 +97,11 @@ export const latentTau = 1e4;
 /** κ of form latent. */
 const kappa = 1;
 
-/** τ of the released scripts for CIFAR-10. */
-export const publishedTau: Readonly<Partial<Record<Norm, number>>> = { Linf: 2e6, L2: 1e9 };
+/** τ of the released scripts: CIFAR-10's, and for images from 64 pixels on ImageNet-100's. 0 for L1, which they do not have. */
+export function publishedTau(norm: Norm, side: number): number {
+  const large = side >= 64;
+  return { Linf: large ? 400 : 2e6, L2: large ? 1e7 : 1e9, L1: 0 }[norm];
+}
 
 export class Disruption implements Attack {
   readonly name: string;

@@ -272,7 +272,7 @@ class Search {
       for (let t = 0; t < options.steps; t++) {
         const length = trace[2 * (t * slots.batch + b)] as number;
         history.loss.push(length < none ? -length : Number.NEGATIVE_INFINITY);
-        history.hit.push(trace[2 * (t * slots.batch + b) + 1] as number);
+        history.hit.push(length <= options.eps ? 1 : 0);
       }
     });
     return { found, norms };

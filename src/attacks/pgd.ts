@@ -12,7 +12,7 @@ import type { Classifier } from '../cmap/vote.ts';
 import { InputError } from '../engine/errors.ts';
 import { purposes, randomNormal, randomUniform } from '../engine/random.ts';
 import type { Tensor } from '../engine/tensor.ts';
-import { add, div, mul } from '../kernels/broadcast.ts';
+import { add, div, mul, sub } from '../kernels/broadcast.ts';
 import { abs, affine, clamp, exp, log, sign, sqrt, square } from '../kernels/elementwise.ts';
 import { sum } from '../kernels/reduce.ts';
 import { Ascent, type AscentEnd, copy, keepBest } from './ascent.ts';
@@ -44,6 +44,8 @@ export interface PgdOptions {
   readonly seed: number;
   /** Default L∞. */
   readonly norm?: Norm;
+  /** In L2: u = ∇L/‖∇L‖₂, or sign(∇L) as CMAP's released code, whose step is then √d times as long. Default gradient. */
+  readonly direction?: 'gradient' | 'sign';
   /** Default cross-entropy. */
   readonly loss?: LossName;
   /** Towards `hooks.targets` instead of away from the true classes. */
@@ -77,6 +79,8 @@ export function checkPgdOptions(o: PgdOptions): void {
   checkCount('steps', o.steps);
   if (!(o.stepSize > 0 && Number.isFinite(o.stepSize) && (norm !== 'Linf' || o.stepSize <= 1)))
     throw new InputError(`the step size must be in (0, 1], got ${o.stepSize}`);
+  if (o.direction && norm !== 'L2')
+    throw new InputError(`direction ${o.direction} is for L2, this attack is for ${norm}`);
   checkCount('restarts', restarts);
   if (restarts > 1 && !o.randomStart)
     throw new InputError(`${restarts} restarts without a random start are all the same; set randomStart`);
@@ -111,14 +115,15 @@ export class Pgd implements Attack {
     const job = await Job.open(name, target, x, labels, this, hooks);
     const slots = new Slots(job);
     const query = new Query(target, slots, { loss, goal: targeted ? 'targeted' : 'untargeted', eot, seed });
-    const ascent = new Ascent(slots, query, { norm, eps, steps, stepSize, sparsity: 0.01 });
+    const move = options.direction === 'sign' ? { move: () => signMove(slots, query, eps, stepSize) } : {};
+    const ascent = new Ascent(slots, query, { norm, eps, steps, stepSize, sparsity: 0.01, ...move });
     try {
       const batches = job.batches(job.ids.map((_, i) => i));
       let done = 0;
       for (let restart = 0; restart < restarts; restart++) {
         for (const images of batches) {
           slots.load(images);
-          query.restart();
+          query.restart(restart);
           if (options.randomStart && !hooks.start) randomPoint(slots, norm, eps, seed, restart);
           const end = await ascent.run((t) => hooks.onStep?.(done + t, steps * restarts * batches.length));
           done += steps;
@@ -131,6 +136,17 @@ export class Pgd implements Attack {
       for (const part of [ascent, query, slots]) part.dispose();
     }
   }
+}
+
+/** x' = P(x + α sign ∇L) in L2: onto the ball, then onto [0, 1]. */
+function signMove({ job, clean, x }: Slots, { gradient }: Query, eps: number, stepSize: number): void {
+  job.device.scope(() => {
+    const d = sub(add(x, affine(sign(gradient), stepSize)), clean);
+    const length = sqrt(sum(square(d), [1, 2, 3], { keepDims: true }));
+    const radius = eps * l2Safety;
+    const shrink = clamp(div(job.device.full(length.shape, radius), clamp(length, 1e-12, 3e38)), 0, 1);
+    copy(clamp(add(clean, mul(d, shrink)), 0, 1), x);
+  });
 }
 
 /** The last iterate of a run, unless an earlier run's is better: fooled first, then the higher loss. */

@@ -82,6 +82,7 @@ export class Query {
   readonly #stacks: { gradient: Tensor; loss: Tensor } | null;
   readonly #programs = new Map<string, Program<unknown>>();
   readonly #options: QueryOptions;
+  #first = 0;
 
   constructor(target: Target, slots: Slots, options: QueryOptions) {
     const { eot = once, seed = 0 } = options;
@@ -108,7 +109,8 @@ export class Query {
     if (typeof randomness === 'object' && !('process' in target))
       throw new InputError('eot: known seeds are for a target that runs the defence itself');
     this.#stacks =
-      reduction === 'mean' || !options.loss
+      // The worst of all draws are their mean.
+      reduction === 'mean' || reduction.worst === draws || !options.loss
         ? null
         : { gradient: make([draws, ...slots.x.shape]), loss: make([draws, b]) };
   }
@@ -117,14 +119,18 @@ export class Query {
     return this.#slots.job.device;
   }
 
-  /** Begins the randomness anew; every batch does, so that its draws do not depend on the batches before. */
-  restart(): void {
+  /**
+   * Begins the randomness anew; every batch does, so that its draws do not depend on the batches before.
+   * @param run of an attack that begins several times: each meets draws of its own, a million apart
+   */
+  restart(run = 0): void {
     if ('restart' in this.#target) this.#target.restart?.();
+    this.#first = this.#eot.randomness === 'fixed' ? 0 : (run * 2 ** 20) % 2 ** 32;
     this.#rewind();
   }
 
   #rewind(): void {
-    this.#draw.step.write([0]);
+    this.#draw.step.write([this.#first]);
   }
 
   /** Logits, loss, hit and gradient at the slots' x. */

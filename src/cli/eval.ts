@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { Command, Option } from 'commander';
 import { checkBall, checkRadius, type Norm, norms } from '../attacks/attack.ts';
-import { fraction } from '../attacks/spec.ts';
+import { fraction, parseSpec } from '../attacks/spec.ts';
 import { paperSubset } from '../data/subset.ts';
 import { InputError } from '../engine/errors.ts';
 import { sizeOf } from '../engine/tensor.ts';
@@ -102,7 +102,7 @@ export function evalCommand(): Command {
       (pair: string, before: readonly string[]) => [...before, pair],
       [],
     )
-    .option('--bits <n>', 'levels of defence bits are 2^n', parseInteger, 3)
+    .option('--bits <n>', 'levels of defence bits are 2^n; default 3', parseInteger)
     .option(
       '--attack <list>',
       'comma list of attacks, each NAME[:KEY=VALUE…][@SURFACE[:KEY=VALUE…]]; none measures accuracy alone',
@@ -182,13 +182,13 @@ async function evaluate(own: EvalFlags, command: Command): Promise<void> {
   const norm = flags.norm ?? normOf(names) ?? 'Linf';
   const eps = flags.eps ?? defaultEps(norm, flags.dataset);
   const steps = flags.steps ?? preset.steps;
-  const stepSize = flags.stepSize ?? (preset.stepSize && flags.steps !== 0 ? eps / steps : undefined);
   const settings: AttackSettings = {
     norm,
     eps,
     steps,
-    stepSize,
+    stepSize: flags.stepSize ?? preset.stepSize,
     ...(preset.start === undefined ? {} : { start: preset.start }),
+    ...(preset.direction === undefined ? {} : { direction: preset.direction }),
     restarts: flags.restarts ?? preset.restarts,
     queries: flags.queries ?? preset.queries,
     eot: flags.eot ?? preset.eot,
@@ -201,6 +201,7 @@ async function evaluate(own: EvalFlags, command: Command): Promise<void> {
   if (seed < 0 || seed > mostSeed)
     throw new InputError(`--seed must be an integer of 0 to ${mostSeed}, got ${seed}`);
   checkDataset(flags);
+  refuseIdle(own, command, names);
   const subject = subjectOf(flags);
   const data = await loadImages(subject, chosenImages(flags, preset));
   checkBall(norm, eps);
@@ -344,12 +345,34 @@ function chosenImages(flags: EvalFlags, preset: (typeof evaluationPresets)[strin
   return Array.from({ length: count }, (_, i) => offset + i);
 }
 
+/** Flags that one defence or attack takes and another would ignore. @throws InputError */
+function refuseIdle(flags: EvalFlags, command: Command, attacks: readonly string[]): void {
+  const { defence } = flags;
+  const generators = ['cmap', ...purifierNames];
+  const takers: [flags: (keyof EvalFlags)[], defences: readonly string[]][] = [
+    [['model', 'generatorWeights', 'generatorConfig'], generators],
+    [['edm', 'set'], purifierNames],
+    [['k', 'iterations', 'lr', 'alpha', 'lambda'], ['cmap']],
+    [['bits'], ['bits']],
+  ];
+  for (const [names, defences] of takers)
+    for (const name of names)
+      if (command.getOptionValueSource(name) === 'cli' && !defences.includes(defence))
+        throw new InputError(
+          `--${dashed(name)} is for --defence ${defences.join(', ')}; this one is ${defence}, which would ignore it`,
+        );
+  const taking = listAttacks().flatMap(([name, , options]) => (options.includes('compat') ? [name] : []));
+  if (
+    command.getOptionValueSource('compat') === 'cli' &&
+    !attacks.some((id) => taking.includes(parseSpec(id).name))
+  )
+    throw new InputError(`--compat is for --attack ${taking.join(', ')}; none is asked for`);
+}
+
+const dashed = (name: string) => name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+
 function subjectOf(flags: EvalFlags): Subject {
-  const { dataset, imageSize, classifier, prefix, defence, model, bits, edm, set } = flags;
-  if (!isPurifier(defence) && (set.length > 0 || edm))
-    throw new InputError(
-      `${edm ? '--edm' : '--set'} is for --defence ${purifierNames.join(', ')}; ${defence} has options of its own`,
-    );
+  const { dataset, imageSize, classifier, prefix, defence, model, bits = 3, edm, set } = flags;
   const names = { imageSize, classifier, prefix, model };
   return {
     dataset,

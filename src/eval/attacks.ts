@@ -45,8 +45,10 @@ export interface AttackSettings {
   readonly eps: number;
   /** Of the ensembles, published constants hold. */
   readonly steps: number;
-  /** Default 2.5 eps / steps (Madry et al. 2018). */
-  readonly stepSize?: number | undefined;
+  /** Default 2.5 eps / steps (Madry et al. 2018); `eps/steps` as the paper's code. */
+  readonly stepSize?: number | 'eps/steps' | undefined;
+  /** Of PGD in L2: steps along the gradient, or along its signs as the paper's code takes them; default gradient. */
+  readonly direction?: 'gradient' | 'sign' | undefined;
   /** Default random; several restarts are random. */
   readonly start?: 'random' | 'image' | undefined;
   readonly restarts: number;
@@ -87,6 +89,7 @@ export interface AttackSettings {
 const options = {
   steps: ['steps', readCount],
   'step-size': ['stepSize', readPositive],
+  direction: ['direction', readOneOf('gradient', 'sign')],
   start: ['start', readOneOf('random', 'image')],
   restarts: ['restarts', readCount],
   queries: ['queries', readCount],
@@ -135,7 +138,9 @@ export interface AttackEntry {
   /** Settings that it takes besides norm and eps. */
   readonly options: readonly OptionName[];
   /** What it makes of settings that were left open. */
-  readonly defaults?: Partial<AttackSettings> | ((s: AttackSettings) => Partial<AttackSettings>);
+  readonly defaults?:
+    | Partial<AttackSettings>
+    | ((s: AttackSettings, defence: Defence) => Partial<AttackSettings>);
   make(context: AttackContext): Attack;
   /** Refuses images that it cannot attack, by their numbers in the test set. @throws InputError */
   checkImages?(s: AttackSettings, ids: readonly number[]): void;
@@ -159,16 +164,17 @@ const eotOptions = ['eot', 'worst', 'randomness', 'judge'] as const;
 const targetClasses = ({ classes }: Defence) => Math.min(9, classes - 1);
 const targeted = ({ target }: AttackSettings) => (target === undefined ? {} : { targeted: true });
 const stepDefaults = ({ stepSize, eps, steps }: AttackSettings) => ({
-  stepSize: stepSize ?? defaultStepSize(eps, steps),
+  stepSize: stepSize === 'eps/steps' ? eps / steps : (stepSize ?? defaultStepSize(eps, steps)),
 });
 
 const pgdEntry = (summary: string, norm?: Norm): AttackEntry => ({
   summary,
   kind: 'iterative',
   ...(norm ? { norm } : {}),
-  options: ['steps', 'step-size', 'start', 'restarts', 'loss', 'target', ...eotOptions],
+  options: ['steps', 'step-size', 'direction', 'start', 'restarts', 'loss', 'target', ...eotOptions],
   defaults: (s) => ({
     ...stepDefaults(s),
+    direction: s.norm === 'L2' ? (s.direction ?? 'gradient') : undefined,
     start: s.restarts > 1 ? 'random' : (s.start ?? 'random'),
     loss: s.loss ?? 'ce',
   }),
@@ -178,6 +184,7 @@ const pgdEntry = (summary: string, norm?: Norm): AttackEntry => ({
       eps: c.eps,
       steps: c.steps,
       stepSize: c.stepSize as number,
+      ...(c.direction === undefined ? {} : { direction: c.direction }),
       randomStart: c.start === 'random',
       restarts: c.restarts,
       loss: c.loss as LossName,
@@ -276,7 +283,8 @@ const ensemble = (version: 'standard' | 'rand', summary: string): AttackEntry =>
   options: version === 'rand' ? ['eot', 'evaluations'] : ['version', 'attacks', 'eot', 'evaluations'],
   defaults: (s) => {
     const own = version === 'rand' ? version : (s.version ?? version);
-    return { version: own, evaluations: s.evaluations ?? 1, ...(own === 'rand' ? { eot: 20 } : {}) };
+    // As published, whatever the evaluation's --eot is; more draws are asked for by name.
+    return { version: own, evaluations: s.evaluations ?? 1, eot: own === 'rand' ? 20 : 1 };
   },
   make: (c) => autoAttack(c, c.seed),
   passes: (s, defence) => {
@@ -386,8 +394,8 @@ const registry = new Map<string, AttackEntry>([
       knowledge: 'adaptive',
       options: ['steps', 'tau', 'select', 'compat'],
       // The released code has the bare classifier alone.
-      defaults: (s) => ({
-        tau: s.tau ?? publishedTau[s.norm] ?? 0,
+      defaults: (s, { generator }) => ({
+        tau: s.tau ?? publishedTau(s.norm, generator?.model.imageShape[0] ?? 0),
         select: s.select ?? (s.compat ? 'classifier' : 'defence'),
       }),
       make: (c) => disruption(c, c.compat ? 'released' : 'equation'),
@@ -572,7 +580,12 @@ function planAttack(id: string, given: AttackSettings, defence: Defence): Planne
     const all = { ...given, eot: on.target.randomised ? given.eot : 1, ...asked, ...other };
     const { defaults = {} } = entry;
     // What was asked for here outdoes defaults that outdo the evaluation's settings.
-    return { ...all, ...(typeof defaults === 'function' ? defaults(all) : defaults), ...asked, ...other };
+    return {
+      ...all,
+      ...(typeof defaults === 'function' ? defaults(all, defence) : defaults),
+      ...asked,
+      ...other,
+    };
   };
   const make = (seed: number, judgeSeeds: readonly number[], other: Partial<AttackSettings> = {}) => {
     checkSeed(seed);

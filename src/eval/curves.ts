@@ -5,13 +5,13 @@ import type { EvaluationRecord } from './store.ts';
 
 /**
  * Share of the records whose attack had met its goal at least once (in at least half of the draws) up to each
- * evaluation of its surface. Shorter traces keep their last value.
+ * evaluation of its surface; from the start where it had nothing to do. Shorter traces keep their last value.
  */
 export function fooledBy(records: readonly EvaluationRecord[]): number[] {
   const length = records.reduce((most, r) => Math.max(most, r.trace.hit.length), 0);
   const counts = new Array<number>(length).fill(0);
-  for (const { trace } of records) {
-    const at = trace.hit.findIndex((hit) => hit >= 0.5);
+  for (const { trace, success } of records) {
+    const at = success && trace.hit.length === 0 ? 0 : trace.hit.findIndex((hit) => hit >= 0.5);
     if (at >= 0) for (let t = at; t < length; t++) counts[t]!++;
   }
   return counts.map((count) => count / Math.max(1, records.length));

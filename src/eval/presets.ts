@@ -8,6 +8,8 @@ export interface EvaluationPreset {
   /** Default 2.5 eps / steps. */
   readonly stepSize?: 'eps/steps';
   readonly start?: 'image';
+  /** In L2. */
+  readonly direction?: 'sign';
   readonly restarts: number;
   readonly queries: number;
   readonly eot: number;
@@ -61,7 +63,7 @@ export const evaluationPresets: Readonly<Record<string, EvaluationPreset>> = {
     evaluations: 10,
   },
   /**
-   * The released scripts': 500 images, 200 steps of eps/200 without a random start, EOT 20, one judgement, 3 runs; CMAP is
+   * The released scripts': 500 images, 200 steps of eps/200, of the gradient's signs in L2 too, without a random start, EOT 20, one judgement, 3 runs; CMAP is
    * attacked through one consistency step, and by its own attack over 1000 iterations, 200 of them the defence's.
    */
   paper: {
@@ -71,6 +73,7 @@ export const evaluationPresets: Readonly<Record<string, EvaluationPreset>> = {
     steps: 200,
     stepSize: 'eps/steps',
     start: 'image',
+    direction: 'sign',
     restarts: 1,
     queries: 5000,
     eot: 20,

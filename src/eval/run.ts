@@ -70,12 +70,14 @@ export const batchOf = (plan: EvaluationPlan, attack: PlannedAttack): number =>
     ? 1
     : plan.batch;
 
-/** Seeds of attacks and of judgements never meet. */
-export const attackSeed = (seed: number, run: number) => seed + run;
+/** Seeds that are neighbours lie far apart, so that their runs do not share draws; 0 stays 0. In 0..2^40 − 1, one to one. */
+const spread = (seed: number) => Number(BigInt.asUintN(40, BigInt(seed) * 0x9e3779b97f4a7c15n));
+/** Seeds of attacks are below 2^40, those of judgements from there to 2^41. */
+export const attackSeed = (seed: number, run: number) => (spread(seed) + run) % 2 ** 40;
 export const judgeSeed = (seed: number, run: number, evaluation: number) =>
-  seed + 2 ** 40 + run * 2 ** 20 + evaluation;
+  2 ** 40 + ((spread(seed) + run * 2 ** 20 + evaluation) % 2 ** 40);
 /** Largest --seed. */
-export const mostSeed = 2 ** 40 - 2 ** 20;
+export const mostSeed = 2 ** 40 - 1;
 
 /** Runs of an attack: what draws nothing is not repeated. */
 export const runsOf = (attack: PlannedAttack, runs: number) => (attack.kind === 'none' ? 1 : runs);

@@ -15,7 +15,7 @@ export type Cell =
       readonly value: number;
       readonly interval: readonly [number, number];
       readonly std?: number | null;
-      /** Of an attack that does not know this defence, in a column where others do. */
+      /** Of attacks none of which knows this defence. */
       readonly transfer?: boolean;
     };
 
@@ -25,9 +25,8 @@ export const threatColumn = 3;
 /** A row an evaluation: accuracies in the order clean, standard, each attack, per-sample worst case, worst of N. */
 export function robustnessTable(summaries: readonly EvaluationSummary[]): RobustnessTable {
   const names = [...new Set(summaries.flatMap((s) => Object.keys(s.attacks)))].filter((a) => a !== 'none');
-  const kindsOf = (name: string) => new Set(summaries.flatMap((s) => s.attacks[name]?.knowledge ?? []));
-  const mixed = (name: string) => kindsOf(name).size > 1;
-  const tag = (name: string) => (kindsOf(name).has('transfer') && !mixed(name) ? `${name} (transfer)` : name);
+  const blind = (s: EvaluationSummary) =>
+    !names.some((name) => s.attacks[name] && s.attacks[name].knowledge !== 'transfer');
   return {
     headings: [
       'data set',
@@ -37,7 +36,7 @@ export function robustnessTable(summaries: readonly EvaluationSummary[]): Robust
       'n',
       'clean',
       'standard',
-      ...names.map(tag),
+      ...names,
       'all attacks',
       'worst of N',
     ],
@@ -51,14 +50,20 @@ export function robustnessTable(summaries: readonly EvaluationSummary[]): Robust
       { value: s.standard, interval: s.standardInterval },
       ...names.map((name): Cell => {
         const a = s.attacks[name];
-        const transfer = mixed(name) && a?.knowledge === 'transfer';
-        return a ? { value: a.robust, interval: a.interval, std: a.std, transfer } : '';
+        if (!a) return '';
+        return {
+          ...{ value: a.robust, interval: a.interval, std: a.std },
+          transfer: a.knowledge === 'transfer',
+        };
       }),
       // What nothing attacked is not robust.
       Object.keys(s.attacks).length > 1
-        ? { value: s.robust, interval: s.robustInterval, std: s.robustStd }
+        ? { value: s.robust, interval: s.robustInterval, std: s.robustStd, transfer: blind(s) }
         : '',
-      { value: s.worst.value, interval: s.worst.interval },
+      {
+        ...{ value: s.worst.value, interval: s.worst.interval },
+        transfer: Object.keys(s.attacks).length > 1 && blind(s),
+      },
     ]),
   };
 }
@@ -145,8 +150,9 @@ export function robustBenchEntry(s: EvaluationSummary, where: string): Record<st
     reported: null,
     autoattack_acc: percent(own.robust),
     external: lower ? percent(s.robust) : null,
-    // The test set is 10,000 images; and the ensemble is not made for defences that optimise or draw at inference.
-    unreliable: own.knowledge !== 'adaptive' || s.defence === 'cmap',
+    // The test set is 10,000 images; and the ensemble is not made for defences that optimise or draw at inference, as all but
+    // these do, as far as one knows.
+    unreliable: own.knowledge !== 'adaptive' || !['none', 'bits'].includes(s.defence) || s.count < 10_000,
     footnote: `${s.count} images, ${name} on surface ${own.surface} (${own.knowledge}), 95 % interval ${own.interval.map(percent).join(' to ')}`,
   };
 }

@@ -359,7 +359,7 @@ class Bench {
     const fooled: number[] = [];
     const { stepSize } = this.#settings;
     for (const eps of [...levels, most]) {
-      const step = stepSize === undefined ? {} : { stepSize: (stepSize * eps) / config.eps };
+      const step = typeof stepSize !== 'number' ? {} : { stepSize: (stepSize * eps) / config.eps };
       fooled.push(await this.#fooled(this.#main, { eps, ...step }));
     }
     const rises = fooled.every((count, i) => i === 0 || count >= (fooled[i - 1] as number) - slack(this.#n));

@@ -2,7 +2,7 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { Apgd } from '../../src/attacks/apgd.ts';
-import type { Attack, Norm } from '../../src/attacks/attack.ts';
+import { type Attack, lengthOf, type Norm } from '../../src/attacks/attack.ts';
 import { AutoAttack } from '../../src/attacks/autoattack.ts';
 import { Fab } from '../../src/attacks/fab.ts';
 import { Fgsm } from '../../src/attacks/fgsm.ts';
@@ -314,6 +314,61 @@ function noisy(t: Awaited<ReturnType<typeof toy>>, sigma = 0.5): GraphTarget {
     },
   };
 }
+
+test('each restart and each target class meets draws of its own', async () => {
+  const t = await toy();
+  const seen: number[] = [];
+  const target: ProcessTarget = {
+    classes: t.classes,
+    randomised: true,
+    async process(x, { step }) {
+      seen.push((await step.read())[0] as number);
+      const logits = t.device.keep(t.device.scope(() => t.net.logits(x)));
+      return {
+        logits,
+        pullback: async () => t.device.keep(t.device.zeros(x.shape)),
+        dispose: () => logits.dispose(),
+      };
+    },
+  };
+  const ball = { norm: 'Linf' as const, eps: 0.02, seed: 0 };
+  const pgd = { ...ball, steps: 2, stepSize: 0.01, randomStart: true, restarts: 3, eot: { draws: 2 } };
+  for (const [attack, count] of [
+    [new Pgd(pgd), 3 * 3 * 2],
+    [new Apgd({ ...ball, loss: 'targeted', targetClasses: 3, steps: 4 }), 3 * 5],
+  ] as const) {
+    seen.length = 0;
+    const { adversarial } = await attack.run(target, t.x, t.labels, { batch: t.n, misread: 'attacked' });
+    adversarial.dispose();
+    // APGD-T asks for the other classes of the clean images first, by the draws of its first run.
+    const own = seen.slice(-count);
+    assert.is(new Set(own).size, count, `${attack.name}: ${seen}`);
+  }
+  t.dispose();
+});
+
+test('in L2 a step along the signs is long by the number of pixels, and stays inside the ball', async () => {
+  const t = await toy();
+  const run = async (eps: number, steps: number) => {
+    const step = { norm: 'L2' as const, stepSize: 0.01, randomStart: false, seed: 0 };
+    const attack = new Pgd({ ...step, eps, steps, direction: 'sign' });
+    const { adversarial } = await attack.run(t.net, t.x, t.labels, { batch: t.n });
+    const values = await adversarial.floats();
+    adversarial.dispose();
+    withinBall(values, t.images, t.size, 'L2', eps);
+    return values;
+  };
+  for (const [i, v] of (await run(5, 1)).entries()) {
+    const d = Math.abs(v - (t.images[i] as number));
+    assert.ok(Math.abs(d - 0.01) < 1e-6, `pixel ${i} moved by ${d}`);
+  }
+  const far = await run(0.1, 5);
+  for (let i = 0; i < t.n; i++) {
+    const [from, to] = [i * t.size, (i + 1) * t.size];
+    assert.ok(lengthOf('L2', far.subarray(from, to), t.images.subarray(from, to)) > 0.0999);
+  }
+  t.dispose();
+});
 
 test('eot: fixed draws repeat, fresh ones do not, a worst draw is no better than the mean', async () => {
   const t = await toy();

@@ -67,6 +67,10 @@ test('bad input', () => {
   refused(chain('adp', '--set', 'sigma'), /--set sigma: not KEY=VALUE/);
   refused(chain('cmap', '--edm'), /--edm is for --defence diffpure, gdmp, adp, gns/);
   refused(chain('none', '--set', 't=1'), /--set is for --defence/);
+  refused(chain('none', '--k', '7'), /--k is for --defence cmap; this one is none, which would ignore it/);
+  refused(chain('cmap', '--bits', '5'), /--bits is for --defence bits/);
+  refused(chain('none', '--generator-weights', 'x'), /--generator-weights is for --defence cmap, diffpure/);
+  refused(chain('none', '--compat', 'official'), /--compat is for --attack disruption; none is asked for/);
   refused(chain('gdmp', '--set', 't=0'), /gdmp: t must be an integer of 1 to 1000, got 0/);
   refused(chain('diffpure', '--model', 'fashion-mnist-wrn'), /is a classifier; a score network, an EDM/);
   assert.not(existsSync(join(folder, 'out')), 'nothing was written');

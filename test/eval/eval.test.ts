@@ -28,13 +28,15 @@ import { summarise } from '../../src/eval/metrics.ts';
 import { Replay } from '../../src/eval/replay.ts';
 import {
   attackImages,
+  attackSeed,
   batchOf,
   type EvaluationImages,
   type EvaluationPlan,
+  judgeSeed,
   runEvaluation,
 } from '../../src/eval/run.ts';
 import { readAdversarial, readEvaluation, Store } from '../../src/eval/store.ts';
-import { robustBenchEntry, robustnessTable } from '../../src/eval/tables.ts';
+import { type Cell, robustBenchEntry, robustnessTable } from '../../src/eval/tables.ts';
 import { directionalErrors, verifyEvaluation } from '../../src/eval/verify.ts';
 import { affine } from '../../src/kernels/elementwise.ts';
 import { softmax } from '../../src/kernels/softmax.ts';
@@ -91,6 +93,33 @@ test('metrics by their definitions', () => {
   assert.throws(() => summarise(configOf([0, 9], attacks, 2), records), /no record of image 9 under/);
 
   refused(() => robustBenchEntry(s, 'DIR'), /DIR: .* evaluate with --attack autoattack/);
+
+  const flags = (summary: typeof s) =>
+    (robustnessTable([summary]).rows[0] as Cell[])
+      .slice(-4)
+      .map((cell) => typeof cell === 'object' && cell.transfer);
+  assert.equal(flags(s), [false, true, false, false], 'one attack knows the defence');
+  const { a: _, ...others } = s.attacks;
+  assert.equal(flags({ ...s, attacks: others }).slice(1), [true, true, true], 'none does');
+  const only = { ...s, attacks: { ...s.attacks, autoattack: s.attacks.a as (typeof s.attacks)[string] } };
+  const unreliable = (more: Partial<typeof s>) => robustBenchEntry({ ...only, ...more }, 'DIR').unreliable;
+  assert.is(unreliable({ defence: 'none', count: 10_000 }), false);
+  assert.is(unreliable({ defence: 'none' }), true);
+  assert.is(unreliable({ defence: 'diffpure', count: 10_000 }), true);
+});
+
+test('seeds of attacks and judgements never meet, nor those of neighbouring evaluations', () => {
+  assert.equal([attackSeed(0, 2), judgeSeed(0, 1, 3)], [2, 2 ** 40 + 2 ** 20 + 3]);
+  const seen = new Set<number>();
+  let count = 0;
+  for (const seed of [...Array(20).keys(), 1234, 2 ** 40 - 1])
+    for (let run = 0; run < 5; run++) {
+      seen.add(attackSeed(seed, run));
+      for (let e = 0; e < 10; e++) seen.add(judgeSeed(seed, run, e));
+      count += 11;
+    }
+  assert.is(seen.size, count);
+  assert.ok([...seen].every((seed) => Number.isSafeInteger(seed) && seed >= 0 && seed < 2 ** 41));
 });
 
 test('runs are repeated, `none` is not; their spread is reported', () => {
@@ -111,6 +140,8 @@ test('runs are repeated, `none` is not; their spread is reported', () => {
 test('curves count images fooled so far', () => {
   const hits = (hit: number[]) => record(0, 'a', [1], { trace: { loss: [], hit } });
   assert.equal(fooledBy([hits([0, 1, 0]), hits([0, 0, 0.5]), hits([0])]), [0, 1 / 3, 2 / 3]);
+  const atOnce = { ...hits([]), success: true };
+  assert.equal(fooledBy([hits([0, 1]), atOnce, hits([])]), [1 / 3, 2 / 3], 'what was misread from the start');
 });
 
 test('tables of text', () => {
@@ -143,6 +174,12 @@ test('names of attacks', async () => {
     ...{ steps: 7, stepSize: 2 / 255, start: 'random', restarts: 2, loss: 'margin', eot: 1 },
   });
   assert.is(own?.passes, 2 * 8 * 2);
+  const step = (list: string, other = {}) => plan(list, other)[1]?.settings.stepSize;
+  assert.is(step('pgd:steps=20', { steps: 200, stepSize: 'eps/steps' }), settings.eps / 20);
+  assert.is(step('pgd', { steps: 200, stepSize: 'eps/steps' }), settings.eps / 200);
+  assert.is(step('pgd:steps=20'), (2.5 * settings.eps) / 20);
+  assert.is(plan('pgd:direction=sign', { norm: 'L2', eps: 0.5 })[1]?.settings.direction, 'sign');
+  refused(() => plan('pgd:direction=sign'), /direction sign is for L2, this attack is for Linf/);
   assert.equal(plan('autoattack:version=custom:attacks=apgd-ce+square')[1]?.settings, {
     ...{ version: 'custom', attacks: ['apgd-ce', 'square'], eot: 1, evaluations: 1 },
   });
