@@ -36,17 +36,18 @@ export function sharedData(): string | null {
 
 let opened: Promise<Device> | null = null;
 
-/**
- * The device of the test run (environment variable CMAP_ADAPTER chooses another). With CMAP_TEST_KERNELS=gpu kernels are
- * chosen as for a GPU, whatever the adapter is.
- */
+/** The device of the test run (environment variable CMAP_ADAPTER chooses another). */
 export function testDevice(): Promise<Device> {
-  opened ??= Device.open().then((device) => {
-    if (process.env.CMAP_TEST_KERNELS === 'gpu')
-      device.capabilities = { ...device.capabilities, cpu: false, texels: false };
-    return device;
-  });
+  opened ??= newDevice();
   return opened;
+}
+
+/** Another like it. With CMAP_TEST_KERNELS=gpu kernels are chosen as for a GPU, whatever the adapter is. */
+export async function newDevice(): Promise<Device> {
+  const device = await Device.open();
+  if (process.env.CMAP_TEST_KERNELS === 'gpu')
+    device.capabilities = { ...device.capabilities, cpu: false, texels: false };
+  return device;
 }
 
 export interface Fixture {

@@ -9,7 +9,7 @@ import { readManifest, resolveWeights } from '../formats/manifest.ts';
 import { readNpy, writeNpy } from '../formats/npy.ts';
 import { readJson } from '../formats/read.ts';
 import { ClassifierNet } from '../nets/classifier.ts';
-import { ConsistencyModel } from '../nets/consistency.ts';
+import { ConsistencyModel, type Sigmas } from '../nets/consistency.ts';
 import { network, networkNames } from '../nets/registry.ts';
 import { ScoreNetwork } from '../nets/score.ts';
 import { progress } from '../report/progress.ts';
@@ -84,6 +84,7 @@ export async function loadNetwork(device: Device, options: NetworkOptions): Prom
             net: ConsistencyModel.load(device, found.unet, source, {
               ...bind,
               recompute: recompute ?? false,
+              sigmas: (entry?.sigma as Sigmas | undefined) ?? found.sigmas,
             }),
           };
         case 'score':

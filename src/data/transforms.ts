@@ -5,7 +5,7 @@
  * with weights of 22 fractional bits, and rounds to 8 bits after each pass.
  */
 import { InputError } from '../engine/errors.ts';
-import { type Image, imageToFloats, toRgb } from '../formats/image.ts';
+import { type Image, imageToFloats, maxPixels, toRgb } from '../formats/image.ts';
 
 const precision = 22;
 
@@ -119,6 +119,10 @@ export function evaluationTransform(image: Image, size: number): Float32Array {
   const { width, height } = image;
   const short = Math.min(width, height);
   const long = Math.trunc((size * Math.max(width, height)) / short);
+  if (long * size > maxPixels)
+    throw new InputError(
+      `${width} x ${height}: with the shorter side ${size} the longer is ${long}, more pixels than the ${maxPixels} that are read; crop it`,
+    );
   const resized =
     width <= height ? resizeBilinear(toRgb(image), long, size) : resizeBilinear(toRgb(image), size, long);
   return imageToFloats(centerCrop(resized, size));

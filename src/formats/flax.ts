@@ -32,28 +32,30 @@ const chunkedMark = '__msgpack_chunked_array__';
 /** @throws InputError for an array whose bytes do not fit its shape, or an object that is not Flax's */
 export function readFlax(file: ByteSource, label: string): StoredTensors {
   const reader = new Msgpack(file, label, (code, begin, end, path) => {
-    const what = quote(path.join('.'));
+    // Of up to a hundred keys: made for a message alone.
+    const what = () => quote(path.join('.'));
     if (code === 2) return reader.object(begin, end, path);
-    if (code !== 1 && code !== 3) throw reader.error(`${what} is the extension ${code}; Flax has 1, 2 and 3`);
+    if (code !== 1 && code !== 3)
+      throw reader.error(`${what()} is the extension ${code}; Flax has 1, 2 and 3`);
     const [shape, dtype, bytes] = tuple(reader.object(begin, end, path));
-    if (!isSizes(shape)) throw reader.error(`array ${what} has a shape that is no list of sizes`);
+    if (!isSizes(shape)) throw reader.error(`array ${what()} has a shape that is no list of sizes`);
     if (typeof dtype !== 'string' || !Object.hasOwn(dtypes, dtype)) {
       throw reader.error(
-        `array ${what} has dtype ${quote(String(dtype))}; supported are ${Object.keys(dtypes).join(', ')}`,
+        `array ${what()} has dtype ${quote(String(dtype))}; supported are ${Object.keys(dtypes).join(', ')}`,
       );
     }
     const type = dtypes[dtype] as ElementType;
-    if (!(bytes instanceof MsgpackBytes)) throw reader.error(`array ${what} has no bytes`);
+    if (!(bytes instanceof MsgpackBytes)) throw reader.error(`array ${what()} has no bytes`);
     const needed = elementCount(shape) * elementBytes[type];
     const found = bytes.end - bytes.begin;
     if (needed !== found) {
       throw reader.error(
-        `array ${what}, ${dtype} [${shape.join(', ')}], needs ${needed} bytes, it has ${found}`,
+        `array ${what()}, ${dtype} [${shape.join(', ')}], needs ${needed} bytes, it has ${found}`,
       );
     }
     const stored = new StoredTensor(shape, type, () => file.read(bytes.begin, bytes.end));
     return code === 3 && shape.length === 0
-      ? decodeElements(type, stored.bytes(), `${label}: ${what}`)[0]
+      ? decodeElements(type, stored.bytes(), `${label}: ${what()}`)[0]
       : stored;
   });
   const root = reader.file();

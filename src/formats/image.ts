@@ -1,5 +1,8 @@
 /** Images in host memory, and their floats. */
 
+/** Of the largest image that is decoded or resized to. */
+export const maxPixels = 4096 * 4096;
+
 /** Rows from the top, pixels from the left, channels together: `data` is [height, width, channels] of 0..255. */
 export interface Image {
   readonly width: number;

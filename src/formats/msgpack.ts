@@ -32,6 +32,8 @@ const longestText = 1 << 16;
 export class Msgpack {
   private readonly cursor: Cursor;
   private spent = 0;
+  /** Objects under way that hold objects of their own bytes: of extensions, which leave the path as it is. */
+  private nested = 0;
 
   constructor(
     source: Uint8Array | ByteSource,
@@ -56,7 +58,9 @@ export class Msgpack {
   object(begin: number, end: number, path: readonly string[]): unknown {
     const back = this.cursor.at;
     this.cursor.at = begin;
+    if (++this.nested > deepest) throw this.error(`it nests more than ${deepest} levels`);
     const value = this.next([...path]);
+    this.nested--;
     if (this.cursor.at !== end) {
       const after = end - this.cursor.at;
       throw this.error(

@@ -105,12 +105,19 @@ function parseHeader(text: string, fail: (problem: string) => never) {
   }
   const descr = /^'(.*)'$/.exec(fields.get('descr') ?? '')?.[1];
   const order = /^(True|False)$/.exec(fields.get('fortran_order') ?? '')?.[1];
-  const tuple = /^\(\s*(?:\d+\s*(?:,\s*\d+\s*)*,?)?\s*\)$/.exec(fields.get('shape') ?? '')?.[0];
-  if (descr === undefined || order === undefined || tuple === undefined) {
+  const tuple = fields.get('shape') ?? '';
+  // By parts and not by one expression, whose time could grow with the square of the spaces.
+  const sizes = tuple
+    .slice(1, -1)
+    .split(',')
+    .map((size) => size.trim());
+  // Python ends a tuple of one with a comma; () holds nothing.
+  if (sizes.at(-1) === '') sizes.pop();
+  const understood = tuple.startsWith('(') && sizes.every((size) => /^\d+$/.test(size));
+  const single = sizes.length === 1 && !tuple.includes(',');
+  if (descr === undefined || order === undefined || !understood || single)
     return fail(`its header is not understood: ${brief(text)}`);
-  }
-  const shape = (tuple.match(/\d+/g) ?? []).map(Number);
-  if (shape.length === 1 && !tuple.includes(',')) fail(`its header is not understood: ${brief(text)}`);
+  const shape = sizes.map(Number);
   if (!shape.every(Number.isSafeInteger)) fail(`shape ${brief(tuple)} is beyond 2^53`);
   return { descr, fortran: order === 'True', shape };
 }

@@ -246,9 +246,9 @@ export const plainGlobals: PickleGlobals = {
 
 const scalar: PickleCall = ([dtype, content], { error, charge }) => {
   if (!(dtype instanceof NumpyDtype)) throw error('a NumPy number has no dtype');
-  charge(256);
-  const array = new NumpyArray();
   const bytes = typeof content === 'string' ? Buffer.from(content, 'latin1') : content;
+  charge(256 + (bytes instanceof Uint8Array ? bytes.length : 0));
+  const array = new NumpyArray();
   array.fill([], dtype, false, bytes, error);
   return dtype.type ? array.array('a NumPy number').data[0] : array;
 };

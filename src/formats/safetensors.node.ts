@@ -3,7 +3,7 @@ import { writeFileAtomic } from '../report/files.ts';
 import { openFile } from './read.ts';
 import {
   checkSafetensors,
-  encodeSafetensors,
+  piecesOfSafetensors,
   type Safetensors,
   streamSafetensors,
   type TensorToStream,
@@ -31,7 +31,7 @@ export function writeSafetensors(
   tensors: Readonly<Record<string, TensorToWrite>>,
   metadata: Readonly<Record<string, string>> = {},
 ): void {
-  writeFileAtomic(path, encodeSafetensors(tensors, metadata));
+  writeFileAtomic(path, piecesOfSafetensors(tensors, metadata));
 }
 
 /** The same with one tensor in memory at a time. @throws InputError */

@@ -247,14 +247,14 @@ export interface TensorToStream {
 }
 
 /**
- * The bytes of a file. The same tensors give the same bytes: data lies in order of element size, widest first so
- * that all of it is aligned, then of name.
+ * The bytes of a file in pieces, the header and then a tensor at a time. The same tensors give the same bytes: data lies in
+ * order of element size, widest first so that all of it is aligned, then of name.
  * @throws InputError when a shape does not fit its data
  */
-export function encodeSafetensors(
+export function piecesOfSafetensors(
   tensors: Readonly<Record<string, TensorToWrite>>,
   metadata: Readonly<Record<string, string>> = {},
-): Uint8Array {
+): (() => Uint8Array)[] {
   const parts = Object.entries(tensors).map(([name, { shape, data, type = elementTypeOf(data) }]) => {
     if (!isSizes(shape) || elementCount(shape) !== data.length) {
       throw new InputError(
@@ -264,7 +264,15 @@ export function encodeSafetensors(
     const bytes = encodeElements(type, data, `tensor ${quote(name)}`);
     return { name, shape, type, bytes: () => bytes };
   });
-  const pieces = streamSafetensors(parts, metadata).map((piece) => piece());
+  return streamSafetensors(parts, metadata);
+}
+
+/** The same in one. */
+export function encodeSafetensors(
+  tensors: Readonly<Record<string, TensorToWrite>>,
+  metadata: Readonly<Record<string, string>> = {},
+): Uint8Array {
+  const pieces = piecesOfSafetensors(tensors, metadata).map((piece) => piece());
   const file = new Uint8Array(pieces.reduce((length, piece) => length + piece.length, 0));
   let at = 0;
   for (const piece of pieces) {
@@ -276,7 +284,7 @@ export function encodeSafetensors(
 
 /**
  * The bytes of a file in pieces, each made when it is called for: the header, then a tensor at a time, in the order
- * of `encodeSafetensors`. A piece fails with an InputError when its bytes are not as many as its shape needs.
+ * of `piecesOfSafetensors`. A piece fails with an InputError when its bytes are not as many as its shape needs.
  */
 export function streamSafetensors(
   tensors: readonly TensorToStream[],

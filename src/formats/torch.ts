@@ -195,6 +195,7 @@ const torchGlobals: PickleGlobals = {
   },
   'torch.device': (args) =>
     args
+      .slice(0, 2)
       .filter((arg) => typeof arg !== 'object')
       .join(':')
       .slice(0, 100),

@@ -44,6 +44,30 @@ export interface ClassifierForwardOptions {
 export const cifar10Normalisation = { mean: [0.4914, 0.4822, 0.4465], std: [0.2471, 0.2435, 0.2616] };
 export const imageNetNormalisation = { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
 
+/** The constants that a checkpoint holds as buffers of a layer before the network: RobustBench's names. */
+export function normalisationIn(source: TensorSource): Architecture['normalisation'] {
+  const find = (pattern: RegExp) => source.names.find((name) => pattern.test(name));
+  const mean = find(/(^|\.)(mu|normalize\.mean)$/);
+  const std = find(/(^|\.)(sigma|normalize\.std)$/);
+  if (mean === undefined || std === undefined) return undefined;
+  return { mean: [...source.floats(mean)], std: [...source.floats(std)] };
+}
+
+/** @throws InputError where the checkpoint says other constants than the network computes with */
+function checkNormalisation({ family, imageShape, normalisation }: Architecture, source: TensorSource): void {
+  const found = normalisationIn(source);
+  if (!found) return;
+  const channels = imageShape[2];
+  const own = normalisation ?? { mean: new Array(channels).fill(0), std: new Array(channels).fill(1) };
+  for (const key of ['mean', 'std'] as const) {
+    const [theirs, ours] = [found[key], own[key]];
+    if (theirs.length !== ours.length || theirs.some((v, c) => !(Math.abs(v - (ours[c] as number)) < 1e-3)))
+      throw new InputError(
+        `${source.label}: it normalises images by ${key} [${theirs.slice(0, 4).map((v) => v.toPrecision(4))}], ${family} here by [${ours}]`,
+      );
+  }
+}
+
 /** A classifier of images in [0, 1]. */
 export class ClassifierNet {
   readonly #constants: readonly Tensor[];
@@ -64,6 +88,7 @@ export class ClassifierNet {
     source: TensorSource,
     options: BindOptions = {},
   ): ClassifierNet {
+    checkNormalisation(architecture, source);
     const parameters = bindParameters(device, architecture.parameters, source, options);
     return new ClassifierNet(device, architecture, parameters);
   }

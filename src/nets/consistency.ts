@@ -19,6 +19,31 @@ export interface Sigmas {
 /** σ_min, σ_max and σ_data of the published models. */
 export const publishedSigmas: Sigmas = { min: 0.002, max: 80, data: 0.5 };
 
+/** What configurations of a family call them: jcm's, and consistency_models'. */
+export const sigmaNames = {
+  ncsnpp: { min: 't_min', max: 't_max', data: 'data_std' },
+  adm: { min: 'sigma_min', max: 'sigma_max', data: 'sigma_data' },
+} as const;
+
+/** The noise levels that a configuration names, as published where it does not. @throws InputError */
+export function sigmasOf(family: string, config: Readonly<Record<string, unknown>>): Sigmas {
+  const names = family === 'adm' ? sigmaNames.adm : sigmaNames.ncsnpp;
+  const value = (which: keyof Sigmas) => {
+    const given = config[names[which]] ?? publishedSigmas[which];
+    if (typeof given !== 'number' || !(given >= 0 && given < Number.POSITIVE_INFINITY))
+      throw new InputError(
+        `${family} config: ${names[which]} must be a number from 0, got ${JSON.stringify(given)}`,
+      );
+    return given;
+  };
+  const sigmas = { min: value('min'), max: value('max'), data: value('data') };
+  if (sigmas.min >= sigmas.max || sigmas.data === 0)
+    throw new InputError(
+      `${family} config: ${names.min} ${sigmas.min} must be below ${names.max} ${sigmas.max}, and ${names.data} ${sigmas.data} above 0`,
+    );
+  return sigmas;
+}
+
 export function preconditioning(sigma: number, s: Sigmas) {
   const d2 = s.data ** 2;
   const root = Math.sqrt(sigma ** 2 + d2);

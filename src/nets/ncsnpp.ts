@@ -192,6 +192,8 @@ function layersOf(config: NcsnppConfig): Layer[] {
     if (level === ch_mult.length - 1) return;
     width = block(width, width, 'down');
     if (config.progressive_input === 'residual') {
+      if (!config.fir)
+        fail('progressive_input residual without fir is not built; set progressive_input none, or fir');
       layers.push({ kind: 'pyramid', name: `Downsample_${level}`, in: pyramid, out: width });
       pyramid = width;
     }

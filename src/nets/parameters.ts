@@ -114,7 +114,7 @@ export interface BindOptions {
   readonly onTensor?: (done: number, total: number) => void;
 }
 
-/** Names that belong to a published module but to no computation: counters, constants that we state ourselves. */
+/** Names that belong to a published module but to no computation: counters, constants that are compared or stated elsewhere. */
 const ignored = /(^|\.)(num_batches_tracked|sigmas|mu|sigma|normalize\.(mean|std))$/;
 
 /**
@@ -209,7 +209,9 @@ function findNames(declared: ParameterShapes, source: TensorSource, wanted: stri
     throw new InputError(`${source.label}: no tensor of the network lies under the prefix "${wanted}"`);
   // A few names in common, such as conv1.weight of each block, make no copy.
   const whole = best !== undefined && 2 * best.hits >= declared.size;
-  if (whole && second && best.hits === second.hits && best.rank === second.rank && best.rank === 2) {
+  const tied =
+    second && best?.hits === second.hits && best.rank === second.rank && best.prefix !== second.prefix;
+  if (whole && tied && (best.rank === 0 || best.rank === 2)) {
     throw new InputError(
       `${source.label}: holds several copies of the network, under "${best.prefix}" and "${second.prefix}"; choose one with --prefix`,
     );

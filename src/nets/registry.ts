@@ -4,7 +4,8 @@
  */
 import { InputError } from '../engine/errors.ts';
 import { type AdmConfig, adm, admImageNet64, improvedDiffusionImageNet64 } from './adm.ts';
-import type { Architecture } from './classifier.ts';
+import { type Architecture, normalisationIn } from './classifier.ts';
+import { type Sigmas, sigmasOf } from './consistency.ts';
 import { ddpmppCifar10, type NcsnppConfig, ncsnpp, ncsnppCifar10 } from './ncsnpp.ts';
 import type { TensorSource } from './parameters.ts';
 import { cifarResNet, resNet, resnet50 } from './resnet.ts';
@@ -13,7 +14,13 @@ import type { UNet } from './unet.ts';
 import { dmWideResNet, dmWrn70x16, wideResNet, wrn28x10 } from './wide-resnet.ts';
 
 export type Network =
-  | { readonly kind: 'consistency' | 'score'; readonly name: string; readonly unet: UNet }
+  | {
+      readonly kind: 'consistency' | 'score';
+      readonly name: string;
+      readonly unet: UNet;
+      /** Of a consistency model. */
+      readonly sigmas: Sigmas;
+    }
   | { readonly kind: 'classifier'; readonly name: string; readonly architecture: Architecture };
 
 type Config = Readonly<Record<string, unknown>>;
@@ -24,6 +31,8 @@ interface Entry {
   readonly make: (config: never) => UNet | Architecture;
   /** The module whose bias counts the classes. */
   readonly head?: string;
+  /** Settings that others of the published code stand for. @throws InputError where they contradict each other */
+  readonly said?: (given: Config) => Config;
 }
 
 const config = (value: object) => value as Config;
@@ -40,7 +49,30 @@ const torchvision = (layers: number[], width_per_group = 64): Entry => ({
   make: resNet,
   head: 'fc',
 });
-const small = (make: () => Architecture): Entry => ({ kind: 'classifier', base: none, make });
+const small = (make: () => Architecture): Entry => ({
+  kind: 'classifier',
+  base: none,
+  make: (given: Config) => {
+    const made = make();
+    for (const [key, value] of Object.entries(given))
+      if (key !== 'num_classes' || value !== made.classes)
+        throw new InputError(
+          `${made.family} has no settings, and ${made.classes} classes; got ${key} ${JSON.stringify(value)}`,
+        );
+    return made;
+  },
+});
+
+/** guided-diffusion's flag: true is [q, k, v] x heads, as consistency_models' flash attention has them, false heads x [q, k, v]. */
+function attentionOrder({ use_new_attention_order: flag, attention_type: type }: Config): Config {
+  if (typeof flag !== 'boolean') return {};
+  const meant = flag ? 'flash' : 'legacy';
+  if (type !== undefined && type !== meant)
+    throw new InputError(
+      `improved-diffusion config: use_new_attention_order ${flag} is attention_type ${meant}, not ${JSON.stringify(type)}; give one of them`,
+    );
+  return { attention_type: meant };
+}
 
 const published: Readonly<Record<string, Entry>> = {
   'ncsnpp-cifar10': { kind: 'consistency', base: config(ncsnppCifar10), make: ncsnpp },
@@ -51,7 +83,12 @@ const published: Readonly<Record<string, Entry>> = {
     make: adm,
   },
   'ddpmpp-cifar10': { kind: 'score', base: config(ddpmppCifar10 satisfies NcsnppConfig), make: ncsnpp },
-  'improved-diffusion-imagenet64': { kind: 'score', base: config(improvedDiffusionImageNet64), make: adm },
+  'improved-diffusion-imagenet64': {
+    kind: 'score',
+    base: config(improvedDiffusionImageNet64),
+    make: adm,
+    said: attentionOrder,
+  },
   resnet50: torchvision([3, 4, 6, 3]),
   resnet101: torchvision([3, 4, 23, 3]),
   'wrn-50-2': torchvision([3, 4, 6, 3], 128),
@@ -92,17 +129,25 @@ export const networkNames: readonly string[] = [
  * @throws InputError when there is no such network or it cannot be built
  */
 export function network(name: string, given?: Config, source?: TensorSource): Network {
-  const { kind, base, make, head } = find(name, given);
+  const { kind, base, make, head, said } = find(name, given);
   const counted: Record<string, unknown> = {};
   if (head && source && given?.num_classes === undefined) {
     const bias = source.names.find((n) => n === `${head}.bias` || n.endsWith(`.${head}.bias`));
     const shape = bias === undefined ? [] : source.shape(bias);
     if (shape.length === 1) counted.num_classes = shape[0];
   }
-  const made = make({ ...base, ...counted, ...given } as never);
+  if (
+    source &&
+    kind === 'classifier' &&
+    'mean' in base &&
+    given?.mean === undefined &&
+    given?.std === undefined
+  )
+    Object.assign(counted, normalisationIn(source));
+  const made = make({ ...base, ...counted, ...given, ...(given ? said?.(given) : {}) } as never);
   return kind === 'classifier'
     ? { kind, name, architecture: made as Architecture }
-    : { kind, name, unet: made as UNet };
+    : { kind, name, unet: made as UNet, sigmas: sigmasOf((made as UNet).family, { ...base, ...given }) };
 }
 
 function find(name: string, given: Config | undefined): Entry {

@@ -28,6 +28,9 @@ export interface WideResNetConfig {
   readonly num_classes: number;
   readonly in_channels: number;
   readonly image_size: number;
+  /** Of each channel, subtracted and divided by inside; none where empty. */
+  readonly mean: readonly number[];
+  readonly std: readonly number[];
 }
 
 export const wrn28x10: WideResNetConfig = {
@@ -36,6 +39,8 @@ export const wrn28x10: WideResNetConfig = {
   num_classes: 10,
   in_channels: 3,
   image_size: 32,
+  mean: [],
+  std: [],
 };
 
 interface Block {
@@ -63,10 +68,19 @@ function blocksOf(config: WideResNetConfig, name: (stage: number, index: number)
   return blocks;
 }
 
+function checkNormalisation(what: string, { mean, std, in_channels }: WideResNetConfig): void {
+  for (const [name, values] of Object.entries({ mean, std }))
+    if (!Array.isArray(values) || values.length !== in_channels || !values.every(Number.isFinite))
+      throw new InputError(`${what}: ${name} must be a list of ${in_channels} numbers`);
+  if (std.some((value) => value <= 0)) throw new InputError(`${what}: std [${std}] must be above 0`);
+}
+
 /** @throws InputError when the configuration cannot be built */
 export function wideResNet(given: Partial<WideResNetConfig>): Architecture {
   const config = withDefaults('wide_resnet config', given, wrn28x10);
-  const { in_channels, image_size, num_classes } = config;
+  const { in_channels, image_size, num_classes, mean, std } = config;
+  const normalises = mean.length > 0 || std.length > 0;
+  if (normalises) checkNormalisation('wide_resnet config', config);
   const blocks = blocksOf(config, (stage, i) => `block${stage + 1}.layer.${i}`);
   const last = (blocks.at(-1) as Block).out;
   const file = new StateDict();
@@ -84,6 +98,7 @@ export function wideResNet(given: Partial<WideResNetConfig>): Architecture {
     family: 'wide_resnet',
     classes: num_classes,
     imageShape: [image_size, image_size, in_channels],
+    ...(normalises ? { normalisation: { mean, std } } : {}),
     parameters: file.parameters,
     dropout: true,
     recompute: true,
@@ -115,8 +130,6 @@ function basicBlock(
 
 export interface DmWideResNetConfig extends WideResNetConfig {
   readonly activation: 'swish' | 'relu';
-  readonly mean: readonly number[];
-  readonly std: readonly number[];
 }
 
 /** DiffPure's and CMAP's larger CIFAR-10 classifier. */
@@ -137,10 +150,7 @@ export function dmWideResNet(given: Partial<DmWideResNetConfig>): Architecture {
     throw new InputError(
       `dm_wide_resnet config: activation is swish or relu, not ${JSON.stringify(activation)}`,
     );
-  for (const [name, values] of Object.entries({ mean, std })) {
-    if (!Array.isArray(values) || values.length !== in_channels)
-      throw new InputError(`dm_wide_resnet config: ${name} must be a list of ${in_channels} numbers`);
-  }
+  checkNormalisation('dm_wide_resnet config', config);
   const blocks = blocksOf(config, (stage, i) => `layer.${stage}.block.${i}`);
   const last = (blocks.at(-1) as Block).out;
   const file = new StateDict();

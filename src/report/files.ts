@@ -60,6 +60,9 @@ export type Piece = () => Uint8Array;
 
 let counter = 0;
 
+/** Bytes; Node writes no more than 2^31 − 1 at once. */
+const atOnce = 2 ** 30;
+
 /**
  * Writes text, bytes, or pieces of bytes made one after another, to a temporary file beside the target, then renames it: a reader sees the old file or the
  * new one, never a part. Folders are made. A link is followed; a device or pipe is written to directly.
@@ -90,7 +93,8 @@ export function writeFileAtomic(path: string, content: string | Uint8Array | rea
 /** Writes and closes. */
 function writeAll(descriptor: number, content: string | Uint8Array | readonly Piece[], sync = false): void {
   try {
-    if (typeof content === 'string' || content instanceof Uint8Array) writeFileSync(descriptor, content);
+    if (typeof content === 'string') writeFileSync(descriptor, content);
+    else if (content instanceof Uint8Array) writePiece(descriptor, () => content);
     else for (const piece of content) writePiece(descriptor, piece);
     if (sync) fsyncSync(descriptor);
   } finally {
@@ -100,5 +104,7 @@ function writeAll(descriptor: number, content: string | Uint8Array | readonly Pi
 
 /** A function of its own, so that no variable holds a piece while the next is made. */
 function writePiece(descriptor: number, piece: Piece): void {
-  writeFileSync(descriptor, piece());
+  const bytes = piece();
+  for (let at = 0; at < bytes.length; at += atOnce)
+    writeFileSync(descriptor, bytes.subarray(at, at + atOnce));
 }

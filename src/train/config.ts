@@ -229,7 +229,7 @@ export const presets: Readonly<Record<string, Partial<TrainConfig>>> = {
       warmup: 19532,
       dropout: 0.13,
     },
-    ...{ averages: [0.9993], flip: true, recompute: true },
+    ...{ averages: [0.9993], augment: 0.12, recompute: true },
   },
   'cifar10-ct-published': {
     ...consistency,
@@ -240,6 +240,7 @@ export const presets: Readonly<Record<string, Partial<TrainConfig>>> = {
       batch: 512,
       steps: 800000,
       distance: 'lpips',
+      flip: true,
       recompute: true,
     },
   },

@@ -123,7 +123,7 @@ export async function train(
       imagesPerSecond: 0,
       waited: 0,
     };
-  const session = await Session.open(device, config, data);
+  const session = await Session.open(device, config, data, saved ? path('checkpoint') : undefined);
   try {
     if (saved) loadCheckpoint(path('checkpoint'), session);
     if (saved && saved.adapter !== device.adapter.name)

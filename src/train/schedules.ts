@@ -20,9 +20,12 @@ export function learningRate({ lr, schedule, warmup, steps }: RateSchedule, step
   return (lr * (1 + Math.cos(Math.PI * Math.min(1, s)))) / 2;
 }
 
-/** The weight of the new value in an average of rate r: early the average of all values so far, later 1 − r (as EDM's ramp-up). */
+/**
+ * The weight of the new value in an average of rate r: 1 − r, early more, so that the half-life is no longer than a twentieth of
+ * the updates so far (the ramp-up of Karras et al. 2022).
+ */
 export function averageWeight(rate: number, step: number): number {
-  return Math.max(1 - rate, 1 / (step + 1));
+  return Math.max(1 - rate, 1 - 0.5 ** (20 / step));
 }
 
 /** Ascending noise levels σ_1 = min … σ_N = max (Karras et al. 2022, Eq. 5): (min^(1/ρ) + (i/(N−1))(max^(1/ρ) − min^(1/ρ)))^ρ. */

@@ -8,7 +8,7 @@ import { add, sub } from '../kernels/broadcast.ts';
 import { affine, clamp } from '../kernels/elementwise.ts';
 import { argmax } from '../kernels/reduce.ts';
 import { ClassifierNet } from '../nets/classifier.ts';
-import { ConsistencyModel, type Sigmas } from '../nets/consistency.ts';
+import { ConsistencyModel, type Sigmas, sigmaNames } from '../nets/consistency.ts';
 import { Lpips } from '../nets/lpips.ts';
 import type { ParameterShapes, Parameters, TensorSource } from '../nets/parameters.ts';
 import type { Recompute } from '../nets/recompute.ts';
@@ -42,9 +42,14 @@ const tested = 1000;
 
 /** Settings of the network that other commands need to know: those given, the classes of the data, what augmentation adds. */
 export function netConfigOf(config: TrainConfig, classes?: number): Record<string, unknown> {
-  const { net_config, task, augment } = config;
-  if (task === 'classifier' && classes) return { num_classes: classes, ...net_config };
-  return augment > 0 ? { ...net_config, augment_dim: augmentLabels } : net_config;
+  const { net, net_config, task, augment } = config;
+  if (task === 'classifier') return classes ? { num_classes: classes, ...net_config } : net_config;
+  const names = net.startsWith('adm') ? sigmaNames.adm : sigmaNames.ncsnpp;
+  return {
+    ...net_config,
+    ...{ [names.min]: config.sigma_min, [names.max]: config.sigma_max, [names.data]: config.sigma_data },
+    ...(augment > 0 ? { augment_dim: augmentLabels } : {}),
+  };
 }
 
 /** The network of a configuration. @throws InputError when it cannot be built, or not be trained as the configuration says */
@@ -85,11 +90,19 @@ export class Session {
     readonly parts: readonly { dispose(): void }[],
   ) {}
 
-  /** @throws InputError for settings that do not fit each other, the data or a checkpoint */
-  static async open(device: Device, config: TrainConfig, data: TrainingData): Promise<Session> {
+  /**
+   * @param checkpoint of this very run, to go on from
+   * @throws InputError for settings that do not fit each other, the data or a checkpoint
+   */
+  static async open(
+    device: Device,
+    config: TrainConfig,
+    data: TrainingData,
+    checkpoint?: string,
+  ): Promise<Session> {
     const parts: { dispose(): void }[] = [];
     try {
-      return await Session.#assemble(device, config, data, parts);
+      return await Session.#assemble(device, config, data, parts, checkpoint);
     } catch (error) {
       for (const part of parts.reverse()) part.dispose();
       throw error;
@@ -101,6 +114,7 @@ export class Session {
     config: TrainConfig,
     data: TrainingData,
     parts: { dispose(): void }[],
+    checkpoint: string | undefined,
   ): Promise<Session> {
     const made = <T extends { dispose(): void }>(part: T): T => {
       parts.push(part);
@@ -122,7 +136,7 @@ export class Session {
       seed: config.seed,
       fourierScale: (config.net_config.fourier_scale as number | undefined) ?? 16,
     });
-    const source = await startingWeights(config, fresh, head);
+    const source = checkpoint ? await modelOf(checkpoint) : await startingWeights(config, fresh, head);
     const moving = ['ct', 'cd'].includes(config.task) && config.mu0 > 0;
     let store: ParameterStore;
     try {
@@ -311,6 +325,19 @@ const sigmasOf = ({ sigma_min: min, sigma_max: max, sigma_data: data }: TrainCon
 });
 
 type Opened = TensorSource & { close?(): void };
+
+/** The network of a run's own checkpoint, which needs no `init` any more. */
+async function modelOf(checkpoint: string): Promise<Opened> {
+  const file = await openCheckpoint(checkpoint);
+  const prefix = 'model.';
+  return {
+    label: file.label,
+    names: file.names.flatMap((name) => (name.startsWith(prefix) ? [name.slice(prefix.length)] : [])),
+    shape: (name) => file.shape(prefix + name),
+    floats: (name) => file.floats(prefix + name),
+    close: () => file.close(),
+  };
+}
 
 /** `init`, else the teacher's, else fresh weights; where only the last layer is trained, that is fresh when the checkpoint's has another shape. */
 async function startingWeights(

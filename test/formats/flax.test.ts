@@ -121,6 +121,10 @@ test('bad files are refused with their place', async () => {
   await refused(join_(0x81, text('a'), 0xc6, 0xff, 0xff, 0xff, 0xff), 'truncated: 4294967295 bytes');
   await refused(join_(0x81, text('a'), 0xc1), '0xc1');
   await refused(join_(0x81, text('a'), ...Array(200).fill(0x91), 0xc0), 'nests more than 100');
+  // Extensions in extensions leave no trace in the path.
+  let nest: Uint8Array = join_(0xc0);
+  for (let i = 0; i < 3000; i++) nest = extension(2, nest);
+  await refused(map({ a: nest }), 'nests more than 100');
   // The dots of two paths meet.
   const clash = map({ a: map({ b: array([2], 'float32', two) }), 'a.b': array([2], 'float32', two) });
   await refused(clash, '"a.b" names two tensors');

@@ -68,6 +68,11 @@ test('bad files are refused with their numbers', () => {
   refuses(parse(new Uint8Array(64)), 'not a .npy file');
   refuses(parse(good.with(6, 9)), 'version 9.0');
   header("{'descr': '>f4', 'fortran_order': False, 'shape': (2,), }", 'dtype >f4', 'astype');
+  for (const tuple of ['(1 2)', '(,)', '(2)', '(2,,)', '(2', '2,)'])
+    header(`{'descr': '<f4', 'fortran_order': False, 'shape': ${tuple}, }`, 'not understood');
+  // A test by one expression took minutes here.
+  const gap = ' '.repeat(60_000);
+  header(`{'descr': '<f4', 'fortran_order': False, 'shape': (1${gap}1,), }`, 'not understood');
   header("{'descr': '|O', 'fortran_order': False, 'shape': (2,), }", 'dtype |O');
   header("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (2,), }", 'not understood');
   header("{'descr': '<f4', 'fortran_order': False, 'shape': (2), }", 'not understood');

@@ -133,6 +133,11 @@ test('lengths are checked before memory is taken', () => {
   refuses(() => read(code(']'.repeat(10_000)), small), 'more than 1.0 MiB');
   const again = `U\xff${'x'.repeat(255)}q\x00${'0c_codecs\nencode\nh\x00\x85R'.repeat(3000)}.`;
   refuses(() => read(code(again), small), 'more than 1.0 MiB');
+  // A number of an unknown type whose bytes are kept, again and again.
+  const dtype = 'cnumpy\ndtype\nU\x02V1\x85Rq\x01';
+  const text = `X\x00\x20\x00\x00${'x'.repeat(8192)}q\x02`;
+  const scalars = `${dtype}${text}00cnumpy.core.multiarray\nscalar\nq\x030${'h\x03h\x01h\x02\x86R'.repeat(300)}.`;
+  refuses(() => read(code(scalars), small), 'more than 1.0 MiB');
 });
 
 test('damaged structure is refused with its place', () => {

@@ -72,6 +72,10 @@ test('a moving average is taken before the raw weights, optimiser states never',
     { ...under('net.'), ...under('old.') },
     /several copies of the network, under "net." and "old."/,
   );
+  await fails(
+    { ...under('model.'), ...under('ema_0.9.'), ...under('ema_0.99.') },
+    /several copies of the network, under "ema_0.9." and "ema_0.99."; choose one with --prefix/,
+  );
   await fails(own, /no tensor of the network lies under the prefix "model\."/, 'model.');
 });
 

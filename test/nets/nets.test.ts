@@ -22,6 +22,9 @@ import { wideResNet } from '../../src/nets/wide-resnet.ts';
 import { assertClose, fromNchw, loadFixture, parametersOf, testDevice, toNchw } from '../support.ts';
 import { parity, syntheticCheckpoint, syntheticTensor } from './parity.ts';
 
+const fails = (f: () => unknown, pattern: RegExp) =>
+  assert.throws(f, (error: unknown) => error instanceof InputError && pattern.test(error.message));
+
 for (const name of ['ncsnpp-small', 'ncsnpp-patch']) {
   for (const sigma of ['80', '0.1395']) {
     test(`${name} at sigma ${sigma}: output and input gradient`, async () => {
@@ -184,8 +187,6 @@ test('a configuration that cannot be built is named', () => {
   refuses({ ...base, nf: 18 }, /18 channels do not divide into 4 groups/);
   refuses({ ...base, ch_mult: [] }, /ch_mult/);
   refuses({ ...base, num_res_blocks: 0 }, /num_res_blocks must be a positive integer, got 0/);
-  const fails = (f: () => unknown, pattern: RegExp) =>
-    assert.throws(f, (error: unknown) => error instanceof InputError && pattern.test(error.message));
   fails(() => wideResNet({ depth: 12 }), /depth must be 6n \+ 4, got 12/);
   fails(() => network('resnet19'), /there is no network "resnet19"; there are ncsnpp-cifar10, /);
   fails(() => network('ncsnpp'), /"ncsnpp" is a family; give its configuration/);
@@ -198,6 +199,71 @@ test('a configuration that cannot be built is named', () => {
   fails(() => adm({ channel_mult: 'a,b' }), /channel_mult must be positive numbers/);
   fails(() => adm({ ...admImageNet64, image_size: 60 }), /image_size 60 cannot be halved 3 times/);
   fails(() => adm({ num_head_channels: 100 }), /do not divide into heads of 100/);
+});
+
+test('settings that stand for others, levels of noise, and networks without settings', () => {
+  const attention = (given: object) => {
+    const found = network('improved-diffusion', { num_channels: 64, image_size: 32, ...given });
+    return found.kind !== 'classifier' && (found.unet as ReturnType<typeof adm>).config.attention_type;
+  };
+  assert.equal([attention({}), attention({ use_new_attention_order: false })], ['legacy', 'legacy']);
+  assert.is(attention({ use_new_attention_order: true }), 'flash');
+  fails(
+    () => attention({ use_new_attention_order: true, attention_type: 'legacy' }),
+    /use_new_attention_order true is attention_type flash, not "legacy"/,
+  );
+  const sigmas = (name: string, given: object) => {
+    const found = network(name, given as Record<string, unknown>);
+    return found.kind !== 'classifier' && found.sigmas;
+  };
+  assert.equal(sigmas('ncsnpp', {}), publishedSigmas);
+  // jcm's sigma_max is of another model.
+  assert.equal(sigmas('ncsnpp', { t_max: 20, data_std: 0.1, sigma_max: 50 }), {
+    min: 0.002,
+    max: 20,
+    data: 0.1,
+  });
+  assert.equal(sigmas('adm', { sigma_max: 20 }), { ...publishedSigmas, max: 20 });
+  fails(() => sigmas('ncsnpp', { t_min: 90 }), /t_min 90 must be below t_max 80/);
+  fails(() => network('cnn_a', { width: 3 }), /cnn_a has no settings, and 10 classes; got width 3/);
+  fails(() => ncsnpp({ fir: false }), /progressive_input residual without fir is not built/);
+});
+
+test('constants that a checkpoint normalises by are taken, or compared', async () => {
+  const device = await testDevice();
+  const plain = wideResNet({ depth: 10, widen_factor: 1 });
+  const weights = syntheticCheckpoint(plain.parameters);
+  const buffers: Record<string, number[]> = { mu: [0.5, 0.4, 0.3], sigma: [0.2, 0.25, 0.3] };
+  const source: TensorSource = {
+    label: 'rice.pt',
+    names: [...weights.names, 'mu', 'sigma'],
+    shape: (name) => (name in buffers ? [3, 1, 1] : weights.shape(name)),
+    floats: (name) => (name in buffers ? Float32Array.from(buffers[name] as number[]) : weights.floats(name)),
+  };
+  const found = network('wrn-10-1', undefined, source);
+  const logits = async (net: ClassifierNet, values: Float32Array) => {
+    const y = device.scope(() => net.logits(device.tensor(values, [1, 32, 32, 3])));
+    const result = await y.floats();
+    y.dispose();
+    net.dispose();
+    return result;
+  };
+  assert.is(found.kind, 'classifier');
+  if (found.kind !== 'classifier') return;
+  const x = Float32Array.from({ length: 32 * 32 * 3 }, (_, i) => ((i * 7) % 97) / 97);
+  const normalised = x.map(
+    (v, i) => (v - (buffers.mu?.[i % 3] as number)) / (buffers.sigma?.[i % 3] as number),
+  );
+  assertClose(
+    await logits(ClassifierNet.load(device, found.architecture, source), x),
+    await logits(ClassifierNet.load(device, plain, weights), normalised),
+    1e-5,
+    'logits',
+  );
+  fails(
+    () => ClassifierNet.load(device, plain, source),
+    /rice\.pt: it normalises images by mean \[0\.5000,0\.4000,0\.3000\], wide_resnet here by \[0,0,0\]/,
+  );
 });
 
 test('a checkpoint that does not fit is named with both shapes', async () => {

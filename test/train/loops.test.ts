@@ -92,7 +92,7 @@ async function compare(
   // 2^-11, while the rate is large by 3 % at worst.
   const parts = recompute || name === 'trades';
   const [first, all, last] =
-    name === 'trades' ? [1e-3, 0.15, 0.15] : recompute ? [1e-3, 5e-2, 1e-2] : [1e-5, 1e-3, 1e-3];
+    name === 'trades' ? [1e-3, 0.15, 0.15] : recompute ? [1e-3, 5e-2, 3e-2] : [1e-5, 1e-3, 1e-3];
   assert.ok(errors[0]! < first, `${name}: loss of step 1 is ${ours[0]}, PyTorch's ${losses[0]}`);
   // f32 against f64 after that many steps of feedback; measured 1e-5 at worst.
   assert.ok(Math.max(...errors) < all, `${name}: losses ${ours} against ${losses}`);

@@ -4,13 +4,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { Device } from '../../src/engine/device.ts';
 import { DeviceLostError } from '../../src/engine/errors.ts';
 import { openSafetensors } from '../../src/formats/safetensors.node.ts';
 import { configure } from '../../src/train/config.ts';
 import { loadTrainingData } from '../../src/train/data.ts';
 import { train } from '../../src/train/loop.ts';
-import { testDevice } from '../support.ts';
+import { newDevice, testDevice } from '../support.ts';
 
 const test = suite('lost device');
 const folder = mkdtempSync(join(tmpdir(), 'cmap-lost-'));
@@ -25,7 +24,7 @@ test('the run ends with the loss of the device, and goes on from its checkpoint 
   ]);
   const data = await loadTrainingData(config, 28);
   const out = join(folder, 'run');
-  const doomed = await Device.open();
+  const doomed = await newDevice();
   let error: unknown = null;
   await train(doomed, config, data, { out }, { onStep: (done) => void (done === 5 && doomed.close()) }).catch(
     (e) => {

@@ -34,13 +34,12 @@ test('learning rate: warm-up, constant, cosine', () => {
   assert.throws(() => learningRate({ ...cosine, schedule: 'step' }, 90), /there is no "step"/);
 });
 
-test('an average begins as the mean of what there was', () => {
-  let average = 7;
-  [1, 2, 3].forEach((x, t) => {
-    average += averageWeight(0.99, t) * (x - average);
-  });
-  assert.ok(Math.abs(average - 2) < 1e-12);
-  assert.ok(Math.abs(averageWeight(0.99, 1000) - 0.01) < 1e-12);
+test('an average begins with the first value, and forgets half of it within a twentieth of the updates', () => {
+  assert.is(averageWeight(0.9999, 0), 1);
+  let left = 1;
+  for (let t = 1000; t < 1050; t++) left *= 1 - averageWeight(0.9999, t);
+  assert.ok(Math.abs(left - 0.5) < 0.02, `${left}`);
+  assert.ok(Math.abs(averageWeight(0.99, 2000) - 0.01) < 1e-12, 'later the rate itself');
 });
 
 test('N(k) and mu(k) of consistency training', () => {

@@ -21,6 +21,7 @@ import { sum } from '../../src/kernels/reduce.ts';
 import { ConsistencyModel } from '../../src/nets/consistency.ts';
 import { ncsnpp } from '../../src/nets/ncsnpp.ts';
 import type { Parameters } from '../../src/nets/parameters.ts';
+import { network } from '../../src/nets/registry.ts';
 import { Batches } from '../../src/train/batches.ts';
 import { continued, savedRun } from '../../src/train/checkpoint.ts';
 import { checked, configure, configureFrom, presets, type TrainConfig } from '../../src/train/config.ts';
@@ -380,6 +381,20 @@ test('only the last layer is trained; what it stands on stays, bit for bit', asy
   for (const name of was!.names)
     if (!name.startsWith('fc.')) assert.equal(is!.read(name), was!.read(name), name);
   for (const file of [was!, is!]) file.close();
+});
+
+test('what a run started from may be gone when it is resumed; levels of noise go with the network', async () => {
+  const once = [...small, 'batch=2', 'log_every=1', 'averages='];
+  await run('fashion-mnist-edm', [...once, 'seed=7', 'steps=1'], 'start');
+  const from = join(folder, 'start', 'weights.safetensors');
+  const settings = [...once, `init=${from}`, 'sigma_max=20', 'sigma_data=0.1'];
+  await run('fashion-mnist-edm', [...settings, 'steps=4', 'schedule=constant'], 'going-whole');
+  await run('fashion-mnist-edm', [...settings, 'steps=2', 'schedule=constant'], 'going');
+  rmSync(from);
+  await run('fashion-mnist-edm', [...settings, 'steps=4', 'schedule=constant'], 'going', {}, true);
+  assert.ok(bytes('going', 'weights.safetensors').equals(bytes('going-whole', 'weights.safetensors')));
+  const found = network('ncsnpp', JSON.parse(String(bytes('going', 'net.json'))));
+  assert.equal(found.kind !== 'classifier' && found.sigmas, { min: 0.002, max: 20, data: 0.1 });
 });
 
 test('presets are whole, can be built, and set nothing without effect', () => {
