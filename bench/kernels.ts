@@ -13,14 +13,16 @@ import {
   interleave,
   number,
   percent,
+  positive,
   type Runner,
+  refuseFlags,
   repetition,
   roundingOf,
-  take,
   type Timing,
+  take,
   variantOf,
 } from './measure.ts';
-import { difference, openPeers, type Peer, type Prepared } from './peers.ts';
+import { checkPeers, difference, openPeers, type Peer, type Prepared } from './peers.ts';
 import { bandwidth, measureRoofs, rooflineSvg, roofOf } from './roofline.ts';
 
 /** What became of a peer on a case: its time and its time over ours, or why there is none. */
@@ -70,9 +72,11 @@ const flag = (name: string) => {
 const json = take(words, '--json');
 const svg = take(words, '--svg');
 const note = take(words, '--note') ?? '';
-const seconds = Number(take(words, '--seconds') ?? 2);
+const seconds = positive('--seconds', take(words, '--seconds'), 2);
 const named = take(words, '--only')?.split(',') ?? [];
 const withPeers = flag('--peers');
+refuseFlags(words);
+checkPeers(named);
 
 const device = await Device.open();
 const chosen = chooseCases(words, !device.capabilities.cpu);

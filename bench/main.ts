@@ -7,12 +7,15 @@ function refuse(error: unknown): never {
   process.exit(2);
 }
 
-if (process.argv.includes('--readout')) await (await import('./readout.ts')).readout(process.argv.slice(2));
-else if (process.argv.includes('--code'))
-  await (await import('./code.ts')).code(process.argv.slice(2)).catch(refuse);
-else if (process.argv.includes('--memory')) await import('./memory.ts');
-else if (process.argv.includes('--net')) await import('./net.ts');
-else if (process.argv.includes('--train')) await import('./train.ts');
-else if (process.argv.includes('--compare')) await import('./compare.ts');
-else if (process.argv.includes('--table')) await import('./table.ts');
-else await import('./kernels.ts');
+const words = process.argv.slice(2);
+const run = async (): Promise<unknown> => {
+  if (words.includes('--readout')) return (await import('./readout.ts')).readout(words);
+  if (words.includes('--code')) return (await import('./code.ts')).code(words);
+  if (words.includes('--memory')) return import('./memory.ts');
+  if (words.includes('--net')) return import('./net.ts');
+  if (words.includes('--train')) return import('./train.ts');
+  if (words.includes('--compare')) return import('./compare.ts');
+  if (words.includes('--table')) return import('./table.ts');
+  return import('./kernels.ts');
+};
+await run().catch(refuse);

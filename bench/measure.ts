@@ -1,6 +1,7 @@
 /** Repetitions, taken in turns so that what disturbs the machine disturbs all alike. */
 import { availableParallelism } from 'node:os';
 import type { Device } from '../src/engine/device.ts';
+import { InputError } from '../src/engine/errors.ts';
 import type { Program } from '../src/engine/program.ts';
 import type { Tensor } from '../src/engine/tensor.ts';
 import { waitFor } from '../src/engine/wait.ts';
@@ -11,6 +12,20 @@ import { median, quantile } from '../src/report/statistics.ts';
 export function take(words: string[], name: string): string | undefined {
   const at = words.indexOf(name);
   return at < 0 ? undefined : words.splice(at, 2)[1];
+}
+
+/** @throws InputError for words that look like flags, which nobody took */
+export function refuseFlags(words: readonly string[]): void {
+  const strange = words.find((word) => word.startsWith('--'));
+  if (strange) throw new InputError(`${strange} is not known here; bench/README.md lists the flags`);
+}
+
+/** The positive number after a flag. @throws InputError */
+export function positive(name: string, text: string | undefined, usual: number): number {
+  const value = text === undefined ? usual : Number(text);
+  if (!(value > 0 && value < Number.POSITIVE_INFINITY))
+    throw new InputError(`${name} wants a positive number, got ${text}`);
+  return value;
 }
 
 /** What follows the word on the command line. */

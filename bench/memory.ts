@@ -11,9 +11,10 @@ import { type ParameterShapes, Parameters } from '../src/nets/parameters.ts';
 import { network } from '../src/nets/registry.ts';
 import { writeFileAtomic } from '../src/report/files.ts';
 import { formatTable } from '../src/report/table.ts';
-import { argument } from './measure.ts';
+import { argument, positive } from './measure.ts';
 
-const limit = Number(argument('--run') ?? 0) * 2 ** 30;
+const run = argument('--run');
+const limit = run === undefined ? 0 : positive('--run', run, 0) * 2 ** 30;
 const json = argument('--json');
 const device = await Device.open();
 const gigabytes = (bytes: number) => (bytes / 2 ** 30).toFixed(2);

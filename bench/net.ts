@@ -29,6 +29,7 @@ import {
   interleave,
   number,
   percent,
+  positive,
   type Runner,
   repetition,
   roundingOf,
@@ -42,7 +43,7 @@ const words = argument('--only')?.split(',');
 const wanted = (name: string) => !words || words.some((word) => name.includes(word));
 const device = await Device.open();
 const { cpu } = device.capabilities;
-const repetitions = Number(argument('--repetitions') ?? (cpu ? 3 : 10));
+const repetitions = positive('--repetitions', argument('--repetitions'), cpu ? 3 : 10);
 const { name: adapter, driver } = device.adapter;
 const date = new Date().toISOString().slice(0, 10);
 console.log(`${adapter}, ${driver || 'driver not stated'}, ${device.adapter.precision}, ${date}`);
@@ -359,6 +360,11 @@ const networks: [string, object, number[]][] = [
   ['Fashion-MNIST (shipped)', shipped.config ?? {}, [4, 16]],
   ['NCSN++ CIFAR-10', ncsnppCifar10, cpu ? [1, 2] : [1, 2, 5, 10]],
 ];
+const there = [...networks.map(([name]) => name), 'growth'];
+if (!there.some(wanted))
+  throw new CmapError(
+    `--net --only ${words?.join(',')}: nothing is called so; there are ${there.join(', ')}`,
+  );
 for (const [name, config, ks] of networks) {
   if (!wanted(name)) continue;
   const model = modelOf({ ...config });

@@ -7,6 +7,7 @@ import { availableParallelism } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import type { Device } from '../src/engine/device.ts';
+import { InputError } from '../src/engine/errors.ts';
 import { Torch, torchPeers } from './torch.ts';
 
 /** A case as peers see it: plain data, channels last. */
@@ -46,6 +47,17 @@ export const peersFolder = join(projectFolder(), 'bench', 'peers');
 const torchScript = join(peersFolder, 'torch_peer.py');
 
 export const openTorch = () => Torch.open(torchScript);
+
+const peerNames = ['tfjs', 'jax-js', 'ort-web wasm', 'ort-web webgpu', 'torch'];
+
+/** @throws InputError for names that no peer has */
+export function checkPeers(named: readonly string[]): void {
+  const strange = named.find((name) => !peerNames.includes(name));
+  if (strange !== undefined)
+    throw new InputError(
+      `--only ${named.join(',')}: no peer is called "${strange}"; there are ${peerNames.join(', ')}`,
+    );
+}
 
 /** The peers named, or all, that can be opened, and a line for each that cannot. */
 export async function openPeers(

@@ -11,7 +11,7 @@ import { configure } from '../src/train/config.ts';
 import { networkOf, Session } from '../src/train/session.ts';
 import { noise } from './cases.ts';
 import type { Row } from './kernels.ts';
-import { argument, busyMs, interleave, number, type Runner, type Timing } from './measure.ts';
+import { argument, busyMs, interleave, number, positive, type Runner, type Timing } from './measure.ts';
 import { openTorch } from './peers.ts';
 import { referenceConfig } from './torch.ts';
 
@@ -43,7 +43,7 @@ const note = argument('--note') ?? '';
 const words = argument('--only')?.split(',');
 const device = await Device.open();
 const { cpu } = device.capabilities;
-const repetitions = Number(argument('--repetitions') ?? (cpu ? 3 : 10));
+const repetitions = positive('--repetitions', argument('--repetitions'), cpu ? 3 : 10);
 const updates = cpu ? 1 : 10;
 const { name: adapter, driver, precision } = device.adapter;
 const date = new Date().toISOString().slice(0, 10);

@@ -49,6 +49,14 @@ export interface LowFrequencyOptions {
   readonly seed?: number;
 }
 
+/** @throws InputError for images that are not made of whole blocks */
+export function checkBlocks(block: number, height: number, width: number): void {
+  if (height % block > 0 || width % block > 0)
+    throw new InputError(
+      `low-frequency: images of ${height}x${width} are not made of blocks of ${block}x${block}; give a block that divides both`,
+    );
+}
+
 export class LowFrequency implements Attack {
   readonly name = 'low-frequency';
   readonly norm: Norm;
@@ -90,8 +98,7 @@ export class LowFrequency implements Attack {
     const loss = attackLoss(this.options.loss, false, target.classes);
     const job = await Job.open(name, target, x, labels, this, hooks);
     const [h, w, c] = job.imageShape as [number, number, number];
-    if (h % block > 0 || w % block > 0)
-      throw new InputError(`low-frequency: images of ${h}x${w} are not made of blocks of ${block}x${block}`);
+    checkBlocks(block, h, w);
     const { device } = job;
     const slots = new Slots(job);
     const query = new Query(target, slots, { loss, goal: 'untargeted', eot, seed });

@@ -2,40 +2,44 @@
 import { Command } from 'commander';
 import { paperCifar10 } from '../cmap/options.ts';
 import { classify } from '../cmap/vote.ts';
+import { resolveWeights } from '../formats/manifest.ts';
 import { loadClassifier, shippedNetwork } from '../models.ts';
 import { datasetOption } from './datasets.ts';
 import { readImages } from './images.ts';
+import { batchOption } from './networks.ts';
 import { addCmapOptions, addCommonOptions, openDevice } from './options.ts';
 import { describeVotes, type PurifyOptions, purifyFiles } from './purify.ts';
 
 export function classifyCommand(): Command {
   const command = new Command('classify')
-    .description('Classify PNG images without and with the defence, a line each.')
-    .argument('<image...>', 'PNG files of the model’s size')
+    .description('Classify PNG or JPEG images without and with the defence, a line each.')
+    .argument('<image...>', 'PNG or JPEG files of the model’s size')
     .option('--no-defence', 'the bare classifier only')
     .addOption(datasetOption('whose shipped networks are taken').default('fashion-mnist'))
     .option('--model <name>', 'another shipped consistency model')
-    .option('--classifier <name>', 'another shipped classifier');
+    .option('--classifier <name>', 'another shipped classifier')
+    .addOption(batchOption('images'));
   addCommonOptions(addCmapOptions(command, paperCifar10));
   return command.action(
     async (paths: string[], options: Omit<PurifyOptions, 'out'> & { defence: boolean }) => {
       if (options.defence) {
-        const { images, classifier } = await purifyFiles(paths, { ...options, out: '' });
-        for (const { path, undefended, vote } of images) {
-          const bare = classifier.classes[undefended];
-          const defended = classifier.classes[vote.label];
-          process.stdout.write(
-            `${path}: undefended ${bare}; defended ${defended} (${describeVotes(vote, classifier.classes)})\n`,
-          );
-        }
-        return;
+        return purifyFiles(paths, { ...options, out: '' }, ({ images, classifier }) => {
+          for (const { path, undefended, vote } of images) {
+            const bare = classifier.classes[undefended];
+            const defended = classifier.classes[vote.label];
+            process.stdout.write(
+              `${path}: undefended ${bare}; defended ${defended} (${describeVotes(vote, classifier.classes)})\n`,
+            );
+          }
+        });
       }
       const name =
         options.classifier ?? shippedNetwork(options.dataset, 'classifier', 'name one by --classifier');
+      resolveWeights(name);
       const device = await openDevice(options);
       const classifier = loadClassifier(device, name);
       const shape = classifier.net.imageShape;
-      const x = device.tensor(readImages(paths, shape), [paths.length, ...shape]);
+      const x = device.tensor(await readImages(paths, shape), [paths.length, ...shape]);
       const labels = await classify(classifier.net, x);
       paths.forEach((path, i) => {
         process.stdout.write(`${path}: undefended ${classifier.classes[labels[i] as number]}\n`);

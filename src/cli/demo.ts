@@ -1,8 +1,9 @@
 /** `cmap demo`: the whole idea on test images, in one command. */
 import { join } from 'node:path';
 import { Command } from 'commander';
-import type { AdapterRecord } from '../engine/adapter.ts';
+import { defaultStepSize } from '../attacks/attack.ts';
 import { fraction } from '../attacks/spec.ts';
+import type { AdapterRecord } from '../engine/adapter.ts';
 import { planAttacks } from '../eval/attacks.ts';
 import type { AttackSummary } from '../eval/metrics.ts';
 import { type EvaluationPlan, runEvaluation, workOf } from '../eval/run.ts';
@@ -15,7 +16,6 @@ import { progress } from '../report/progress.ts';
 import { formatProportion, wilson } from '../report/statistics.ts';
 import { formatTable } from '../report/table.ts';
 import { checkCount, type DatasetName, dataOption, datasetOption, loadImages, titles } from './datasets.ts';
-import { configOf, openSubject, type Subject } from './subject.ts';
 import { purificationChart, writeChart, writeGrid } from './figures.ts';
 import {
   addCmapOptions,
@@ -28,6 +28,7 @@ import {
   parseInteger,
   parseNumber,
 } from './options.ts';
+import { configOf, openSubject, type Subject } from './subject.ts';
 
 interface DemoOptions extends CommonOptions, CmapFlags {
   readonly dataset: DatasetName;
@@ -35,7 +36,7 @@ interface DemoOptions extends CommonOptions, CmapFlags {
   readonly count?: number;
   readonly eps: number;
   readonly steps: number;
-  readonly stepSize: number;
+  readonly stepSize?: number;
   readonly out: string;
 }
 
@@ -71,7 +72,7 @@ export function demoCommand(): Command {
     )
     .option('--eps <x>', 'radius of the L∞ attack, such as 16/255', parseNumber)
     .option('--steps <n>', 'steps of the attack', parseInteger)
-    .option('--step-size <x>', 'step size of the attack', parseNumber)
+    .option('--step-size <x>', 'step size of the attack; default 2.5 eps/steps', parseNumber)
     .option('--out <dir>', 'where to write', 'out/demo')
     .addHelpText(
       'after',
@@ -93,9 +94,9 @@ async function demo(flags: Flags): Promise<void> {
     ...preset.cmap,
     eps: preset.eps,
     steps: preset.attackSteps,
-    stepSize: preset.attackStepSize,
     ...flags,
   };
+  const stepSize = flags.stepSize ?? defaultStepSize(options.eps, options.steps);
   const cmap = cmapOptions(options);
   if (options.count !== undefined) checkCount('--count', options.count);
   let data = options.count === undefined ? null : await loadImages(options, options.count);
@@ -107,7 +108,7 @@ async function demo(flags: Flags): Promise<void> {
     norm: 'Linf',
     eps: options.eps,
     steps: options.steps,
-    stepSize: options.stepSize,
+    stepSize,
     randomStart: true,
     ...{ restarts: 1, queries: 1, eot: 1 },
   } as const;
@@ -165,7 +166,7 @@ async function demo(flags: Flags): Promise<void> {
     ),
   );
 
-  const { eps, steps, stepSize, randomStart } = attack;
+  const { eps, steps, randomStart } = attack;
   const under = result.attacks[attackName] as AttackSummary;
   const accuracies = {
     clean: result.clean,

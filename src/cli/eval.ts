@@ -223,7 +223,8 @@ async function evaluate(own: EvalFlags, command: Command): Promise<void> {
     purified: flags.purified,
   };
   checkWholeBatches(plan);
-  for (const attack of attacks) attack.checkImages(data.ids);
+  const [, height, width] = data.shape;
+  for (const attack of attacks) attack.checkImages(data.ids, height, width);
   const config = configOf(plan, opened, { ...subject, flags: storedFlags(flags) }, norm, eps);
   const store = Store.open(flags.out, config, flags.resume ?? false);
   try {

@@ -10,6 +10,7 @@ import {
   addNetworkOptions,
   batchOption,
   checkImages,
+  checkNetwork,
   type Images,
   type LoadedNetwork,
   loadNetwork,
@@ -18,7 +19,14 @@ import {
   readImagesNpy,
   writeImagesNpy,
 } from './networks.ts';
-import { addCommonOptions, maybeProfiled, openDevice, parseInteger, parseNumber } from './options.ts';
+import {
+  addCommonOptions,
+  checkDistinct,
+  maybeProfiled,
+  openDevice,
+  parseInteger,
+  parseNumber,
+} from './options.ts';
 
 interface ForwardOptions extends NetworkOptions {
   readonly input: string;
@@ -46,6 +54,11 @@ export function forwardCommand(): Command {
   return command.action(async (options: ForwardOptions) => {
     if ((options.cotangent === undefined) !== (options.grad === undefined))
       throw new InputError('--cotangent and --grad belong together: give both, or neither');
+    checkDistinct(
+      { '--input': options.input, '--cotangent': options.cotangent },
+      { '--output': options.output, '--grad': options.grad },
+    );
+    checkNetwork(options);
     const input = readImagesNpy(options.input);
     const cotangent = options.cotangent === undefined ? undefined : readFloats(options.cotangent);
     const device = await openDevice(options);
@@ -62,6 +75,16 @@ export function forwardCommand(): Command {
     const dy =
       options.cotangent === undefined || !f.image ? cotangent?.data : readImagesNpy(options.cotangent).data;
     const { y, dx } = await maybeProfiled(device, options, () => through(device, f, input, dy, options));
+    for (const [values, what] of [
+      [y, options.output],
+      [dx ?? [], options.grad],
+    ] as const) {
+      const bad = values.findIndex((value) => !Number.isFinite(value));
+      if (bad >= 0)
+        throw new InputError(
+          `${what}: not written: number ${bad} of ${values.length} would be ${values[bad]}; the input is too large for the network, or of another kind`,
+        );
+    }
     if (f.image) writeImagesNpy(options.output, y, [...input.shape.slice(0, 3), f.channels]);
     else writeNpy(options.output, { shape: [input.shape[0], f.channels], data: y });
     if (dx && options.grad !== undefined) writeImagesNpy(options.grad, dx, input.shape);

@@ -38,6 +38,8 @@ export function gridCommand(): Command {
     .option('--out <file>', 'where to write; default grid.png in the folder')
     .action(async (folder: string, flags: GridFlags) => {
       const path = flags.out ?? join(folder, 'grid.png');
+      if (/\.(jpe?g|svg|gif|webp)$/i.test(path))
+        throw new InputError(`--out ${path}: the picture is a PNG; name it .png`);
       writeFileAtomic(path, await picture(folder, flags));
       process.stdout.write(`${path}\n`);
     });

@@ -42,12 +42,9 @@ export type LoadedNetwork =
   | { readonly kind: 'score'; readonly net: ScoreNetwork }
   | { readonly kind: 'classifier'; readonly net: ClassifierNet };
 
-/**
- * Opens the checkpoint and the network it belongs to.
- * @throws InputError when either is missing or they do not fit
- */
-export async function loadNetwork(device: Device, options: NetworkOptions): Promise<LoadedNetwork> {
-  const { weights, prefix, recompute } = options;
+/** What the flags name: a network, its configuration, and a checkpoint, perhaps a shipped one. @throws InputError */
+function namedNetwork(options: NetworkOptions) {
+  const { weights } = options;
   if (weights === undefined)
     throw new InputError('--weights is missing: the checkpoint, or a name of weights/manifest.json');
   const manifest = readManifest();
@@ -68,7 +65,23 @@ export async function loadNetwork(device: Device, options: NetworkOptions): Prom
       throw new InputError(`${options.netConfig}: not a JSON object of settings`);
     config = { ...config, ...given };
   }
-  const source = await openCheckpoint(shipped?.path ?? weights);
+  return { name, config, entry, path: shipped?.path ?? weights };
+}
+
+/** Refuses names and settings that no network has, before a device is opened for them. @throws InputError */
+export function checkNetwork(options: NetworkOptions): void {
+  const { name, config } = namedNetwork(options);
+  network(name, config);
+}
+
+/**
+ * Opens the checkpoint and the network it belongs to.
+ * @throws InputError when either is missing or they do not fit
+ */
+export async function loadNetwork(device: Device, options: NetworkOptions): Promise<LoadedNetwork> {
+  const { prefix, recompute } = options;
+  const { name, config, entry, path } = namedNetwork(options);
+  const source = await openCheckpoint(path);
   try {
     const found = network(name, config, source);
     const bar = progress('load', 1, { quiet: options.quiet });

@@ -1,8 +1,11 @@
 /** Options that several commands share, and the parsing of their values. */
+import { existsSync, realpathSync, statSync } from 'node:fs';
+import { resolve } from 'node:path';
 import { type Command, InvalidArgumentError } from 'commander';
 import { rational } from '../attacks/spec.ts';
 import { type CmapOptions, checkCmapOptions, paperCifar10 } from '../cmap/options.ts';
 import { Device } from '../engine/device.ts';
+import { InputError } from '../engine/errors.ts';
 import { loadTuning } from '../tuning.ts';
 
 /** "8/255" or "0.03" -> a number. */
@@ -14,9 +17,29 @@ export function parseNumber(text: string): number {
 
 export function parseInteger(text: string): number {
   const value = Number(text);
-  if (text.trim() === '' || !Number.isSafeInteger(value))
-    throw new InvalidArgumentError(`"${text}" is not an integer.`);
+  if (!/^\s*[+-]?\d+(e\d+)?\s*$/i.test(text)) throw new InvalidArgumentError(`"${text}" is not an integer.`);
+  if (!Number.isSafeInteger(value))
+    throw new InvalidArgumentError(`"${text}" is beyond ±${Number.MAX_SAFE_INTEGER}.`);
   return value;
+}
+
+/**
+ * Files by their flags, those that are given.
+ * @throws InputError where one that is to be written is one that is read, or two are the same
+ */
+export function checkDistinct(
+  read: Readonly<Record<string, string | undefined>>,
+  written: Readonly<Record<string, string | undefined>>,
+): void {
+  const real = (path: string) => (existsSync(path) ? realpathSync(path) : resolve(path));
+  const seen = new Map<string, string>();
+  for (const [flag, path] of Object.entries(read)) if (path !== undefined) seen.set(real(path), flag);
+  for (const [flag, path] of Object.entries(written)) {
+    if (path === undefined || (existsSync(path) && !statSync(path).isFile())) continue;
+    const other = seen.get(real(path));
+    if (other !== undefined) throw new InputError(`${flag} ${path}: is the file of ${other}; choose another`);
+    seen.set(real(path), flag);
+  }
 }
 
 export interface CommonOptions {

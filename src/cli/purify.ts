@@ -1,13 +1,14 @@
 /** `cmap purify IMAGE…`: purified images, votes and traces. */
 import { basename, extname, join } from 'node:path';
 import { Command } from 'commander';
-import { paperCifar10 } from '../cmap/options.ts';
-import { type Purified, purify, type TraceEntry } from '../cmap/purify.ts';
+import { type CmapOptions, paperCifar10 } from '../cmap/options.ts';
+import { type Purified, type PurifyHooks, purify, type TraceEntry } from '../cmap/purify.ts';
 import { classify, classifyEach, countVotes, type Vote } from '../cmap/vote.ts';
 import type { Device } from '../engine/device.ts';
 import { InputError } from '../engine/errors.ts';
 import { imageFromFloats } from '../formats/image.ts';
 import { channelsLast } from '../formats/layout.ts';
+import { resolveWeights } from '../formats/manifest.ts';
 import { writePng } from '../formats/png.ts';
 import { loadClassifier, loadConsistencyModel, shippedNetwork } from '../models.ts';
 import { ensureDirectory, writeFileAtomic } from '../report/files.ts';
@@ -19,6 +20,7 @@ import {
   addNetworkOptions,
   batchOption,
   checkImages,
+  checkNetwork,
   loadNetwork,
   type NetworkOptions,
   readFloats,
@@ -30,6 +32,7 @@ import {
   addCommonOptions,
   type CmapFlags,
   type CommonOptions,
+  checkDistinct,
   cmapOptions,
   maybeProfiled,
   openDevice,
@@ -42,6 +45,7 @@ export interface PurifyOptions extends CommonOptions, CmapFlags {
   /** Default those shipped for the data set. */
   model?: string;
   classifier?: string;
+  batch?: number;
 }
 
 export interface PurifiedImage {
@@ -54,6 +58,7 @@ export interface PurifiedImage {
   readonly trace: Purified['trace'][number];
 }
 
+/** A batch that is done. */
 export interface PurifiedImages {
   readonly device: Device;
   readonly model: LoadedModel;
@@ -62,14 +67,26 @@ export interface PurifiedImages {
   readonly seconds: number;
 }
 
-/** Purifies PNG files together and classifies them with and without the defence. */
-export async function purifyFiles(paths: readonly string[], options: PurifyOptions): Promise<PurifiedImages> {
+/** Images together: as many as make some 32 latents. @throws InputError */
+function batchOf({ batch, k }: { readonly batch?: number | undefined; readonly k: number }): number {
+  if (batch !== undefined && batch < 1) throw new InputError(`--batch must be at least 1, got ${batch}`);
+  return batch ?? Math.max(1, Math.floor(32 / k));
+}
+
+/** Purifies image files, a batch at a time, and classifies them with and without the defence. */
+export async function purifyFiles(
+  paths: readonly string[],
+  options: PurifyOptions,
+  onBatch: (done: PurifiedImages) => void,
+): Promise<void> {
   const cmap = cmapOptions(options);
+  const batch = batchOf(options);
   const { dataset } = options;
   const names = {
     model: options.model ?? shippedNetwork(dataset, 'generator', 'name one by --model'),
     classifier: options.classifier ?? shippedNetwork(dataset, 'classifier', 'name one by --classifier'),
   };
+  for (const name of Object.values(names)) resolveWeights(name);
   const device = await openDevice(options);
   const model = loadConsistencyModel(device, names.model);
   const classifier = loadClassifier(device, names.classifier);
@@ -79,24 +96,45 @@ export async function purifyFiles(paths: readonly string[], options: PurifyOptio
     );
   }
   const [height, width, channels] = model.net.imageShape;
-  const host = readImages(paths, [height, width, channels]);
+  const all = await readImages(paths, [height, width, channels]);
   if (options.out) ensureDirectory(options.out);
-  const x = device.tensor(host, [paths.length, height, width, channels]);
-  const undefended = await classify(classifier.net, x);
-  const bar = progress('purify', cmap.iterations, { quiet: options.quiet });
-  const start = performance.now();
-  const result = await maybeProfiled(device, options, () =>
-    purify(model.net, x, cmap, {
-      onCompile: (done, total) => bar.update(0, `compile ${done}/${total}`),
-      onIteration: (done) => bar.update(done),
-    }),
-  );
+  const size = height * width * channels;
+  const bar = progress('purify', paths.length * cmap.iterations, { quiet: options.quiet });
+  for (let from = 0; from < paths.length; from += batch) {
+    const some = paths.slice(from, from + batch);
+    const host = all.subarray(from * size, (from + some.length) * size);
+    const start = performance.now();
+    const before = from * cmap.iterations;
+    const images = await maybeProfiled(device, options, () =>
+      purifyBatch(some, host, model, classifier, cmap, {
+        imageIds: some.map((_, i) => from + i),
+        onCompile: (done, total) => bar.update(before, `compile ${done}/${total}`),
+        onIteration: (done) => bar.update(before + some.length * done),
+      }),
+    );
+    onBatch({ device, model, classifier, images, seconds: (performance.now() - start) / 1000 });
+  }
   bar.stop();
-  const seconds = (performance.now() - start) / 1000;
+}
+
+async function purifyBatch(
+  paths: readonly string[],
+  host: Float32Array,
+  model: LoadedModel,
+  classifier: LoadedClassifier,
+  cmap: CmapOptions,
+  hooks: PurifyHooks,
+): Promise<PurifiedImage[]> {
+  const { device } = model.net;
+  const shape = model.net.imageShape;
+  const size = shape[0] * shape[1] * shape[2];
+  const x = device.tensor(host, [paths.length, ...shape]);
+  const undefended = await classify(classifier.net, x);
+  const result = await purify(model.net, x, cmap, hooks);
   const labels = await classifyEach(classifier.net, result.images);
   const generated = await result.images.floats();
-  const size = height * width * channels;
-  const images = paths.map((path, i): PurifiedImage => {
+  for (const tensor of [x, result.images, result.latents]) tensor.dispose();
+  return paths.map((path, i): PurifiedImage => {
     const input = host.subarray(i * size, (i + 1) * size);
     const each = labels[i] as number[];
     const vote = countVotes(each, classifier.net.classes);
@@ -118,7 +156,6 @@ export async function purifyFiles(paths: readonly string[], options: PurifyOptio
       trace: result.trace[i] ?? [],
     };
   });
-  return { device, model, classifier, images, seconds };
 }
 
 /** "Bag 3, Coat 1" */
@@ -134,17 +171,14 @@ export function describeVotes(vote: Vote, classes: readonly string[]): string {
 export function purifyCommand(): Command {
   const command = new Command('purify')
     .description(
-      'Purify PNG images (writes NAME.purified.png and NAME.json for each, prints the votes), or a .npy array.',
+      'Purify PNG or JPEG images (writes NAME.purified.png and NAME.json for each, prints the votes), or a .npy array.',
     )
-    .argument('[image...]', 'PNG files of the model’s size')
-    .option('--out <dir>', 'where to write, for PNG files', 'out/purify')
-    .addOption(datasetOption('whose shipped networks are taken, for PNG files').default('fashion-mnist'))
-    .option('--model <name>', 'another shipped consistency model, for PNG files')
-    .option('--classifier <name>', 'another shipped classifier, for PNG files')
-    .option(
-      '--input <x.npy>',
-      'images (B, C, H, W) in [0, 1], instead of PNG files; needs --net and --weights',
-    )
+    .argument('[image...]', 'PNG or JPEG files of the model’s size')
+    .option('--out <dir>', 'where to write, for image files', 'out/purify')
+    .addOption(datasetOption('whose shipped networks are taken, for image files').default('fashion-mnist'))
+    .option('--model <name>', 'another shipped consistency model, for image files')
+    .option('--classifier <name>', 'another shipped classifier, for image files')
+    .option('--input <x.npy>', 'images (B, C, H, W) in [0, 1], instead of files; needs --net and --weights')
     .option('--init-latents <z0.npy>', 'starting latents (B, K, C, H, W) instead of random ones')
     .option('--trace <trace.json>', 'losses of each image and iteration')
     .option('--latents-out <z.npy>', 'final latents (B, K, C, H, W)')
@@ -153,7 +187,7 @@ export function purifyCommand(): Command {
   addCommonOptions(addCmapOptions(addNetworkOptions(command), paperCifar10));
   return command.action(async (paths: string[], options: PurifyOptions & ArrayOptions) => {
     if (options.input !== undefined) {
-      if (paths.length > 0) throw new InputError(`${paths[0]}: give PNG files or --input, not both`);
+      if (paths.length > 0) throw new InputError(`${paths[0]}: give image files or --input, not both`);
       return purifyArray(options.input, options);
     }
     const array = ['initLatents', 'trace', 'latentsOut', 'imagesOut', 'net', 'netConfig', 'weights'] as const;
@@ -162,22 +196,30 @@ export function purifyCommand(): Command {
       const flag = `--${alone.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`)}`;
       throw new InputError(`${flag} goes with --input, an array of images`);
     }
-    if (paths.length === 0) throw new InputError('no images: name PNG files, or an array with --input x.npy');
+    if (paths.length === 0)
+      throw new InputError('no images: name PNG or JPEG files, or an array with --input x.npy');
     return purifyPngs(paths, options);
   });
 }
 
 async function purifyPngs(paths: readonly string[], options: PurifyOptions): Promise<void> {
-  const names = paths.map((path) => basename(path, extname(path)));
+  const names = paths.map(nameOf);
   const twin = names.findIndex((name, i) => names.indexOf(name) !== i);
   if (twin >= 0)
     throw new InputError(
       `${paths[twin]}: two images are named ${names[twin]}; purify them into different --out folders`,
     );
-  const { device, model, classifier, images, seconds } = await purifyFiles(paths, options);
+  await purifyFiles(paths, options, (batch) => writeBatch(batch, options));
+}
+
+/** What is done is kept, whatever becomes of the images after it. */
+function writeBatch(
+  { device, model, classifier, images, seconds }: PurifiedImages,
+  options: PurifyOptions,
+): void {
   const [height, width, channels] = model.net.imageShape;
-  images.forEach((image, i) => {
-    const target = join(options.out, names[i] as string);
+  for (const image of images) {
+    const target = join(options.out, nameOf(image.path));
     writePng(`${target}.purified.png`, imageFromFloats(image.purified, height, width, channels as 1 | 3));
     const record = {
       image: image.path,
@@ -197,8 +239,10 @@ async function purifyPngs(paths: readonly string[], options: PurifyOptions): Pro
     process.stdout.write(
       `${image.path}: ${describeVotes(image.vote, classifier.classes)} -> ${target}.purified.png\n`,
     );
-  });
+  }
 }
+
+const nameOf = (path: string) => basename(path, extname(path));
 
 interface ArrayOptions extends NetworkOptions {
   readonly input?: string;
@@ -217,14 +261,18 @@ async function purifyArray(path: string, options: ArrayOptions & CmapFlags): Pro
   const outside = images.data.findIndex((value) => value < 0 || value > 1);
   if (outside >= 0) throw new InputError(`${path}: holds ${images.data[outside]}; images must lie in [0, 1]`);
   const size = height * width * channels;
-  const batch = options.batch ?? Math.max(1, Math.floor(32 / cmap.k));
-  if (batch < 1) throw new InputError(`--batch must be at least 1, got ${batch}`);
+  const batch = batchOf(options);
   const initial = options.initLatents === undefined ? null : readFloats(options.initLatents);
   const wanted = [n, cmap.k, channels, height, width];
   if (initial && String(initial.shape) !== String(wanted))
     throw new InputError(
       `${options.initLatents}: shape (${initial.shape.join(', ')}), wanted (B, K, C, H, W) = (${wanted.join(', ')})`,
     );
+  checkDistinct(
+    { '--input': path, '--init-latents': options.initLatents },
+    { '--trace': options.trace, '--latents-out': options.latentsOut, '--images-out': options.imagesOut },
+  );
+  checkNetwork(options);
   const device = await openDevice(options);
   const loaded = await loadNetwork(device, options);
   if (loaded.kind !== 'consistency')

@@ -16,7 +16,7 @@ import {
 } from '../formats/weights.ts';
 import { type Progress, progress } from '../report/progress.ts';
 import { formatTable } from '../report/table.ts';
-import { parseNumber } from './options.ts';
+import { checkDistinct, parseNumber } from './options.ts';
 
 export function weightsCommand(): Command {
   return new Command('weights')
@@ -164,14 +164,16 @@ function convertCommand(): Command {
       ),
     );
   return addSelection(command).action(
-    (path: string, out: string, options: Selecting & { dtype?: keyof typeof floatTypes }) =>
-      withCheckpoint(path, (checkpoint) => {
+    (path: string, out: string, options: Selecting & { dtype?: keyof typeof floatTypes }) => {
+      checkDistinct({ '<in>': path }, { '<out>': out });
+      return withCheckpoint(path, (checkpoint) => {
         const total = selectTensors(checkpoint, options).size;
         const written = withProgress('convert', total, options, (line) =>
           convertCheckpoint(checkpoint, out, { ...options, onTensor: () => line.tick() }),
         );
         print(`${out}: ${written} of ${checkpoint.names.length} tensors of ${path} (${checkpoint.format})`);
-      }),
+      });
+    },
   );
 }
 
@@ -183,6 +185,8 @@ function verifyCommand(): Command {
     .option('--tolerance <x>', 'largest difference that passes', parseNumber, 0);
   return addSelection(command).action(
     async (path: string | undefined, options: Selecting & { against?: string; tolerance: number }) => {
+      if (!(options.tolerance >= 0))
+        throw new InputError(`--tolerance must be a number from 0, got ${options.tolerance}`);
       if (path !== undefined) return verifyFile(path, options);
       if (options.against !== undefined) throw new InputError('--against: name the file to compare it with');
       for (const [name, { kind }] of Object.entries(readManifest())) {
@@ -206,12 +210,14 @@ async function verifyFile(
     const found = withProgress('verify', checkpoint.names.length, options, (line) =>
       verifyTensors(checkpoint, () => line.tick()),
     );
+    if (found.tensors === 0) throw new InputError(`${label}: ${checkpoint.format}, holds no tensor`);
     print(
       `${label}: ${checkpoint.format}, ${found.tensors} tensors, ${grouped(found.elements)} numbers, all finite`,
     );
     const { against, tolerance } = options;
     if (against === undefined) return;
-    await withCheckpoint(against, (other) => {
+    const named = Object.hasOwn(readManifest(), against) ? resolveWeights(against).path : against;
+    await withCheckpoint(named, (other) => {
       const differences = withProgress('compare', other.names.length, options, (line) =>
         compareTensors(checkpoint, other, options, () => line.tick()),
       );

@@ -36,6 +36,9 @@ export const paperImageNet100: CmapOptions = {
   lambda: 2e-4,
 };
 
+/** Whether it is finite on the device. */
+const fits = (value: number) => Number.isFinite(Math.fround(value));
+
 /** @throws InputError naming the field, its value and its range */
 export function checkCmapOptions(o: CmapOptions): void {
   const rules: [keyof CmapOptions, boolean, string][] = [
@@ -44,15 +47,19 @@ export function checkCmapOptions(o: CmapOptions): void {
       Number.isInteger(o.k) && o.k >= 2,
       'an integer of at least 2 (the spread of the latents needs two)',
     ],
-    ['iterations', Number.isInteger(o.iterations) && o.iterations >= 1, 'a positive integer'],
-    ['lr', Number.isFinite(o.lr) && o.lr > 0, 'a positive number'],
-    ['alpha', Number.isFinite(o.alpha) && o.alpha >= 0, 'a number of at least 0'],
-    ['lambda', Number.isFinite(o.lambda) && o.lambda >= 0, 'a number of at least 0'],
+    [
+      'iterations',
+      Number.isInteger(o.iterations) && o.iterations >= 1 && o.iterations <= 1e6,
+      'a positive integer to 1000000',
+    ],
+    ['lr', fits(o.lr) && o.lr > 0, 'a positive number of f32'],
+    ['alpha', fits(o.alpha) && o.alpha >= 0, 'a number of f32 of at least 0'],
+    ['lambda', fits(o.lambda) && o.lambda >= 0, 'a number of f32 of at least 0'],
     ['betas', o.betas.length === 2 && o.betas.every((b) => b >= 0 && b < 1), 'two numbers in [0, 1)'],
     [
       'seed',
       Number.isInteger(o.seed) && o.seed >= 0 && o.seed <= Number.MAX_SAFE_INTEGER,
-      'a non-negative integer',
+      'a non-negative integer to 2^53 - 1',
     ],
   ];
   for (const [name, ok, rule] of rules) {

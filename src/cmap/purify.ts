@@ -10,7 +10,7 @@
 
 import { vjp } from '../engine/autograd.ts';
 import type { Device } from '../engine/device.ts';
-import { check } from '../engine/errors.ts';
+import { CmapError, check } from '../engine/errors.ts';
 import { purposes, randomNormal } from '../engine/random.ts';
 import type { Tensor } from '../engine/tensor.ts';
 import { Adam } from '../kernels/adam.ts';
@@ -111,7 +111,7 @@ export class PurifyLoop {
     model: ConsistencyModel,
     readonly x: Tensor,
     readonly options: CmapOptions,
-    hooks: PurifyHooks,
+    readonly hooks: PurifyHooks,
   ) {
     const { device } = model;
     const { k, alpha, lambda, lr, betas, seed } = options;
@@ -184,6 +184,7 @@ export class PurifyLoop {
     );
   }
 
+  /** @throws CmapError where a loss is no number any more */
   async result(): Promise<Purified> {
     const { device, options } = this;
     const b = this.x.shape[0] as number;
@@ -195,6 +196,14 @@ export class PurifyLoop {
     const trace = Array.from({ length: b }, (_, i) =>
       Array.from({ length: options.iterations }, (_, t) => at(t, i)),
     );
+    trace.forEach((entries, i) => {
+      const t = entries.findIndex((entry) => !fields.every((name) => Number.isFinite(entry[name])));
+      if (t < 0) return;
+      const name = fields.find((field) => !Number.isFinite(entries[t]?.[field]));
+      throw new CmapError(
+        `purify: image ${this.hooks.imageIds?.[i] ?? i} diverged: ${name} is ${entries[t]?.[name as keyof TraceEntry]} at iteration ${t + 1} of ${options.iterations}; take a smaller lr (${options.lr}), lambda (${options.lambda}) or alpha (${options.alpha})`,
+      );
+    });
     return { images: this.images(), latents: device.keep(this.latents.alias()), trace };
   }
 

@@ -6,15 +6,13 @@
 import { existsSync, readdirSync, statSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { InputError } from '../engine/errors.ts';
-import { type Image, toRgb } from '../formats/image.ts';
+import { type Image, maxFile, toRgb } from '../formats/image.ts';
 import { decodeJpeg, isJpeg } from '../formats/jpeg.ts';
 import { decodeOpaquePng, isPng } from '../formats/png.ts';
 import { cannotRead, readInput, readJson } from '../formats/read.ts';
 import type { LabelledImages } from './fashion-mnist.ts';
 import { type Choice, chooseImages } from './subset.ts';
 import { evaluationTransform } from './transforms.ts';
-
-const maxFile = 2 ** 28;
 
 export interface ImageFolderOptions {
   readonly split?: 'train' | 'val';

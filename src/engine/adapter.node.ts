@@ -54,6 +54,9 @@ const wayOut = 'CMAP_ADAPTER=swiftshader uses the bundled software driver';
 export async function openNode(options: OpenOptions): Promise<OpenedAdapter> {
   const wanted = (options.adapter ?? process.env.CMAP_ADAPTER ?? '').trim();
   const auto = wanted === '' || wanted.toLowerCase() === 'auto';
+  // A misspelt setting is no adapter's fault.
+  profileOf(options);
+  precisionOf(options);
   const refused: string[] = [];
   const asked =
     options.adapter === undefined ? `CMAP_ADAPTER=${wanted} asks for it.` : `'${wanted}' was asked for.`;
@@ -95,6 +98,8 @@ export async function openNode(options: OpenOptions): Promise<OpenedAdapter> {
 }
 
 export async function listNode(options: OpenOptions): Promise<ListedAdapter[]> {
+  profileOf(options);
+  precisionOf(options);
   const list: ListedAdapter[] = [];
   const tryOut = async (driver: Driver, name: string) => {
     try {

@@ -23,7 +23,7 @@ import { type CandidateJudge, Disruption, latentTau, publishedTau } from '../att
 import { Fab } from '../attacks/fab.ts';
 import { Fgsm } from '../attacks/fgsm.ts';
 import { type LossName, lossNames } from '../attacks/losses.ts';
-import { LowFrequency } from '../attacks/low-frequency.ts';
+import { checkBlocks, LowFrequency } from '../attacks/low-frequency.ts';
 import { Noise } from '../attacks/noise.ts';
 import { Pgd } from '../attacks/pgd.ts';
 import { portfolio } from '../attacks/portfolio.ts';
@@ -142,8 +142,8 @@ export interface AttackEntry {
     | Partial<AttackSettings>
     | ((s: AttackSettings, defence: Defence) => Partial<AttackSettings>);
   make(context: AttackContext): Attack;
-  /** Refuses images that it cannot attack, by their numbers in the test set. @throws InputError */
-  checkImages?(s: AttackSettings, ids: readonly number[]): void;
+  /** Refuses images that it cannot attack, by their numbers in the test set or their size. @throws InputError */
+  checkImages?(s: AttackSettings, ids: readonly number[], height: number, width: number): void;
   /** Evaluations of the surface for an image at most, a backward pass counted as one. */
   passes(s: AttackSettings, defence: Defence): number;
   /** Evaluations of the defence's own network besides. */
@@ -329,6 +329,7 @@ const registry = new Map<string, AttackEntry>([
           eot: draws(c),
           seed: c.seed,
         }),
+      checkImages: (s, _, height, width) => checkBlocks(s.block as number, height, width),
       passes: (s) => 2 * (s.steps + 1) * s.eot,
     },
   ],
@@ -487,7 +488,7 @@ export interface PlannedAttack {
   readonly passes: number;
   readonly inside: number;
   /** Refuses images that it cannot attack. @throws InputError */
-  checkImages(ids: readonly number[]): void;
+  checkImages(ids: readonly number[], height: number, width: number): void;
   /** @param other settings than planned, for sanity checks. @returns null for `none` */
   make(seed: number, judgeSeeds: readonly number[], other?: Partial<AttackSettings>): Attack | null;
 }
@@ -606,7 +607,7 @@ function planAttack(id: string, given: AttackSettings, defence: Defence): Planne
     ),
     passes: entry.passes(resolved, defence) * (on.cost ?? 1),
     inside: entry.inside?.(resolved, defence) ?? 0,
-    checkImages: (ids) => entry.checkImages?.(resolved, ids),
+    checkImages: (ids, height, width) => entry.checkImages?.(resolved, ids, height, width),
     make,
   };
 }

@@ -1,5 +1,7 @@
 /** Images in host memory, and their floats. */
 
+/** Bytes of the largest file that is decoded. */
+export const maxFile = 2 ** 28;
 /** Of the largest image that is decoded or resized to. */
 export const maxPixels = 4096 * 4096;
 

@@ -7,10 +7,8 @@ import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import createDecoder, { type MozJPEGModule } from '@jsquash/jpeg/codec/dec/mozjpeg_dec.js';
 import { InputError } from '../engine/errors.ts';
-import { type Image, maxPixels } from './image.ts';
+import { type Image, maxFile, maxPixels } from './image.ts';
 import { readInput } from './read.ts';
-
-const maxFile = 2 ** 28;
 
 interface Decoder {
   readonly module: MozJPEGModule;

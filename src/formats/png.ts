@@ -6,12 +6,10 @@ import { constants, inflateSync } from 'node:zlib';
 import { PNG, type PNGOptions } from 'pngjs';
 import { InputError } from '../engine/errors.ts';
 import { writeFileAtomic } from '../report/files.ts';
-import { type Image, maxPixels } from './image.ts';
+import { type Image, maxFile, maxPixels } from './image.ts';
 import { readInput } from './read.ts';
 
 const signature = [0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a];
-
-const maxFile = 2 ** 28;
 
 export interface DecodedPng extends Image {
   /** Some pixel was transparent; it was laid over white. */

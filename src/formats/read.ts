@@ -151,6 +151,8 @@ export function readJson(path: string): unknown {
   try {
     return JSON.parse(text);
   } catch (error) {
-    throw new InputError(`${path}: not valid JSON: ${(error as Error).message.split('\n')[0]}`);
+    // Which may quote what would steer a terminal.
+    const what = (error as Error).message.split('\n')[0]?.replaceAll(/\p{C}|\ufffd/gu, '?');
+    throw new InputError(`${path}: not valid JSON: ${what}`);
   }
 }

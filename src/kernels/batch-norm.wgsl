@@ -21,7 +21,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
   let end = params.rows * params.columns;
   for (var at = i; at < end; at += params.count) {
     var v = (x[at] - m) * factor + shift;
-    if (RELU) { v = max(v, T()); }
+    if (RELU) { v = select(v, T(), v < T()); }
     y[at] = v;
   }
 }

@@ -24,7 +24,8 @@ const table = {
   log: { f: 'log(x)', df: 'T(1.0) / x' },
   abs: { f: 'abs(x)', df: 'sign(x)' },
   sign: { f: 'sign(x)', df: 'T(0.0)' },
-  relu: { f: 'max(x, T(0.0))', df: 'select(T(0.0), T(1.0), x > T(0.0))' },
+  // A NaN stays one, which max would take for 0.
+  relu: { f: 'select(x, T(0.0), x < T(0.0))', df: 'select(T(0.0), T(1.0), x > T(0.0))' },
   sigmoid: { f: sigmoidOf, df: `${sigmoidOf} * (T(1.0) - ${sigmoidOf})` },
   silu: { f: `x * ${sigmoidOf}`, df: `${sigmoidOf} * (T(1.0) + x * (T(1.0) - ${sigmoidOf}))` },
   tanh: { f: tanhOf, df: `T(1.0) - ${tanhOf} * ${tanhOf}` },

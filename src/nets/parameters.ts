@@ -158,15 +158,26 @@ export function bindParameters(
   }
   const tensors = new Map<string, Tensor>();
   const copies = new Map<string, Float32Array>();
-  for (const [name, { shape, host }] of declared) {
-    const { name: full, layout } = chosen.get(name) as NonNullable<ReturnType<(typeof chosen)['get']>>;
-    const values = source.floats(full);
-    const data = layout.axes ? permuted(values, layout.view ?? layout.file, layout.axes) : values;
-    tensors.set(name, device.keep(device.tensor(data, shape)));
-    if (host) copies.set(name, data);
-    options.onTensor?.(tensors.size, declared.size);
+  const parameters = new Parameters(tensors, copies);
+  try {
+    for (const [name, { shape, host }] of declared) {
+      const { name: full, layout } = chosen.get(name) as NonNullable<ReturnType<(typeof chosen)['get']>>;
+      const values = source.floats(full);
+      const bad = values.findIndex((value) => !Number.isFinite(value));
+      if (bad >= 0)
+        throw new InputError(
+          `${source.label}: ${full} [${source.shape(full)}] holds ${values[bad]} at position ${bad}; the checkpoint is damaged (cmap weights verify)`,
+        );
+      const data = layout.axes ? permuted(values, layout.view ?? layout.file, layout.axes) : values;
+      tensors.set(name, device.keep(device.tensor(data, shape)));
+      if (host) copies.set(name, data);
+      options.onTensor?.(tensors.size, declared.size);
+    }
+  } catch (error) {
+    parameters.dispose();
+    throw error;
   }
-  return new Parameters(tensors, copies);
+  return parameters;
 }
 
 const firstPart = (name: string) => name.slice(0, `${name}.`.indexOf('.'));

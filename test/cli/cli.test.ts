@@ -43,7 +43,14 @@ function image(index = 0): string {
 
 test('bad flags', () => {
   refused(['purfy'], /unknown command 'purfy'/);
-  refused(['purify'], /no images: name PNG files/);
+  refused(['purify'], /no images: name PNG or JPEG files/);
+  refused(['classify', image(), '--model', 'foo'], /no weights "foo"; there are: fashion-mnist-consistency/);
+  refused(['doctor'], /profile 'foo' is none of fast, safe \(CMAP_PROFILE empty/, root, {
+    CMAP_PROFILE: 'foo',
+  });
+  refused(['classify', image(), '--k', '0x10'], /"0x10" is not an integer/);
+  refused(['classify', image(), '--seed', '9007199254740993'], /is beyond ±9007199254740991/);
+  refused(['grid', folder, '--out', 'x.jpg'], /x\.jpg: the picture is a PNG; name it \.png/);
   refused(['purify', image(), '--k', '0'], /k must be an integer of at least 2 .*, got 0/);
   refused(['purify', image(), '--iterations', '1.5'], /"1.5" is not an integer/);
 });
@@ -57,7 +64,7 @@ test('bad images', () => {
   refused(['purify', join(folder, 'nothing.png')], /nothing\.png/);
   const text = join(folder, 'text.png');
   writeFileSync(text, 'not a picture');
-  refused(['purify', text], /text\.png: not a PNG/);
+  refused(['purify', text], /text\.png: neither a PNG nor a JPEG/);
   const cut = join(folder, 'cut.png');
   writeFileSync(cut, readFileSync(image()).subarray(0, 80));
   refused(['classify', cut], /cut\.png: truncated/);

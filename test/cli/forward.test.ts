@@ -224,7 +224,7 @@ test('mistakes: one line, nothing written', () => {
   );
   refused(['purify', ...net, '--input', 'x.npy'], /x\.npy: holds .*; images must lie in \[0, 1\]/);
   refused(['purify', '--trace', 't.json', 'a.png'], /--trace goes with --input/);
-  refused(['purify'], /no images: name PNG files, or an array with --input/);
+  refused(['purify'], /no images: name PNG or JPEG files, or an array with --input/);
   assert.not(existsSync(at('none.npy')) || existsSync(at('g9.npy')));
 });
 

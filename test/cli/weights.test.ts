@@ -128,6 +128,20 @@ test('verify finds what is not finite, and differences', async () => {
   assert.is((await weights('verify', ...twins)).refusal, '');
 });
 
+test('the input is not overwritten, and what holds nothing is not intact', async () => {
+  const folder = temporaryFolder();
+  const path = join(folder, 'empty.safetensors');
+  writeFileSync(path, encodeSafetensors({}));
+  const refused = async (args: string[], pattern: RegExp) =>
+    assert.match((await weights(...args)).refusal, pattern);
+  await refused(['verify', path], /empty\.safetensors: safetensors, holds no tensor/);
+  await refused(
+    ['convert', path, join(folder, 'x', '..', 'empty.safetensors')],
+    /<out> .*: is the file of <in>/,
+  );
+  await refused(['verify', path, '--tolerance=-1'], /--tolerance must be a number from 0, got -1/);
+});
+
 test('verify without a file checks the shipped weights', async () => {
   const { stdout, refusal } = await weights('verify');
   assert.is(refusal, '');

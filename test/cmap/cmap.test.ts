@@ -4,7 +4,7 @@ import * as assert from 'uvu/assert';
 import { type CmapOptions, checkCmapOptions, paperCifar10 } from '../../src/cmap/options.ts';
 import { purify } from '../../src/cmap/purify.ts';
 import { countVotes } from '../../src/cmap/vote.ts';
-import { InputError } from '../../src/engine/errors.ts';
+import { CmapError, InputError } from '../../src/engine/errors.ts';
 import { ConsistencyModel } from '../../src/nets/consistency.ts';
 import { ncsnpp } from '../../src/nets/ncsnpp.ts';
 import {
@@ -120,6 +120,26 @@ test('nothing is left behind', async () => {
   model.dispose();
 });
 
+test('a loss that is no number any more is named, with the image and the iteration', async () => {
+  const { model, fixture, options } = await setUp();
+  const x = model.device.tensor(...fromNchw(fixture.get('x')));
+  model.prepare(model.sigmas.max);
+  const before = model.device.memory().tensors;
+  const far = { ...options, lr: 1e30, iterations: 4 };
+  const error = await purify(model, x, far, { imageIds: [70, 71, 72].slice(0, x.shape[0]) }).then(
+    () => null,
+    (e: Error) => e,
+  );
+  assert.ok(error instanceof CmapError);
+  assert.match(
+    error.message,
+    /^purify: image 70 diverged: \w+ is (NaN|-?Infinity) at iteration [234] of 4; take a smaller lr \(1e\+30\)/,
+  );
+  assert.is(model.device.memory().tensors, before);
+  x.dispose();
+  model.dispose();
+});
+
 test('options out of range are named with value and range', () => {
   const refuses = (change: Partial<CmapOptions>, pattern: RegExp) =>
     assert.throws(
@@ -128,9 +148,11 @@ test('options out of range are named with value and range', () => {
     );
   refuses({ k: 0 }, /^k must be an integer of at least 2 .*, got 0$/);
   refuses({ k: 2.5 }, /got 2.5$/);
-  refuses({ iterations: 0 }, /^iterations must be a positive integer, got 0$/);
-  refuses({ lr: -1 }, /^lr must be a positive number, got -1$/);
-  refuses({ alpha: Number.NaN }, /^alpha must be a number of at least 0, got NaN$/);
+  refuses({ iterations: 0 }, /^iterations must be a positive integer to 1000000, got 0$/);
+  refuses({ iterations: 1e7 }, /^iterations must be a positive integer to 1000000, got 10000000$/);
+  refuses({ lr: -1 }, /^lr must be a positive number of f32, got -1$/);
+  refuses({ lr: 1e39 }, /^lr must be a positive number of f32, got 1e\+39$/);
+  refuses({ alpha: Number.NaN }, /^alpha must be a number of f32 of at least 0, got NaN$/);
   refuses({ lambda: -5e-4 }, /^lambda/);
   refuses({ seed: -1 }, /^seed/);
 });

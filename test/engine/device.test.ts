@@ -20,7 +20,7 @@ import { attention } from '../../src/kernels/attention.ts';
 import { batchNorm } from '../../src/kernels/batch-norm.ts';
 import { conv2d } from '../../src/kernels/conv2d.ts';
 import { crossEntropy } from '../../src/kernels/cross-entropy.ts';
-import { affine, exp, sigmoid, silu, square, tanh } from '../../src/kernels/elementwise.ts';
+import { affine, exp, relu, sigmoid, silu, square, tanh } from '../../src/kernels/elementwise.ts';
 import { groupNorm } from '../../src/kernels/group-norm.ts';
 import { linear, matmul } from '../../src/kernels/matmul.ts';
 import { firDownsample } from '../../src/kernels/resample.ts';
@@ -193,6 +193,18 @@ test('large arguments stay finite: tanh, sigmoid and silu at ±100 and ±10,000'
     g!.dispose();
   }
   x.dispose();
+});
+
+test('a rectified NaN stays one, by itself and behind batch normalisation', async () => {
+  const device = await testDevice();
+  const x = device.tensor([Number.NaN, -1, 2, Number.NaN], [1, 4]);
+  const [one, zero] = [device.full([4], 1), device.zeros([4])];
+  const parameters = { scale: one, bias: zero, mean: zero, variance: one };
+  for (const y of [relu(x), batchNorm(x, parameters, { eps: 1e-12, relu: true })]) {
+    assert.equal([...(await y.floats())], [Number.NaN, 0, 2, Number.NaN]);
+    y.dispose();
+  }
+  for (const t of [x, one, zero]) t.dispose();
 });
 
 test('tanh keeps its digits near 0', async () => {

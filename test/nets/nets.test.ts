@@ -293,6 +293,25 @@ test('a checkpoint that does not fit is named with both shapes', async () => {
   );
 });
 
+test('a checkpoint with a number that is not finite is refused by name', async () => {
+  const device = await testDevice();
+  const { parameters } = wideResNet({ depth: 10, widen_factor: 1 });
+  const good = syntheticCheckpoint(parameters);
+  const name = 'block1.layer.0.conv2.weight';
+  const before = device.memory().tensors;
+  fails(
+    () =>
+      bindParameters(device, parameters, {
+        ...good,
+        label: 'bad.pth',
+        floats: (n) =>
+          n === name ? good.floats(n).map((v, i) => (i === 5 ? Number.NaN : v)) : good.floats(n),
+      }),
+    /bad\.pth: block1\.layer\.0\.conv2\.weight \[16,16,3,3\] holds NaN at position 5; the checkpoint is damaged/,
+  );
+  assert.is(device.memory().tensors, before, 'nothing is left of it');
+});
+
 test('an image of another size is refused with both shapes', async () => {
   const device = await testDevice();
   const fixture = loadFixture('nets/ncsnpp-patch');
