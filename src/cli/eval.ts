@@ -16,6 +16,7 @@ import {
   planAttacks,
   splitAttacks,
 } from '../eval/attacks.ts';
+import { resume } from '../eval/finished.ts';
 import type { EvaluationSummary } from '../eval/metrics.ts';
 import { evaluationPresets } from '../eval/presets.ts';
 import { batchOf, type EvaluationPlan, estimateCost, mostSeed, runEvaluation, workOf } from '../eval/run.ts';
@@ -227,6 +228,13 @@ async function evaluate(own: EvalFlags, command: Command): Promise<void> {
   for (const attack of attacks) attack.checkImages(data.ids, height, width);
   const config = configOf(plan, opened, { ...subject, flags: storedFlags(flags) }, norm, eps);
   const store = Store.open(flags.out, config, flags.resume ?? false);
+  const interrupted = () => {
+    process.stderr.write(
+      `\ncmap: interrupted; what is done is in ${flags.out}, ${resume(flags.out)} goes on\n`,
+    );
+    process.exit(130);
+  };
+  process.once('SIGINT', interrupted);
   try {
     const { version } = readJson(join(packageRoot(), 'package.json')) as { version: string };
     const { name, driver, kind } = device.adapter;
@@ -257,6 +265,7 @@ async function evaluate(own: EvalFlags, command: Command): Promise<void> {
     const path = store.write('summary.json', summary);
     process.stdout.write(`${summaryText(summary)}\n${path}\n`);
   } finally {
+    process.off('SIGINT', interrupted);
     store.close();
   }
 }
