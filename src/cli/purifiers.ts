@@ -54,6 +54,7 @@ export function purifierHelp(): string {
 export function purifierSettings(name: PurifierName, pairs: readonly string[]): PurifierSettings {
   const { defaults } = purifiers[name];
   const settings: Record<string, Setting> = { ...defaults };
+  const given = new Set<string>();
   for (const pair of pairs) {
     const at = pair.indexOf('=');
     if (at < 1) throw new InputError(`--set ${pair}: not KEY=VALUE, such as copies=1`);
@@ -62,6 +63,8 @@ export function purifierSettings(name: PurifierName, pairs: readonly string[]): 
       throw new InputError(
         `--set ${pair}: ${name} has no setting "${key}"; it has ${Object.keys(defaults).join(', ')}`,
       );
+    if (given.has(key)) throw new InputError(`--set ${pair}: ${key} is given twice`);
+    given.add(key);
     const usual = defaults[key] as Setting;
     const number = (part: string) => {
       const value = Number(part);

@@ -64,6 +64,7 @@ test('bad input', () => {
     /--set steps=x: "x" is not a number; the default is steps=0/,
   );
   refused(chain('gns', '--set', 'step=4'), /gns has no setting "step"; it has rounds, steps/);
+  refused(chain('gdmp', '--set', 't=50', '--set', 't=60'), /--set t=60: t is given twice/);
   refused(chain('adp', '--set', 'sigma'), /--set sigma: not KEY=VALUE/);
   refused(chain('cmap', '--edm'), /--edm is for --defence diffpure, gdmp, adp, gns/);
   refused(chain('none', '--set', 't=1'), /--set is for --defence/);
