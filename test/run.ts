@@ -22,9 +22,6 @@ const here = dirname(self);
 /** Tests wait for compilers and for JavaScript half of the time; each process has a device and memory of its own. */
 const mostWorkers = 4;
 
-if (process.argv[2] === '--worker') await work();
-else process.exit(await lead(process.argv.slice(2)));
-
 /** Hands the files out, one at a time to each process. */
 async function lead(words: readonly string[]): Promise<number> {
   const full = words.includes('--full');
@@ -37,23 +34,35 @@ async function lead(words: readonly string[]): Promise<number> {
   const seconds = new Map<string, number>();
   let passed = 0;
   let failed = 0;
+  const ended = (file: string, how: string, when: string) => {
+    console.log(`${file}\n  the process ended with ${how} ${when}\n`);
+    failed++;
+  };
   const run = async () => {
-    let worker = fork(self, ['--worker']);
+    let worker: Worker | null = null;
+    let last = '';
     for (let file = queue.shift(); file !== undefined; file = queue.shift()) {
+      worker ??= new Worker();
       const start = performance.now();
-      const outcome = await outcomeOf(worker, file);
-      seconds.set(file, (performance.now() - start) / 1000);
-      if ('ended' in outcome) {
-        console.log(`${file}\n  the process ended with ${outcome.ended} before its tests did\n`);
-        failed++;
-        worker = fork(self, ['--worker']);
+      const outcome = await worker.run(file);
+      if (typeof outcome === 'object') {
+        seconds.set(file, (performance.now() - start) / 1000);
+        process.stdout.write(outcome.text);
+        passed += outcome.passed;
+        failed += outcome.total - outcome.passed;
+        last = file;
         continue;
       }
-      process.stdout.write(outcome.text);
-      passed += outcome.passed;
-      failed += outcome.total - outcome.passed;
+      if (worker.begun) ended(file, outcome, 'before its tests did');
+      else {
+        // Something that the file before left behind ended it.
+        ended(last, outcome, 'after its tests');
+        queue.unshift(file);
+      }
+      worker = null;
     }
-    worker.disconnect();
+    const end = await worker?.end();
+    if (end !== undefined && end !== 'code 0') ended(last, end, 'after its tests');
   };
   const workers = Math.min(mostWorkers, availableParallelism(), files.length);
   await Promise.all(Array.from({ length: workers }, run));
@@ -65,19 +74,37 @@ async function lead(words: readonly string[]): Promise<number> {
   return failed > 0 || passed === 0 ? 1 : 0;
 }
 
-async function outcomeOf(
-  worker: ReturnType<typeof fork>,
-  file: string,
-): Promise<Outcome | { readonly ended: number | string }> {
-  const settled = new AbortController();
-  worker.send(file);
-  try {
-    return await Promise.race([
-      once(worker, 'message', settled).then(([outcome]) => outcome as Outcome),
-      once(worker, 'exit', settled).then(([code, signal]) => ({ ended: signal ?? `code ${code}` })),
-    ]);
-  } finally {
-    settled.abort();
+/** A process that runs files one after another. */
+class Worker {
+  /** Whether it has begun with the latest file. */
+  begun = false;
+  readonly #child = fork(self, ['--worker']);
+  readonly #ended = once(this.#child, 'exit').then(([code, signal]) => String(signal ?? `code ${code}`));
+
+  /** @returns what became of the file, or how the process ended */
+  async run(file: string): Promise<Outcome | string> {
+    this.begun = false;
+    let hear = (_: Outcome | 'begun') => {};
+    const answer = new Promise<Outcome>((resolve) => {
+      hear = (message) => {
+        if (message === 'begun') this.begun = true;
+        else resolve(message);
+      };
+    });
+    this.#child.on('message', hear);
+    // To a process that has just ended nothing can be sent; that it ended is told below.
+    this.#child.send(file, () => {});
+    try {
+      return await Promise.race([answer, this.#ended]);
+    } finally {
+      this.#child.off('message', hear);
+    }
+  }
+
+  /** Lets it end. @returns how it did */
+  end(): Promise<string> {
+    if (this.#child.connected) this.#child.disconnect();
+    return this.#ended;
   }
 }
 
@@ -89,8 +116,10 @@ async function work(): Promise<void> {
   globals.UVU_INDEX = 0;
   globals.UVU_QUEUE = [];
   const { exec } = await import('uvu');
-  process.on('disconnect', () => process.exit());
+  // Failures are counted by what is sent.
+  process.on('disconnect', () => process.exit(0));
   process.on('message', async (file: string) => {
+    process.send?.('begun');
     globals.UVU_QUEUE.splice(0, 1, [file]);
     await import(pathToFileURL(join(here, file)).href);
     let text = '';
@@ -108,3 +137,6 @@ async function work(): Promise<void> {
     process.send?.({ text: text.slice(0, summary), total: count('Total'), passed: count('Passed') });
   });
 }
+
+if (process.argv[2] === '--worker') await work();
+else process.exit(await lead(process.argv.slice(2)));

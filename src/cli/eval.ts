@@ -19,7 +19,8 @@ import {
 import { resume } from '../eval/finished.ts';
 import type { EvaluationSummary } from '../eval/metrics.ts';
 import { evaluationPresets } from '../eval/presets.ts';
-import { batchOf, type EvaluationPlan, estimateCost, mostSeed, runEvaluation, workOf } from '../eval/run.ts';
+import { batchOf, type EvaluationPlan, estimateCost, runEvaluation, workOf } from '../eval/run.ts';
+import { mostSeed } from '../eval/seeds.ts';
 import { readConfig, Store } from '../eval/store.ts';
 import { readManifest } from '../formats/manifest.ts';
 import { packageRoot } from '../formats/package-root.ts';

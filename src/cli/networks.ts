@@ -9,7 +9,7 @@ import { readManifest, resolveWeights } from '../formats/manifest.ts';
 import { readNpy, writeNpy } from '../formats/npy.ts';
 import { readJson } from '../formats/read.ts';
 import { ClassifierNet } from '../nets/classifier.ts';
-import { ConsistencyModel, type Sigmas } from '../nets/consistency.ts';
+import { ConsistencyModel, type Sigmas, sigmaNames } from '../nets/consistency.ts';
 import { network, networkNames } from '../nets/registry.ts';
 import { ScoreNetwork } from '../nets/score.ts';
 import { progress } from '../report/progress.ts';
@@ -56,7 +56,12 @@ function namedNetwork(options: NetworkOptions) {
     name === undefined ? shipped?.entry : Object.hasOwn(manifest, name) ? manifest[name] : undefined;
   if (entry) {
     name = { ncsnpp: 'ncsnpp', wide_resnet: 'wrn' }[entry.kind] ?? entry.kind;
-    config = { ...entry.config };
+    const { min, max, data } = entry.kind === 'adm' ? sigmaNames.adm : sigmaNames.ncsnpp;
+    const sigma = entry.sigma as Sigmas | undefined;
+    config = {
+      ...entry.config,
+      ...(sigma ? { [min]: sigma.min, [max]: sigma.max, [data]: sigma.data } : {}),
+    };
   }
   if (name === undefined) throw new InputError(`--net is missing: one of ${networkNames.join(', ')}`);
   if (options.netConfig !== undefined) {
@@ -65,7 +70,7 @@ function namedNetwork(options: NetworkOptions) {
       throw new InputError(`${options.netConfig}: not a JSON object of settings`);
     config = { ...config, ...given };
   }
-  return { name, config, entry, path: shipped?.path ?? weights };
+  return { name, config, path: shipped?.path ?? weights };
 }
 
 /** Refuses names and settings that no network has, before a device is opened for them. @throws InputError */
@@ -80,7 +85,7 @@ export function checkNetwork(options: NetworkOptions): void {
  */
 export async function loadNetwork(device: Device, options: NetworkOptions): Promise<LoadedNetwork> {
   const { prefix, recompute } = options;
-  const { name, config, entry, path } = namedNetwork(options);
+  const { name, config, path } = namedNetwork(options);
   const source = await openCheckpoint(path);
   try {
     const found = network(name, config, source);
@@ -97,7 +102,7 @@ export async function loadNetwork(device: Device, options: NetworkOptions): Prom
             net: ConsistencyModel.load(device, found.unet, source, {
               ...bind,
               recompute: recompute ?? false,
-              sigmas: (entry?.sigma as Sigmas | undefined) ?? found.sigmas,
+              sigmas: found.sigmas,
             }),
           };
         case 'score':

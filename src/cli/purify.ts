@@ -67,11 +67,14 @@ export interface PurifiedImages {
   readonly seconds: number;
 }
 
-/** Images together: as many as make some 32 latents. @throws InputError */
-function batchOf({ batch, k }: { readonly batch?: number | undefined; readonly k: number }): number {
+/** --batch, else `usual`. @throws InputError */
+export function batchOf({ batch }: { readonly batch?: number | undefined }, usual: number): number {
   if (batch !== undefined && batch < 1) throw new InputError(`--batch must be at least 1, got ${batch}`);
-  return batch ?? Math.max(1, Math.floor(32 / k));
+  return batch ?? usual;
 }
+
+/** Images together: as many as make some 32 latents. */
+const usualBatch = ({ k }: { readonly k: number }) => Math.max(1, Math.floor(32 / k));
 
 /** Purifies image files, a batch at a time, and classifies them with and without the defence. */
 export async function purifyFiles(
@@ -80,7 +83,7 @@ export async function purifyFiles(
   onBatch: (done: PurifiedImages) => void,
 ): Promise<void> {
   const cmap = cmapOptions(options);
-  const batch = batchOf(options);
+  const batch = batchOf(options, usualBatch(cmap));
   const { dataset } = options;
   const names = {
     model: options.model ?? shippedNetwork(dataset, 'generator', 'name one by --model'),
@@ -261,7 +264,7 @@ async function purifyArray(path: string, options: ArrayOptions & CmapFlags): Pro
   const outside = images.data.findIndex((value) => value < 0 || value > 1);
   if (outside >= 0) throw new InputError(`${path}: holds ${images.data[outside]}; images must lie in [0, 1]`);
   const size = height * width * channels;
-  const batch = batchOf(options);
+  const batch = batchOf(options, usualBatch(cmap));
   const initial = options.initLatents === undefined ? null : readFloats(options.initLatents);
   const wanted = [n, cmap.k, channels, height, width];
   if (initial && String(initial.shape) !== String(wanted))

@@ -2,6 +2,7 @@
 import { join } from 'node:path';
 import { Command } from 'commander';
 import { InputError } from '../engine/errors.ts';
+import { checkSeeds } from '../eval/seeds.ts';
 import { readEvaluation } from '../eval/store.ts';
 import { verifyEvaluation } from '../eval/verify.ts';
 import { writeFileAtomic } from '../report/files.ts';
@@ -34,6 +35,7 @@ async function verify(folder: string, flags: VerifyFlags): Promise<void> {
   if (flags.batch !== undefined && flags.batch < 1)
     throw new InputError(`--batch must be at least 1, got ${flags.batch}`);
   const { config, records } = readEvaluation(folder);
+  checkSeeds(folder, config, records);
   const subject = config.source as unknown as Subject | undefined;
   if (!subject?.dataset)
     throw new InputError(`${folder}: config.json does not say how to open the networks (source is missing)`);

@@ -148,7 +148,10 @@ export function vjp(
         'pullback: no gradient of a gradient can be taken; where it is meant as a constant, take it inside noGrad',
       );
     };
-    for (const g of gradients) g.node = { name: 'gradient', inputs: outer, backward };
+    for (const g of gradients) {
+      g.node = { name: 'gradient', inputs: outer, backward };
+      made?.add(g.node);
+    }
     return gradients;
   };
   return { output, pullback };

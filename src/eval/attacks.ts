@@ -437,6 +437,12 @@ const registry = new Map<string, AttackEntry>([
           seed: c.seed,
           targetClasses: targetClasses(c.defence),
         }),
+      checkImages: ({ norm }, _, height, width) => {
+        if (norm !== 'L1' && (height % 4 > 0 || width % 4 > 0))
+          throw new InputError(
+            `attack portfolio: its low frequencies are blocks of 4x4, images of ${height}x${width} are not made of them; name its other attacks one by one`,
+          );
+      },
       passes: (s, defence) => {
         const gradients = 2 * (s.steps + 1) * (3 + 2 * targetClasses(defence));
         return (s.points as number) + s.eot * (4 + gradients + s.queries) + 8 * (s.evaluations ?? 4);

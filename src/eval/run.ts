@@ -16,6 +16,7 @@ import type { TensorToWrite } from '../formats/safetensors.ts';
 import { mean } from '../report/statistics.ts';
 import { noAttack, type PlannedAttack, type TargetRule } from './attacks.ts';
 import { type EvaluationSummary, summarise } from './metrics.ts';
+import { attackSeed, judgeSeed } from './seeds.ts';
 import type { EvaluationRecord, PurificationRecord, RecordStore } from './store.ts';
 
 /** Images of the test set with their numbers there. */
@@ -69,15 +70,6 @@ export const batchOf = (plan: EvaluationPlan, attack: PlannedAttack): number =>
   attack.settings.compat === undefined && workOfImage(plan, attack) > (plan.alone ?? Number.POSITIVE_INFINITY)
     ? 1
     : plan.batch;
-
-/** Seeds that are neighbours lie far apart, so that their runs do not share draws; 0 stays 0. In 0..2^40 − 1, one to one. */
-const spread = (seed: number) => Number(BigInt.asUintN(40, BigInt(seed) * 0x9e3779b97f4a7c15n));
-/** Seeds of attacks are below 2^40, those of judgements from there to 2^41. */
-export const attackSeed = (seed: number, run: number) => (spread(seed) + run) % 2 ** 40;
-export const judgeSeed = (seed: number, run: number, evaluation: number) =>
-  2 ** 40 + ((spread(seed) + run * 2 ** 20 + evaluation) % 2 ** 40);
-/** Largest --seed. */
-export const mostSeed = 2 ** 40 - 1;
 
 /** Runs of an attack: what draws nothing is not repeated. */
 export const runsOf = (attack: PlannedAttack, runs: number) => (attack.kind === 'none' ? 1 : runs);

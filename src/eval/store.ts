@@ -19,6 +19,7 @@ import { cannotRead, readJson } from '../formats/read.ts';
 import { openSafetensors, writeSafetensors } from '../formats/safetensors.node.ts';
 import type { TensorToWrite } from '../formats/safetensors.ts';
 import { cannotWrite, ensureDirectory, writeFileAtomic } from '../report/files.ts';
+import { checkSeeds } from './seeds.ts';
 
 export interface NetworkIdentity {
   readonly name: string;
@@ -209,6 +210,7 @@ export class Store extends RecordStore {
     writeFileAtomic(path, `${JSON.stringify(store.config, null, 1)}\n`);
     const lines = join(folder, 'records.jsonl');
     const { records, whole, bytes } = readRecords(lines);
+    checkSeeds(folder, config, records);
     for (const record of records) store.records.set(keyOf(record), record);
     try {
       store.#lines = openSync(lines, existsSync(lines) ? 'r+' : 'w');

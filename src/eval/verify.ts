@@ -18,7 +18,8 @@ import { affine } from '../kernels/elementwise.ts';
 import { median } from '../report/statistics.ts';
 import { type AttackSettings, type PlannedAttack, planAttacks } from './attacks.ts';
 import { majorityRight, RecordTable } from './metrics.ts';
-import { attackImages, attackSeed, distances, type EvaluationImages, judgeSeed, pickImages } from './run.ts';
+import { attackImages, distances, type EvaluationImages, pickImages } from './run.ts';
+import { attackSeed, judgeSeed } from './seeds.ts';
 import { type EvaluationConfig, type EvaluationRecord, isAttacked, readAdversarial } from './store.ts';
 
 export interface ChecklistItem {

@@ -54,7 +54,10 @@ export function normalisationIn(source: TensorSource): Architecture['normalisati
 }
 
 /** @throws InputError where the checkpoint says other constants than the network computes with */
-function checkNormalisation({ family, imageShape, normalisation }: Architecture, source: TensorSource): void {
+export function checkNormalisation(
+  { family, imageShape, normalisation }: Architecture,
+  source: TensorSource,
+): void {
   const found = normalisationIn(source);
   if (!found) return;
   const channels = imageShape[2];
@@ -63,7 +66,7 @@ function checkNormalisation({ family, imageShape, normalisation }: Architecture,
     const [theirs, ours] = [found[key], own[key]];
     if (theirs.length !== ours.length || theirs.some((v, c) => !(Math.abs(v - (ours[c] as number)) < 1e-3)))
       throw new InputError(
-        `${source.label}: it normalises images by ${key} [${theirs.slice(0, 4).map((v) => v.toPrecision(4))}], ${family} here by [${ours}]`,
+        `${source.label}: it normalises images by ${key} [${theirs.slice(0, 4).map((v) => v.toPrecision(4))}], ${family} here by [${ours}]; give mean and std in the configuration of the network`,
       );
   }
 }

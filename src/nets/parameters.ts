@@ -105,6 +105,8 @@ export interface TensorSource {
   readonly names: readonly string[];
   shape(name: string): readonly number[];
   floats(name: string): Float32Array;
+  /** Of the file: those of `cmap train` hold its configuration. */
+  readonly metadata?: Readonly<Record<string, string>>;
 }
 
 export interface BindOptions {
@@ -220,6 +222,11 @@ function findNames(declared: ParameterShapes, source: TensorSource, wanted: stri
     throw new InputError(`${source.label}: no tensor of the network lies under the prefix "${wanted}"`);
   // A few names in common, such as conv1.weight of each block, make no copy.
   const whole = best !== undefined && 2 * best.hits >= declared.size;
+  const exported = exportedAverage(source.metadata);
+  const own = candidates.find(
+    ({ prefix, hits, rank }) => prefix === exported && hits === best?.hits && rank === best.rank,
+  );
+  if (own && wanted === undefined) return { prefix: own.prefix, also: own.also, names };
   const tied =
     second && best?.hits === second.hits && best.rank === second.rank && best.prefix !== second.prefix;
   if (whole && tied && (best.rank === 0 || best.rank === 2)) {
@@ -228,6 +235,16 @@ function findNames(declared: ParameterShapes, source: TensorSource, wanted: stri
     );
   }
   return { prefix: best?.prefix ?? wanted ?? '', also: best?.also ?? false, names };
+}
+
+/** The average that `cmap train` exports, the first of its configuration: in a checkpoint of it that one is meant. */
+function exportedAverage(metadata: TensorSource['metadata']): string | null {
+  try {
+    const { averages } = JSON.parse(metadata?.config ?? '{}') as { averages?: unknown };
+    return Array.isArray(averages) && averages.length > 0 ? `ema_${averages[0]}.` : null;
+  } catch {
+    return null;
+  }
 }
 
 /**

@@ -7,7 +7,7 @@ import { openCheckpoint } from '../formats/checkpoint.ts';
 import { add, sub } from '../kernels/broadcast.ts';
 import { affine, clamp } from '../kernels/elementwise.ts';
 import { argmax } from '../kernels/reduce.ts';
-import { ClassifierNet } from '../nets/classifier.ts';
+import { ClassifierNet, checkNormalisation } from '../nets/classifier.ts';
 import { ConsistencyModel, type Sigmas, sigmaNames } from '../nets/consistency.ts';
 import { Lpips } from '../nets/lpips.ts';
 import type { ParameterShapes, Parameters, TensorSource } from '../nets/parameters.ts';
@@ -40,11 +40,15 @@ export type Look =
 const sampled = 16;
 const tested = 1000;
 
+/** By the name of a network, whose configuration they are part of. */
+const sigmaNamesOf = (net: string) =>
+  /^(adm|improved-diffusion)/.test(net) ? sigmaNames.adm : sigmaNames.ncsnpp;
+
 /** Settings of the network that other commands need to know: those given, the classes of the data, what augmentation adds. */
 export function netConfigOf(config: TrainConfig, classes?: number): Record<string, unknown> {
   const { net, net_config, task, augment } = config;
   if (task === 'classifier') return classes ? { num_classes: classes, ...net_config } : net_config;
-  const names = net.startsWith('adm') ? sigmaNames.adm : sigmaNames.ncsnpp;
+  const names = sigmaNamesOf(net);
   return {
     ...net_config,
     ...{ [names.min]: config.sigma_min, [names.max]: config.sigma_max, [names.data]: config.sigma_data },
@@ -55,6 +59,11 @@ export function netConfigOf(config: TrainConfig, classes?: number): Record<strin
 /** The network of a configuration. @throws InputError when it cannot be built, or not be trained as the configuration says */
 export function networkOf(config: TrainConfig, classes?: number): Network {
   const { net, task } = config;
+  for (const which of ['min', 'max', 'data'] as const) {
+    const name = sigmaNamesOf(net)[which];
+    if (task !== 'classifier' && name in config.net_config)
+      throw new InputError(`train: net_config.${name} is what sigma_${which} sets; set that`);
+  }
   const plain = config.augment > 0 ? network(net, config.net_config) : null;
   if (plain && !(plain.kind !== 'classifier' && plain.unet.family === 'ncsnpp'))
     throw new InputError(`train: augment is built for NCSN++ and DDPM++, not ${net}; set augment=0`);
@@ -140,6 +149,7 @@ export class Session {
     const moving = ['ct', 'cd'].includes(config.task) && config.mu0 > 0;
     let store: ParameterStore;
     try {
+      if (architecture) checkNormalisation(architecture, source);
       store = made(
         new ParameterStore(device, declared, source, {
           averages: config.averages.length + (moving ? 1 : 0),

@@ -1,7 +1,7 @@
 /** What a pullback refuses, and whose its results are. The gradients themselves are checked operation by operation. */
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { noGrad, vjp } from '../../src/engine/autograd.ts';
+import { noGrad, recompute, vjp } from '../../src/engine/autograd.ts';
 import type { Tensor } from '../../src/engine/tensor.ts';
 import { add, mul } from '../../src/kernels/broadcast.ts';
 import { square } from '../../src/kernels/elementwise.ts';
@@ -26,6 +26,8 @@ test('a gradient of a gradient is an error, not zero, and a constant inside noGr
   const gradient = device.scope(() => {
     const second = vjp(slope, [x]);
     assert.throws(() => second.pullback(), /no gradient of a gradient can be taken; .* inside noGrad/);
+    const again = vjp((u) => recompute(device, () => mul(u, slope(u))), [x]);
+    assert.throws(() => again.pullback(), /no gradient of a gradient can be taken/);
     // d(u · 3x²)/du, and 3x² a constant.
     return vjp(
       (u) =>

@@ -28,13 +28,12 @@ import { summarise } from '../../src/eval/metrics.ts';
 import { Replay } from '../../src/eval/replay.ts';
 import {
   attackImages,
-  attackSeed,
   batchOf,
   type EvaluationImages,
   type EvaluationPlan,
-  judgeSeed,
   runEvaluation,
 } from '../../src/eval/run.ts';
+import { attackSeed, judgeSeed } from '../../src/eval/seeds.ts';
 import { readAdversarial, readEvaluation, Store } from '../../src/eval/store.ts';
 import { type Cell, robustBenchEntry, robustnessTable } from '../../src/eval/tables.ts';
 import { directionalErrors, verifyEvaluation } from '../../src/eval/verify.ts';
