@@ -14,8 +14,18 @@ import {
   presetFrom,
 } from './shipped.ts';
 
+export { cifar10Classes, fashionMnistClasses } from './data/labels.ts';
+export { frechetDistance, type Moments, momentsOf } from './eval/frechet.ts';
+export { compare, summarise } from './eval/metrics.ts';
 export { Apgd, type ApgdOptions } from './attacks/apgd.ts';
-export type { Attack, AttackHooks, AttackResult, ImageTrace, Norm } from './attacks/attack.ts';
+export {
+  type Attack,
+  type AttackHooks,
+  type AttackResult,
+  defaultStepSize,
+  type ImageTrace,
+  type Norm,
+} from './attacks/attack.ts';
 export { AutoAttack, type AutoAttackOptions, type AutoAttackResult } from './attacks/autoattack.ts';
 export { Disruption, type DisruptionOptions, latentTau, publishedTau } from './attacks/disruption.ts';
 export { Fab, type FabOptions } from './attacks/fab.ts';
@@ -103,8 +113,17 @@ export class ShippedNetworks {
   /** @param base of manifest.json, relative to the page; ends with a slash @throws InputError when it cannot be fetched */
   static async at(base: string | URL): Promise<ShippedNetworks> {
     const url = new URL(base, globalThis.location?.href);
-    const bytes = await fetchBytes(new URL('manifest.json', url));
-    const { presets = {}, ...manifest } = JSON.parse(new TextDecoder().decode(bytes));
+    const where = new URL('manifest.json', url);
+    const bytes = await fetchBytes(where);
+    let read: unknown;
+    try {
+      read = JSON.parse(new TextDecoder().decode(bytes));
+    } catch {
+      throw new InputError(`${where}: not JSON; is this the folder weights of the package?`);
+    }
+    if (typeof read !== 'object' || read === null || Array.isArray(read))
+      throw new InputError(`${where}: not a manifest of networks`);
+    const { presets = {}, ...manifest } = read as Record<string, never>;
     return new ShippedNetworks(url, manifest, presets);
   }
 
@@ -159,5 +178,9 @@ async function fetchBytes(url: URL): Promise<ArrayBuffer> {
     throw new InputError(`${url}: cannot be fetched: ${(error as Error).message}`);
   }
   if (!response.ok) throw new InputError(`${url}: the server answers ${response.status}`);
-  return response.arrayBuffer();
+  try {
+    return await response.arrayBuffer();
+  } catch (error) {
+    throw new InputError(`${url}: cut off: ${(error as Error).message}`);
+  }
 }

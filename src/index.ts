@@ -1,11 +1,9 @@
 /** The public API in Node: what browsers have, and what works with files. */
 export * from './browser.ts';
-export { cifar10Classes, loadCifar10 } from './data/cifar10.ts';
-export { fashionMnistClasses, type LabelledImages, loadFashionMnist } from './data/fashion-mnist.ts';
+export { loadCifar10 } from './data/cifar10.ts';
+export { type LabelledImages, loadFashionMnist } from './data/fashion-mnist.ts';
 export { ImageFolder } from './data/image-folder.ts';
 export { type AttackEntry, planAttacks, registerAttack } from './eval/attacks.ts';
-export { frechetDistance, type Moments, momentsOf } from './eval/frechet.ts';
-export { compare, summarise } from './eval/metrics.ts';
 export { featureMoments, type ImageSource, imagesOf, restore, samplesOf } from './eval/quality.ts';
 export { runEvaluation } from './eval/run.ts';
 export { MemoryStore, readEvaluation, Store } from './eval/store.ts';

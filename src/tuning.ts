@@ -43,24 +43,27 @@ export function shippedTuningPath(device: Device): string {
 }
 
 /**
- * Loads the choices measured on this machine for this adapter into `device.tuning`, else those that come with the project.
- * A file for another version of the kernels is passed over.
+ * Loads the choices that come with the project for this adapter into `device.tuning`, and over them those measured on this
+ * machine. A file for another version of the kernels is passed over.
  * @returns where they came from and how many there are, or null
  */
 export function loadTuning(device: Device): { path: string; choices: number } | null {
-  return loadTable(device, tuningPath(device)) ?? loadTable(device, shippedTuningPath(device));
+  const paths = [tuningPath(device), shippedTuningPath(device)];
+  const [own, shipped] = paths.map(choicesAt);
+  if (!own && !shipped) return null;
+  const all = new Map([...(shipped ?? []), ...(own ?? [])]);
+  device.tuning = new Tuning(all);
+  return { path: paths.filter((_, i) => [own, shipped][i]).join(' and '), choices: all.size };
 }
 
-function loadTable(device: Device, path: string): { path: string; choices: number } | null {
+function choicesAt(path: string): Map<string, string> | null {
   if (!existsSync(path)) return null;
   const file = readJson(path) as Partial<TuningFile> | null;
   if (file?.kernels !== kernelsVersion() || typeof file.choices !== 'object' || file.choices === null)
     return null;
-  const choices = new Map(
+  return new Map(
     Object.entries(file.choices).filter((entry): entry is [string, string] => typeof entry[1] === 'string'),
   );
-  device.tuning = new Tuning(choices);
-  return { path, choices: choices.size };
 }
 
 /** Adds results to the file at `path`, or begins it anew where it is of another adapter or version. @throws InputError */
@@ -76,10 +79,13 @@ export function saveTuning(device: Device, results: readonly Tuned[], path = tun
     if (same) known = found;
   }
   const choices: Record<string, string> = { ...known.choices };
+  const below = shippedTuningPath(device);
+  const shipped = path === below ? null : choicesAt(below);
   const measured = { ...known.measured } as Record<string, Tuned['milliseconds']>;
   for (const { problem, choice, milliseconds } of results) {
     const key = Tuning.keyOf(problem);
-    if (choice === 'static') delete choices[key];
+    // Where the shipped table chooses otherwise, it is said.
+    if (choice === 'static' && !shipped?.has(key)) delete choices[key];
     else choices[key] = choice;
     measured[key] = Object.fromEntries(
       Object.entries(milliseconds).map(([variant, ms]) => [

@@ -3,6 +3,7 @@ import {
   classify,
   classifyByVote,
   classifyEach,
+  defaultStepSize,
   Device,
   type LoadedClassifier,
   type LoadedModel,
@@ -84,6 +85,9 @@ async function ownPicture(file: Blob, [height, width, channels]: readonly number
   const bitmap = await createImageBitmap(file);
   const canvas = new OffscreenCanvas(width as number, height as number);
   const context = canvas.getContext('2d') as OffscreenCanvasRenderingContext2D;
+  // What is transparent lies on white.
+  context.fillStyle = '#fff';
+  context.fillRect(0, 0, canvas.width, canvas.height);
   // The middle square.
   const side = Math.min(bitmap.width, bitmap.height);
   const [left, top] = [(bitmap.width - side) / 2, (bitmap.height - side) / 2];
@@ -151,14 +155,20 @@ async function run({ device, model, classifier, preset }: Session, picture: Pict
   // What nobody knows is what the classifier says of the clean image.
   const truth = picture.label ?? before;
   draw(element('clean'), picture.pixels, shape);
-  show('clean-label', names([before]), before === truth);
+  show('clean-label', names([before]), picture.label === null ? undefined : before === truth);
   element('verdict').textContent = '';
 
   say('Attacking …');
   const adversarial =
     eps === 0
       ? device.keep(device.tensor(picture.pixels, [1, ...shape]))
-      : await pgd(net, x, [truth], { eps, steps, stepSize: (2.5 * eps) / steps, randomStart: true, seed });
+      : await pgd(net, x, [truth], {
+          eps,
+          steps,
+          stepSize: defaultStepSize('Linf', eps, steps),
+          randomStart: true,
+          seed,
+        });
   const attacked = await adversarial.floats();
   const fooled = (await classify(net, adversarial))[0] as number;
   draw(element('adversarial'), attacked, shape);
@@ -207,7 +217,7 @@ async function run({ device, model, classifier, preset }: Session, picture: Pict
   drawTrace(trace);
   const label = vote?.label as number;
   element('verdict').textContent =
-    `The vote: ${classes[label]}, ${vote?.votes[label]} of ${k}${label === truth ? '' : `; the image is ${picture.label === null ? 'taken for' : ''} ${classes[truth]}`}.`;
+    `The vote: ${classes[label]}, ${vote?.votes[label]} of ${k}${label === truth ? '' : `; the image is ${picture.label === null ? 'taken for ' : ''}${classes[truth]}`}.`;
   const last = trace.at(-1) as TraceEntry;
   say(
     `${device.adapter.name}: purified in ${seconds.toFixed(1)} s; MAE ${last.mae.toFixed(4)}, SSIM ${last.ssim.toFixed(4)} at the end.`,
@@ -237,11 +247,21 @@ async function main(): Promise<void> {
     for (const other of buttons) other.setAttribute('aria-pressed', String(other === button));
     draw(element('clean'), picture.pixels, shape);
     show('clean-label', picture.label === null ? 'yours' : (classifier.classes[picture.label] as string));
+    // What stands there is of another image.
+    for (const id of ['adversarial', 'perturbation']) {
+      const canvas = element<HTMLCanvasElement>(id);
+      canvas.getContext('2d')?.clearRect(0, 0, canvas.width, canvas.height);
+      show(`${id}-label`, '');
+    }
+    for (const id of ['purified', 'trace', 'verdict']) element(id).replaceChildren();
+    say(`${session.device.adapter.name}: ready.`);
   }
   element('choices').replaceChildren(...buttons);
   choose(chosen, buttons[0] as HTMLButtonElement);
   input('file').addEventListener('change', async () => {
     const file = input('file').files?.[0];
+    // So that the same file may be chosen again.
+    input('file').value = '';
     if (file) await attempt(async () => choose(await ownPicture(file, shape), null));
   });
   for (const [id, value] of Object.entries({
@@ -254,9 +274,12 @@ async function main(): Promise<void> {
   const button = element<HTMLButtonElement>('run');
   element('settings').addEventListener('submit', async (event) => {
     event.preventDefault();
-    button.disabled = true;
+    const busy = (yes: boolean) => {
+      for (const control of [button, input('file'), ...buttons]) control.disabled = yes;
+    };
+    busy(true);
     await attempt(() => run(session, chosen));
-    button.disabled = false;
+    busy(false);
   });
   button.disabled = false;
   say(`${session.device.adapter.name}: ready.`);

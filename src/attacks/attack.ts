@@ -368,9 +368,13 @@ export class Slots {
   }
 }
 
-/** 2.5 eps / steps (Madry et al. 2018): enough to reach the boundary from anywhere, and to move along it. */
-export function defaultStepSize(eps: number, steps: number): number {
-  return eps > 0 ? (2.5 * eps) / steps : 1;
+/**
+ * 2.5 eps / steps (Madry et al. 2018): enough to reach the boundary from anywhere, and to move along it. In L∞ at most 1, the
+ * range of pixels.
+ */
+export function defaultStepSize(norm: Norm, eps: number, steps: number): number {
+  if (!(eps > 0)) return 1;
+  return Math.min((2.5 * eps) / steps, norm === 'Linf' ? 1 : Number.POSITIVE_INFINITY);
 }
 
 /** Threads of a kernel that reduces an image in one workgroup. */

@@ -68,7 +68,7 @@ export class LowFrequency implements Attack {
     this.options = {
       block: 4,
       steps,
-      stepSize: defaultStepSize(eps, steps),
+      stepSize: defaultStepSize(norm, eps, steps),
       loss: 'ce',
       eot: once,
       seed: 0,

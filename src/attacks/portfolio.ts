@@ -38,7 +38,7 @@ export function portfolio(options: PortfolioOptions): AutoAttack {
   const { norm, eps, steps = 40, queries = 1000, points = 100, eot = once, seed = 0 } = options;
   const { evaluations = eot.draws > 1 ? 4 : 1, targetClasses = 9 } = options;
   const ball = { norm, eps, seed };
-  const pgd = { ...ball, steps, stepSize: defaultStepSize(eps, steps), randomStart: true, eot };
+  const pgd = { ...ball, steps, stepSize: defaultStepSize(norm, eps, steps), randomStart: true, eot };
   const attacks: Attack[] = [
     new Noise({ ...ball, points }),
     new Fgsm({ ...ball, eot }),

@@ -96,7 +96,7 @@ async function demo(flags: Flags): Promise<void> {
     steps: preset.attackSteps,
     ...flags,
   };
-  const stepSize = flags.stepSize ?? defaultStepSize(options.eps, options.steps);
+  const stepSize = flags.stepSize ?? defaultStepSize('Linf', options.eps, options.steps);
   const cmap = cmapOptions(options);
   if (options.count !== undefined) checkCount('--count', options.count);
   let data = options.count === undefined ? null : await loadImages(options, options.count);

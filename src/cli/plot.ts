@@ -81,13 +81,19 @@ function charts(folders: readonly string[]): [string, Chart][] {
   }
   if (Object.keys(purified).length > 0) {
     const text = `${shared}; means over images, first judgement`;
-    found.push(['latents', purificationChart(purified, publishedSigmas.max, text)]);
+    found.push(['latents', purificationChart(purified, sigmaOf(evaluations), text)]);
   }
   if (found.length === 0)
     throw new InputError(
       `${folders.join(', ')}: nothing to plot: no attack with iterations, and one eps; evaluate more`,
     );
   return found;
+}
+
+/** What the latents' standard deviation should be. */
+function sigmaOf(evaluations: readonly Plotted[]): number {
+  const own = evaluations.find(({ config }) => config.defence.name === 'cmap')?.config.defence.settings.sigma;
+  return typeof own === 'number' ? own : publishedSigmas.max;
 }
 
 function chartOf(

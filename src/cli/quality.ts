@@ -1,6 +1,7 @@
 /** `cmap quality`: samples of the generator, their distance to real images, and restored images. */
 import { join, resolve } from 'node:path';
 import { Command } from 'commander';
+import { spread } from '../data/subset.ts';
 import { InputError } from '../engine/errors.ts';
 import { frechetDistance } from '../eval/frechet.ts';
 import { featureMoments, imagesOf, restore, samplesOf } from '../eval/quality.ts';
@@ -76,6 +77,12 @@ export function qualityCommand(): Command {
   return addCommonOptions(command).action(quality);
 }
 
+/** The first images of a data set; of a folder, whose images come class by class, as many evenly from all. */
+function someImages(flags: QualityFlags, count: number, split: 'test' | 'train' = 'test') {
+  const length = flags.dataset === 'image-folder' ? openDataset(flags, split).paperCount : null;
+  return loadImages(flags, length === null || count > length ? count : spread(count, length), split);
+}
+
 async function quality(flags: QualityFlags): Promise<void> {
   const { dataset, count, iterations, seed, out } = flags;
   checkCount('--count', count);
@@ -102,9 +109,9 @@ async function quality(flags: QualityFlags): Promise<void> {
     ...Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)),
   };
   const began = performance.now();
-  const test = flags.features === undefined ? null : await loadImages(flags, count);
-  const training = flags.features === undefined ? null : await loadImages(flags, count, 'train');
-  const held = flags.restore === 0 ? null : await loadImages(flags, flags.restore);
+  const test = flags.features === undefined ? null : await someImages(flags, count);
+  const training = flags.features === undefined ? null : await someImages(flags, count, 'train');
+  const held = flags.restore === 0 ? null : await someImages(flags, flags.restore);
   const device = await openDevice(flags);
   const opened = await openSubject(device, subject, flags);
   const { generator } = opened.defence;
@@ -116,16 +123,20 @@ async function quality(flags: QualityFlags): Promise<void> {
   ensureDirectory(out);
 
   const picture = join(out, 'samples.png');
-  const shown = samples.batch(0, Math.min(pictured, count));
+  const shown: number[] = [];
+  for (let from = 0; from < Math.min(pictured, count); from += batch) {
+    const some = samples.batch(from, Math.min(batch, Math.min(pictured, count) - from));
+    for (const value of await some.floats()) shown.push(value);
+    some.dispose();
+  }
   writeFileAtomic(
     picture,
     await sampleGrid(
-      await shown.floats(),
+      Float32Array.from(shown),
       model.imageShape,
       `one step at σ ${model.sigmas.max}, not selected; ${opened.generator.name}, seed ${seed}`,
     ),
   );
-  shown.dispose();
 
   let distance: object | null = null;
   const rows: string[][] = [];

@@ -10,6 +10,10 @@ export interface Choice {
   readonly indices?: ArrayLike<number>;
 }
 
+/** `count` of `length` images, evenly from all over them. */
+export const spread = (count: number, length: number): number[] =>
+  Array.from({ length: count }, (_, i) => Math.floor((i * length) / count));
+
 /**
  * The numbers of the chosen images.
  * @param what the data set, in errors

@@ -14,7 +14,7 @@ import type { CmapOptions } from '../cmap/options.ts';
 import { purify } from '../cmap/purify.ts';
 import { type Classifier, classifyEach, countVotes } from '../cmap/vote.ts';
 import type { Tensor } from '../engine/tensor.ts';
-import type { ConsistencyModel } from '../nets/consistency.ts';
+import { type ConsistencyModel, publishedSigmas } from '../nets/consistency.ts';
 import { type AttackSurface, bareSurface, checkFit, type Defence } from './defence.ts';
 
 /** Iterations of the short horizons. */
@@ -131,7 +131,10 @@ export function cmapDefence(
   options: CmapOptions,
 ): Defence {
   checkFit(model.imageShape, classifier);
-  const { seed: _, ...settings } = options;
+  const { max: sigma } = model.sigmas;
+  const { seed: _, ...own } = options;
+  // Beside the paper's values, where it is another than theirs.
+  const settings = sigma === publishedSigmas.max ? own : { ...own, sigma };
   return {
     name: 'cmap',
     classes: classifier.classes,

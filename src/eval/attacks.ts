@@ -163,8 +163,8 @@ const draws = (c: AttackContext): Eot => {
 const eotOptions = ['eot', 'worst', 'randomness', 'judge'] as const;
 const targetClasses = ({ classes }: Defence) => Math.min(9, classes - 1);
 const targeted = ({ target }: AttackSettings) => (target === undefined ? {} : { targeted: true });
-const stepDefaults = ({ stepSize, eps, steps }: AttackSettings) => ({
-  stepSize: stepSize === 'eps/steps' ? eps / steps : (stepSize ?? defaultStepSize(eps, steps)),
+const stepDefaults = ({ norm, stepSize, eps, steps }: AttackSettings) => ({
+  stepSize: stepSize === 'eps/steps' ? eps / steps : (stepSize ?? defaultStepSize(norm, eps, steps)),
 });
 
 const pgdEntry = (summary: string, norm?: Norm): AttackEntry => ({

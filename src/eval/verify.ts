@@ -360,7 +360,15 @@ class Bench {
     const fooled: number[] = [];
     const { stepSize } = this.#settings;
     for (const eps of [...levels, most]) {
-      const step = typeof stepSize !== 'number' ? {} : { stepSize: (stepSize * eps) / config.eps };
+      const step =
+        typeof stepSize !== 'number'
+          ? {}
+          : {
+              stepSize: Math.min(
+                (stepSize * eps) / config.eps,
+                config.norm === 'Linf' ? 1 : Number.POSITIVE_INFINITY,
+              ),
+            };
       fooled.push(await this.#fooled(this.#main, { eps, ...step }));
     }
     const rises = fooled.every((count, i) => i === 0 || count >= (fooled[i - 1] as number) - slack(this.#n));

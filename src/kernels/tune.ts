@@ -216,7 +216,8 @@ async function tuneOne(device: Device, problem: Problem, seconds: number): Promi
       await programOf(name).prepare();
       const result = await programOf(name).run().floats();
       if (!safe) safe = result;
-      else if (difference(result, safe) > toleranceOf(name)) wrong.add(name);
+      // A NaN is no small difference.
+      else if (!(difference(result, safe) <= toleranceOf(name))) wrong.add(name);
       times.set(name, []);
     }
     runs = await runsAtOnce(device, (n) => programOf('static').run(n));
@@ -225,12 +226,15 @@ async function tuneOne(device: Device, problem: Problem, seconds: number): Promi
     for (let round = 0; round < 5 || (performance.now() < end && round < 40); round++) {
       for (const name of timed) if (!wrong.has(name) && !hopeless(times, name)) await sample(name);
     }
+    // Where the static choice is wrong, the safe kernel stands in its place, and must not be gained upon.
+    const right = !wrong.has('static');
+    if (!right) choice = 'direct';
     for (const name of candidates) {
       if (wrong.has(name) || !times.get(name)?.length) continue;
       if (quick(times, name) < (choice === 'static' ? GAIN : 1) * quick(times, choice)) choice = name;
     }
     // A winner has to win again.
-    if (choice !== 'static') {
+    if (right && choice !== 'static') {
       for (const name of ['static', choice]) times.set(name, []);
       for (let round = 0; round < 9; round++) for (const name of ['static', choice]) await sample(name);
       if (quick(times, choice) >= GAIN * quick(times, 'static')) choice = 'static';

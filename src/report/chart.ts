@@ -309,11 +309,13 @@ function tickText(ticks: readonly number[], log: boolean): (tick: number) => str
   const largest = Math.max(...ticks.map(Math.abs));
   const step = ticks.length > 1 ? Math.abs((ticks[1] as number) - (ticks[0] as number)) : largest || 1;
   const decimals = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
+  // As many as tell neighbours apart.
+  const digits = Math.min(12, Math.max(1, Math.floor(Math.log10(largest / step) + 1e-9) + 1));
   return (tick) => {
     let text: string;
     if (log) text = tick >= 1e-3 && tick < 1e5 ? String(tick) : tick.toExponential(0);
     else if (largest >= 1e5 || (largest > 0 && largest < 1e-3))
-      text = tick === 0 ? '0' : tick.toExponential(1);
+      text = tick === 0 ? '0' : tick.toExponential(digits);
     else text = tick.toFixed(decimals);
     return text.replace('e+', 'e').replaceAll('-', '−');
   };

@@ -3,6 +3,7 @@ import { type Cifar10Selection, loadCifar10Bytes } from '../data/cifar10.ts';
 import { type LabelledImages, loadFashionMnist } from '../data/fashion-mnist.ts';
 import { ImageFolder, readRgb } from '../data/image-folder.ts';
 import { type Choice, chooseImages } from '../data/subset.ts';
+import { InputError } from '../engine/errors.ts';
 import { evaluationTransform } from '../data/transforms.ts';
 import type { ImageSet } from './batches.ts';
 import type { TrainConfig } from './config.ts';
@@ -40,10 +41,23 @@ export async function loadTrainingData(config: TrainConfig, side: number): Promi
     }
     default: {
       const images = new ImageFolder(data, { split: 'train' });
-      const test = tested ? fromFolder(new ImageFolder(data, { split: 'val' }), side) : null;
+      const held = tested ? new ImageFolder(data, { split: 'val' }) : null;
+      if (held) checkClasses(images, held);
+      const test = held ? fromFolder(held, side) : null;
       return { train: fromFolder(images, side, choice), test, classes: images.classes.length };
     }
   }
+}
+
+/** Labels count the folders of classes, so both splits must have the same. @throws InputError */
+function checkClasses(train: ImageFolder, held: ImageFolder): void {
+  const strange = [...new Set([...train.classes, ...held.classes])].find(
+    (name) => !train.classes.includes(name) || !held.classes.includes(name),
+  );
+  if (strange !== undefined)
+    throw new InputError(
+      `${train.root}: class ${strange} is in ${train.classes.includes(strange) ? 'train alone' : 'val alone'}; both want the same classes (${train.classes.length} and ${held.classes.length} are there)`,
+    );
 }
 
 /** Zeros that all threads can read and write. */

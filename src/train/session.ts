@@ -1,6 +1,7 @@
 /** A run put together from its configuration: network, parameters, recipe, step, and what is looked at on the way. */
 import { noGrad } from '../engine/autograd.ts';
 import type { Device } from '../engine/device.ts';
+import { spread } from '../data/subset.ts';
 import { InputError } from '../engine/errors.ts';
 import { purposes, randomNormal } from '../engine/random.ts';
 import { openCheckpoint } from '../formats/checkpoint.ts';
@@ -303,21 +304,24 @@ export class Session {
     const { net: classifier } = this.recipe as ClassifierRecipe;
     const p = this.result();
     const size = set.images.length / set.shape[0];
+    // From all over it: images of a folder come class by class.
+    const chosen = spread(count, set.shape[0]);
     let right = 0;
     for (let first = 0; first < count; first += config.batch) {
-      const n = Math.min(config.batch, count - first);
-      await decodeFiles(
-        set,
-        Array.from({ length: n }, (_, i) => first + i),
-      );
-      const values = Float32Array.from(set.images.subarray(first * size, (first + n) * size), (v) => v / 255);
+      const some = chosen.slice(first, first + config.batch);
+      const n = some.length;
+      await decodeFiles(set, some);
+      const values = new Float32Array(n * size);
+      some.forEach((index, i) => {
+        for (let p = 0; p < size; p++) values[i * size + p] = (set.images[index * size + p] as number) / 255;
+      });
       const guess = device.scope(() =>
         argmax(classifier.logitsOf(p, device.tensor(values, [n, ...set.shape.slice(1)]))),
       );
       const labels = await guess.read();
       guess.dispose();
       labels.forEach((label, i) => {
-        if (label === set.labels[first + i]) right++;
+        if (label === set.labels[some[i] as number]) right++;
       });
     }
     return { kind: 'accuracy', right, count };

@@ -1,6 +1,7 @@
 /** PGD against a PyTorch loop (test/fixtures/nets/make_pgd.py), and its bounds. */
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import { defaultStepSize } from '../../src/attacks/attack.ts';
 import { pgd } from '../../src/attacks/pgd.ts';
 import { InputError, ShapeError } from '../../src/engine/errors.ts';
 import { ClassifierNet } from '../../src/nets/classifier.ts';
@@ -102,6 +103,12 @@ test('the usual mistakes are named', async () => {
   await refuses(() => pgd(net, x, [0, 1, 2, 9], options), ShapeError, /label 9 is outside 0..6/);
   x.dispose();
   net.dispose();
+});
+
+test('the default step: 2.5 eps / steps, and never longer than the range of pixels', () => {
+  assert.is(defaultStepSize('Linf', 8 / 255, 20), (2.5 * 8) / 255 / 20);
+  assert.is(defaultStepSize('Linf', 1, 1), 1);
+  assert.is(defaultStepSize('L2', 2, 1), 5);
 });
 
 test.run();

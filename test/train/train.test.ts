@@ -604,6 +604,15 @@ test('images of a folder are decoded when they are needed; a damaged one costs n
   const late = decoded().indexOf(false);
   const path = join(data, 'train', ['cat', 'dog'][Math.floor(late / 3)]!, `${late % 3}.png`);
 
+  // A class that has no held-out images would shift the labels of those behind it.
+  mkdirSync(join(data, 'train', 'bird'));
+  writeFileSync(join(data, 'train', 'bird', '0.png'), dot());
+  await refuses(
+    loadTrainingData(config, 8),
+    /photos: class bird is in train alone; .* \(3 and 2 are there\)/,
+  );
+  rmSync(join(data, 'train', 'bird'), { recursive: true });
+
   // Broken, it is met in the third update alone.
   const good = readFileSync(path);
   writeFileSync(path, good.subarray(0, 40));
