@@ -14,9 +14,6 @@ import {
   presetFrom,
 } from './shipped.ts';
 
-export { cifar10Classes, fashionMnistClasses } from './data/labels.ts';
-export { frechetDistance, type Moments, momentsOf } from './eval/frechet.ts';
-export { compare, summarise } from './eval/metrics.ts';
 export { Apgd, type ApgdOptions } from './attacks/apgd.ts';
 export {
   type Attack,
@@ -49,6 +46,7 @@ export {
   countVotes,
   type Vote,
 } from './cmap/vote.ts';
+export { cifar10Classes, fashionMnistClasses } from './data/labels.ts';
 export { paperSubset } from './data/subset.ts';
 export { centerCrop, evaluationTransform, resizeBilinear } from './data/transforms.ts';
 export { type AdpSettings, adp, adpDefaults } from './defences/adp.ts';
@@ -70,6 +68,8 @@ export type { KernelTime, ProfileRow, Profiler } from './engine/profile.ts';
 export type { Program, ProgramCost } from './engine/program.ts';
 export * from './engine/random.ts';
 export type { DType, Shape, Tensor } from './engine/tensor.ts';
+export { frechetDistance, type Moments, momentsOf } from './eval/frechet.ts';
+export { compare, summarise } from './eval/metrics.ts';
 export { type Image, imageFromFloats, imageToFloats } from './formats/image.ts';
 export { parseSafetensors, type Safetensors } from './formats/safetensors.ts';
 export * as kernels from './kernels/index.ts';

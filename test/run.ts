@@ -84,21 +84,15 @@ class Worker {
   /** @returns what became of the file, or how the process ended */
   async run(file: string): Promise<Outcome | string> {
     this.begun = false;
-    let hear = (_: Outcome | 'begun') => {};
     const answer = new Promise<Outcome>((resolve) => {
-      hear = (message) => {
+      this.#child.removeAllListeners('message').on('message', (message: Outcome | 'begun') => {
         if (message === 'begun') this.begun = true;
         else resolve(message);
-      };
+      });
     });
-    this.#child.on('message', hear);
     // To a process that has just ended nothing can be sent; that it ended is told below.
     this.#child.send(file, () => {});
-    try {
-      return await Promise.race([answer, this.#ended]);
-    } finally {
-      this.#child.off('message', hear);
-    }
+    return Promise.race([answer, this.#ended]);
   }
 
   /** Lets it end. @returns how it did */

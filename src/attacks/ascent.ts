@@ -12,7 +12,8 @@ import { kernel, linearGrid } from '../engine/kernel.ts';
 import type { Program } from '../engine/program.ts';
 import { advance } from '../engine/random.ts';
 import type { Tensor } from '../engine/tensor.ts';
-import { abs } from '../kernels/elementwise.ts';
+import { div } from '../kernels/broadcast.ts';
+import { abs, affine, relu } from '../kernels/elementwise.ts';
 import { sum } from '../kernels/reduce.ts';
 import judgeSource from './ascent-judge.wgsl';
 import keepSource from './ascent-keep.wgsl';
@@ -270,6 +271,10 @@ export function copy(x: Tensor, y: Tensor): void {
     linearGrid(y.size),
   );
 }
+
+/** δ · radius / max(‖δ‖, radius): onto the L2 ball, differentiably. @param length ‖δ‖ of each image, to broadcast */
+export const shortened = (delta: Tensor, length: Tensor, radius: number): Tensor =>
+  div(affine(delta, radius), affine(relu(affine(length, 1, -radius)), 1, radius));
 
 /** Keeps the best of a run for every image of the slots: a hit before none, then the highest loss. */
 export function keepBest(job: Job, images: readonly number[], end: AscentEnd): void {

@@ -368,13 +368,12 @@ export class Slots {
   }
 }
 
-/**
- * 2.5 eps / steps (Madry et al. 2018): enough to reach the boundary from anywhere, and to move along it. In L∞ at most 1, the
- * range of pixels.
- */
+/** In L∞ the range of pixels. */
+export const longestStep = (norm: Norm) => (norm === 'Linf' ? 1 : Number.POSITIVE_INFINITY);
+
+/** 2.5 eps / steps (Madry et al. 2018): enough to reach the boundary from anywhere, and to move along it. */
 export function defaultStepSize(norm: Norm, eps: number, steps: number): number {
-  if (!(eps > 0)) return 1;
-  return Math.min((2.5 * eps) / steps, norm === 'Linf' ? 1 : Number.POSITIVE_INFINITY);
+  return eps > 0 ? Math.min((2.5 * eps) / steps, longestStep(norm)) : 1;
 }
 
 /** Threads of a kernel that reduces an image in one workgroup. */

@@ -45,7 +45,7 @@ import { softmax } from '../kernels/softmax.ts';
 import { ssimTarget } from '../kernels/ssim.ts';
 import type { ConsistencyModel } from '../nets/consistency.ts';
 import { mean } from '../report/statistics.ts';
-import { copy } from './ascent.ts';
+import { copy, shortened } from './ascent.ts';
 import {
   type Attack,
   type AttackHooks,
@@ -336,7 +336,5 @@ function projection(
   const length = sqrt(affine(sum(square(delta), [2, 3, 4], { keepDims: true }), 1, 1e-20));
   const radius = eps * l2Safety;
   if (released) return reshape(add(single(clean), div(affine(delta, radius), length)), images.shape);
-  // δ · radius / max(‖δ‖, radius)
-  const scaled = div(affine(delta, radius), affine(relu(affine(length, 1, -radius)), 1, radius));
-  return reshape(clamp(add(single(clean), scaled), 0, 1), images.shape);
+  return reshape(clamp(add(single(clean), shortened(delta, length, radius)), 0, 1), images.shape);
 }

@@ -1,5 +1,5 @@
 // Where x is adversarial (hit): it is kept if its perturbation is the smallest so far, and x goes back towards the
-// clean image, x' = clean + β (x − clean). trace[t, r] = (smallest norm, hit).
+// clean image, x' = clean + β (x − clean). trace[t, r] = smallest norm.
 // reduce.wgsl stands before. Constants: THREADS, NORM (0 L∞, 1 L1, 2 L2). Grid: one workgroup an image.
 struct Params { rows: u32, size: u32, beta: f32 }
 @group(0) @binding(0) var<storage, read_write> x: array<f32>;
@@ -8,7 +8,7 @@ struct Params { rows: u32, size: u32, beta: f32 }
 @group(0) @binding(3) var<storage, read> counter: array<u32>;
 @group(0) @binding(4) var<storage, read_write> found: array<f32>;
 @group(0) @binding(5) var<storage, read_write> norms: array<f32>;
-@group(0) @binding(6) var<storage, read_write> trace: array<vec2<f32>>;
+@group(0) @binding(6) var<storage, read_write> trace: array<f32>;
 @group(0) @binding(7) var<uniform> params: Params;
 
 @compute @workgroup_size(THREADS)
@@ -39,7 +39,8 @@ fn main(
     if (adversarial) { x[i] = clean[i] + (here - clean[i]) * params.beta; }
   }
   if (lane == 0u) {
-    norms[row] = select(before, length, smaller);
-    trace[counter[0] * params.rows + row] = vec2<f32>(select(before, length, smaller), hit[row]);
+    let smallest = select(before, length, smaller);
+    norms[row] = smallest;
+    trace[counter[0] * params.rows + row] = smallest;
   }
 }

@@ -187,7 +187,7 @@ class Search {
     this.#normal = make(x.shape);
     this.#gap = make([rows]);
     this.#distance = make([rows]);
-    this.#trace = make([options.steps, rows, 2]);
+    this.#trace = make([options.steps, rows]);
     this.#counter = device.keep(device.zeros([1], 'u32'));
     const { loss, gradient, hit } = query;
     const { targeted, alphaMax, eta, beta } = options;
@@ -270,7 +270,7 @@ class Search {
     slots.images.forEach((i, b) => {
       const history = job.trace[i] as { loss: number[]; hit: number[] };
       for (let t = 0; t < options.steps; t++) {
-        const length = trace[2 * (t * slots.batch + b)] as number;
+        const length = trace[t * slots.batch + b] as number;
         history.loss.push(length < none ? -length : Number.NEGATIVE_INFINITY);
         history.hit.push(length <= options.eps ? 1 : 0);
       }

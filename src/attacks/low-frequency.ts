@@ -49,6 +49,9 @@ export interface LowFrequencyOptions {
   readonly seed?: number;
 }
 
+/** Side of a block. */
+export const usualBlock = 4;
+
 /** @throws InputError for images that are not made of whole blocks */
 export function checkBlocks(block: number, height: number, width: number): void {
   if (height % block > 0 || width % block > 0)
@@ -66,7 +69,7 @@ export class LowFrequency implements Attack {
   constructor(options: LowFrequencyOptions) {
     const { steps = 40, norm, eps } = options;
     this.options = {
-      block: 4,
+      block: usualBlock,
       steps,
       stepSize: defaultStepSize(norm, eps, steps),
       loss: 'ce',

@@ -15,7 +15,7 @@ import type { Tensor } from '../engine/tensor.ts';
 import { add, div, mul, sub } from '../kernels/broadcast.ts';
 import { abs, affine, clamp, exp, log, sign, sqrt, square } from '../kernels/elementwise.ts';
 import { sum } from '../kernels/reduce.ts';
-import { Ascent, type AscentEnd, copy, keepBest } from './ascent.ts';
+import { Ascent, type AscentEnd, copy, keepBest, shortened } from './ascent.ts';
 import {
   type Attack,
   type AttackHooks,
@@ -25,6 +25,7 @@ import {
   checkSeed,
   Job,
   l2Safety,
+  longestStep,
   type Norm,
   Slots,
   streams,
@@ -77,7 +78,7 @@ export function checkPgdOptions(o: PgdOptions): void {
   const { norm = 'Linf', restarts = 1 } = o;
   checkBall(norm, o.eps);
   checkCount('steps', o.steps);
-  if (!(o.stepSize > 0 && Number.isFinite(o.stepSize) && (norm !== 'Linf' || o.stepSize <= 1)))
+  if (!(o.stepSize > 0 && Number.isFinite(o.stepSize) && o.stepSize <= longestStep(norm)))
     throw new InputError(`the step size must be in (0, 1], got ${o.stepSize}`);
   if (o.direction && norm !== 'L2')
     throw new InputError(`direction ${o.direction} is for L2, this attack is for ${norm}`);
@@ -143,9 +144,7 @@ function signMove({ job, clean, x }: Slots, { gradient }: Query, eps: number, st
   job.device.scope(() => {
     const d = sub(add(x, affine(sign(gradient), stepSize)), clean);
     const length = sqrt(sum(square(d), [1, 2, 3], { keepDims: true }));
-    const radius = eps * l2Safety;
-    const shrink = clamp(div(job.device.full(length.shape, radius), clamp(length, 1e-12, 3e38)), 0, 1);
-    copy(clamp(add(clean, mul(d, shrink)), 0, 1), x);
+    copy(clamp(add(clean, shortened(d, length, eps * l2Safety)), 0, 1), x);
   });
 }
 

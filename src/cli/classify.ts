@@ -7,9 +7,9 @@ import { resolveWeights } from '../formats/manifest.ts';
 import { loadClassifier, shippedNetwork } from '../models.ts';
 import { datasetOption } from './datasets.ts';
 import { readImages } from './images.ts';
-import { batchOption } from './networks.ts';
+import { batchOf, batchOption } from './networks.ts';
 import { addCmapOptions, addCommonOptions, openDevice } from './options.ts';
-import { batchOf, describeVotes, type PurifyOptions, purifyFiles } from './purify.ts';
+import { describeVotes, type PurifyOptions, purifyFiles } from './purify.ts';
 
 export function classifyCommand(): Command {
   const command = new Command('classify')

@@ -42,6 +42,7 @@ import {
   addCommonOptions,
   type CmapFlags,
   type CommonOptions,
+  flagOf,
   openDevice,
   parseInteger,
   parseNumber,
@@ -370,7 +371,7 @@ function refuseIdle(flags: EvalFlags, command: Command, attacks: readonly string
     for (const name of names)
       if (command.getOptionValueSource(name) === 'cli' && !defences.includes(defence))
         throw new InputError(
-          `--${dashed(name)} is for --defence ${defences.join(', ')}; this one is ${defence}, which would ignore it`,
+          `${flagOf(name)} is for --defence ${defences.join(', ')}; this one is ${defence}, which would ignore it`,
         );
   const taking = listAttacks().flatMap(([name, , options]) => (options.includes('compat') ? [name] : []));
   if (
@@ -379,8 +380,6 @@ function refuseIdle(flags: EvalFlags, command: Command, attacks: readonly string
   )
     throw new InputError(`--compat is for --attack ${taking.join(', ')}; none is asked for`);
 }
-
-const dashed = (name: string) => name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
 
 function subjectOf(flags: EvalFlags): Subject {
   const { dataset, imageSize, classifier, prefix, defence, model, bits = 3, edm, set } = flags;

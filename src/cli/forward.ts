@@ -8,6 +8,7 @@ import { writeNpy } from '../formats/npy.ts';
 import { progress } from '../report/progress.ts';
 import {
   addNetworkOptions,
+  batchOf,
   batchOption,
   checkImages,
   checkNetwork,
@@ -155,8 +156,7 @@ async function through(
   options: ForwardOptions,
 ): Promise<{ y: Float32Array; dx: Float32Array | null }> {
   const [n, h, w, c] = input.shape;
-  const batch = options.batch ?? Math.max(1, Math.min(64, Math.floor((8 * 64 * 64) / (h * w))));
-  if (batch < 1) throw new InputError(`--batch must be at least 1, got ${batch}`);
+  const batch = batchOf(options, Math.max(1, Math.min(64, Math.floor((8 * 64 * 64) / (h * w)))));
   const outSize = f.image ? h * w * f.channels : f.channels;
   const inSize = h * w * c;
   const y = new Float32Array(n * outSize);

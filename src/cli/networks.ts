@@ -9,10 +9,11 @@ import { readManifest, resolveWeights } from '../formats/manifest.ts';
 import { readNpy, writeNpy } from '../formats/npy.ts';
 import { readJson } from '../formats/read.ts';
 import { ClassifierNet } from '../nets/classifier.ts';
-import { ConsistencyModel, type Sigmas, sigmaNames } from '../nets/consistency.ts';
+import { ConsistencyModel, type Sigmas, sigmaSettings } from '../nets/consistency.ts';
 import { network, networkNames } from '../nets/registry.ts';
 import { ScoreNetwork } from '../nets/score.ts';
 import { progress } from '../report/progress.ts';
+import { checkCount } from './datasets.ts';
 import { type CommonOptions, parseInteger } from './options.ts';
 
 export interface NetworkOptions extends CommonOptions {
@@ -37,6 +38,13 @@ export function addNetworkOptions(command: Command): Command {
 export const batchOption = (what: string) =>
   new Option('--batch <n>', `${what} together; bounds the memory`).argParser(parseInteger);
 
+/** --batch, else `usual`. @throws InputError */
+export function batchOf({ batch }: { readonly batch?: number | undefined }, usual: number): number {
+  const count = batch ?? usual;
+  checkCount('--batch', count);
+  return count;
+}
+
 export type LoadedNetwork =
   | { readonly kind: 'consistency'; readonly net: ConsistencyModel }
   | { readonly kind: 'score'; readonly net: ScoreNetwork }
@@ -56,11 +64,9 @@ function namedNetwork(options: NetworkOptions) {
     name === undefined ? shipped?.entry : Object.hasOwn(manifest, name) ? manifest[name] : undefined;
   if (entry) {
     name = { ncsnpp: 'ncsnpp', wide_resnet: 'wrn' }[entry.kind] ?? entry.kind;
-    const { min, max, data } = entry.kind === 'adm' ? sigmaNames.adm : sigmaNames.ncsnpp;
-    const sigma = entry.sigma as Sigmas | undefined;
     config = {
       ...entry.config,
-      ...(sigma ? { [min]: sigma.min, [max]: sigma.max, [data]: sigma.data } : {}),
+      ...(entry.sigma ? sigmaSettings(entry.kind, entry.sigma as Sigmas) : {}),
     };
   }
   if (name === undefined) throw new InputError(`--net is missing: one of ${networkNames.join(', ')}`);

@@ -15,6 +15,9 @@ export function parseNumber(text: string): number {
   return value;
 }
 
+/** `netConfig` as it stands on the command line, `--net-config`. */
+export const flagOf = (name: string) => `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
+
 export function parseInteger(text: string): number {
   const value = Number(text);
   if (!/^\s*[+-]?\d+(e\d+)?\s*$/i.test(text)) throw new InvalidArgumentError(`"${text}" is not an integer.`);

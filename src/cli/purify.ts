@@ -18,6 +18,7 @@ import { type DatasetName, datasetOption } from './datasets.ts';
 import { readImages } from './images.ts';
 import {
   addNetworkOptions,
+  batchOf,
   batchOption,
   checkImages,
   checkNetwork,
@@ -34,6 +35,7 @@ import {
   type CommonOptions,
   checkDistinct,
   cmapOptions,
+  flagOf,
   maybeProfiled,
   openDevice,
 } from './options.ts';
@@ -65,12 +67,6 @@ export interface PurifiedImages {
   readonly classifier: LoadedClassifier;
   readonly images: PurifiedImage[];
   readonly seconds: number;
-}
-
-/** --batch, else `usual`. @throws InputError */
-export function batchOf({ batch }: { readonly batch?: number | undefined }, usual: number): number {
-  if (batch !== undefined && batch < 1) throw new InputError(`--batch must be at least 1, got ${batch}`);
-  return batch ?? usual;
 }
 
 /** Images together: as many as make some 32 latents. */
@@ -196,8 +192,7 @@ export function purifyCommand(): Command {
     const array = ['initLatents', 'trace', 'latentsOut', 'imagesOut', 'net', 'netConfig', 'weights'] as const;
     const alone = array.find((name) => options[name] !== undefined);
     if (alone) {
-      const flag = `--${alone.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`)}`;
-      throw new InputError(`${flag} goes with --input, an array of images`);
+      throw new InputError(`${flagOf(alone)} goes with --input, an array of images`);
     }
     if (paths.length === 0)
       throw new InputError('no images: name PNG or JPEG files, or an array with --input x.npy');

@@ -3,6 +3,7 @@ import { join, resolve } from 'node:path';
 import { Command } from 'commander';
 import { spread } from '../data/subset.ts';
 import { InputError } from '../engine/errors.ts';
+import { sizeOf } from '../engine/tensor.ts';
 import { frechetDistance } from '../eval/frechet.ts';
 import { featureMoments, imagesOf, restore, samplesOf } from '../eval/quality.ts';
 import { imageFromFloats } from '../formats/image.ts';
@@ -123,16 +124,18 @@ async function quality(flags: QualityFlags): Promise<void> {
   ensureDirectory(out);
 
   const picture = join(out, 'samples.png');
-  const shown: number[] = [];
-  for (let from = 0; from < Math.min(pictured, count); from += batch) {
-    const some = samples.batch(from, Math.min(batch, Math.min(pictured, count) - from));
-    for (const value of await some.floats()) shown.push(value);
+  const many = Math.min(pictured, count);
+  const size = sizeOf(model.imageShape);
+  const shown = new Float32Array(many * size);
+  for (let from = 0; from < many; from += batch) {
+    const some = samples.batch(from, Math.min(batch, many - from));
+    shown.set(await some.floats(), from * size);
     some.dispose();
   }
   writeFileAtomic(
     picture,
     await sampleGrid(
-      Float32Array.from(shown),
+      shown,
       model.imageShape,
       `one step at σ ${model.sigmas.max}, not selected; ${opened.generator.name}, seed ${seed}`,
     ),

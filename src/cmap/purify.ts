@@ -196,14 +196,13 @@ export class PurifyLoop {
     const trace = Array.from({ length: b }, (_, i) =>
       Array.from({ length: options.iterations }, (_, t) => at(t, i)),
     );
-    trace.forEach((entries, i) => {
-      const t = entries.findIndex((entry) => !fields.every((name) => Number.isFinite(entry[name])));
-      if (t < 0) return;
-      const name = fields.find((field) => !Number.isFinite(entries[t]?.[field]));
-      throw new CmapError(
-        `purify: image ${this.hooks.imageIds?.[i] ?? i} diverged: ${name} is ${entries[t]?.[name as keyof TraceEntry]} at iteration ${t + 1} of ${options.iterations}; take a smaller lr (${options.lr}), lambda (${options.lambda}) or alpha (${options.alpha})`,
-      );
-    });
+    for (const [i, entries] of trace.entries())
+      for (const [t, entry] of entries.entries())
+        for (const name of fields)
+          if (!Number.isFinite(entry[name]))
+            throw new CmapError(
+              `purify: image ${this.hooks.imageIds?.[i] ?? i} diverged: ${name} is ${entry[name]} at iteration ${t + 1} of ${options.iterations}; take a smaller lr (${options.lr}), lambda (${options.lambda}) or alpha (${options.alpha})`,
+            );
     return { images: this.images(), latents: device.keep(this.latents.alias()), trace };
   }
 

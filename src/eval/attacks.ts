@@ -23,7 +23,7 @@ import { type CandidateJudge, Disruption, latentTau, publishedTau } from '../att
 import { Fab } from '../attacks/fab.ts';
 import { Fgsm } from '../attacks/fgsm.ts';
 import { type LossName, lossNames } from '../attacks/losses.ts';
-import { checkBlocks, LowFrequency } from '../attacks/low-frequency.ts';
+import { checkBlocks, LowFrequency, usualBlock } from '../attacks/low-frequency.ts';
 import { Noise } from '../attacks/noise.ts';
 import { Pgd } from '../attacks/pgd.ts';
 import { portfolio } from '../attacks/portfolio.ts';
@@ -317,7 +317,7 @@ const registry = new Map<string, AttackEntry>([
       summary: 'PGD whose perturbation is constant on blocks of 4 x 4 pixels',
       kind: 'iterative',
       options: ['block', 'steps', 'step-size', 'loss', ...eotOptions],
-      defaults: (s) => ({ ...stepDefaults(s), block: s.block ?? 4, loss: s.loss ?? 'ce' }),
+      defaults: (s) => ({ ...stepDefaults(s), block: s.block ?? usualBlock, loss: s.loss ?? 'ce' }),
       make: (c) =>
         new LowFrequency({
           norm: c.norm,
@@ -438,9 +438,9 @@ const registry = new Map<string, AttackEntry>([
           targetClasses: targetClasses(c.defence),
         }),
       checkImages: ({ norm }, _, height, width) => {
-        if (norm !== 'L1' && (height % 4 > 0 || width % 4 > 0))
+        if (norm !== 'L1' && (height % usualBlock > 0 || width % usualBlock > 0))
           throw new InputError(
-            `attack portfolio: its low frequencies are blocks of 4x4, images of ${height}x${width} are not made of them; name its other attacks one by one`,
+            `attack portfolio: its low frequencies are blocks of ${usualBlock}x${usualBlock}, images of ${height}x${width} are not made of them; name its other attacks one by one`,
           );
       },
       passes: (s, defence) => {

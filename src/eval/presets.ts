@@ -63,8 +63,9 @@ export const evaluationPresets: Readonly<Record<string, EvaluationPreset>> = {
     evaluations: 10,
   },
   /**
-   * The released scripts': 500 images, 200 steps of eps/200, of the gradient's signs in L2 too, without a random start, EOT 20, one judgement, 3 runs; CMAP is
-   * attacked through one consistency step, and by its own attack over 1000 iterations, 200 of them the defence's.
+   * The released scripts': 500 images, 200 steps of eps/200, of the gradient's signs in L2 too, without a random start, EOT 20, one
+   * judgement, 3 runs; CMAP is attacked through one consistency step, and by its own attack over 1000 iterations, 200 of them the
+   * defence's.
    */
   paper: {
     attacks: { default: 'pgd', cmap: 'pgd@surrogate,disruption:steps=800' },

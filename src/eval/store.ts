@@ -205,12 +205,12 @@ export class Store extends RecordStore {
         );
       attacks = { ...known.attacks, ...config.attacks };
     }
-    ensureDirectory(join(folder, 'images'));
-    const store = new Store(folder, { ...config, attacks });
-    writeFileAtomic(path, `${JSON.stringify(store.config, null, 1)}\n`);
     const lines = join(folder, 'records.jsonl');
     const { records, whole, bytes } = readRecords(lines);
     checkSeeds(folder, config, records);
+    ensureDirectory(join(folder, 'images'));
+    const store = new Store(folder, { ...config, attacks });
+    writeFileAtomic(path, `${JSON.stringify(store.config, null, 1)}\n`);
     for (const record of records) store.records.set(keyOf(record), record);
     try {
       store.#lines = openSync(lines, existsSync(lines) ? 'r+' : 'w');

@@ -25,8 +25,9 @@ export const threatColumn = 3;
 /** A row an evaluation: accuracies in the order clean, standard, each attack, per-sample worst case, worst of N. */
 export function robustnessTable(summaries: readonly EvaluationSummary[]): RobustnessTable {
   const names = [...new Set(summaries.flatMap((s) => Object.keys(s.attacks)))].filter((a) => a !== 'none');
+  const attacksOf = (s: EvaluationSummary) => names.flatMap((name) => s.attacks[name] ?? []);
   const blind = (s: EvaluationSummary) =>
-    !names.some((name) => s.attacks[name] && s.attacks[name].knowledge !== 'transfer');
+    attacksOf(s).length > 0 && attacksOf(s).every(({ knowledge }) => knowledge === 'transfer');
   return {
     headings: [
       'data set',
@@ -60,10 +61,7 @@ export function robustnessTable(summaries: readonly EvaluationSummary[]): Robust
       Object.keys(s.attacks).length > 1
         ? { value: s.robust, interval: s.robustInterval, std: s.robustStd, transfer: blind(s) }
         : '',
-      {
-        ...{ value: s.worst.value, interval: s.worst.interval },
-        transfer: Object.keys(s.attacks).length > 1 && blind(s),
-      },
+      { value: s.worst.value, interval: s.worst.interval, transfer: blind(s) },
     ]),
   };
 }
@@ -150,8 +148,8 @@ export function robustBenchEntry(s: EvaluationSummary, where: string): Record<st
     reported: null,
     autoattack_acc: percent(own.robust),
     external: lower ? percent(s.robust) : null,
-    // Fewer than the test set (10,000 images, ImageNet-100's 5,000); and the ensemble is not made for defences that optimise or draw at inference, as all but
-    // these do, as far as one knows.
+    // Fewer than the test set (10,000 images, ImageNet-100's 5,000); and the ensemble is not made for defences that optimise or
+    // draw at inference, as all but these do, as far as one knows.
     unreliable:
       own.knowledge !== 'adaptive' ||
       !['none', 'bits'].includes(s.defence) ||

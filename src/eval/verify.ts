@@ -5,7 +5,7 @@
  * cannot be told is `not-tested`, with the reason, and never `pass`.
  */
 
-import { type AttackHooks, Job, type Norm, Slots } from '../attacks/attack.ts';
+import { type AttackHooks, Job, longestStep, type Norm, Slots } from '../attacks/attack.ts';
 import { marginOf } from '../attacks/autoattack.ts';
 import { attackLoss } from '../attacks/losses.ts';
 import { Query } from '../attacks/query.ts';
@@ -361,14 +361,9 @@ class Bench {
     const { stepSize } = this.#settings;
     for (const eps of [...levels, most]) {
       const step =
-        typeof stepSize !== 'number'
-          ? {}
-          : {
-              stepSize: Math.min(
-                (stepSize * eps) / config.eps,
-                config.norm === 'Linf' ? 1 : Number.POSITIVE_INFINITY,
-              ),
-            };
+        typeof stepSize === 'number'
+          ? { stepSize: Math.min((stepSize * eps) / config.eps, longestStep(config.norm)) }
+          : {};
       fooled.push(await this.#fooled(this.#main, { eps, ...step }));
     }
     const rises = fooled.every((count, i) => i === 0 || count >= (fooled[i - 1] as number) - slack(this.#n));

@@ -19,15 +19,21 @@ export interface Sigmas {
 /** σ_min, σ_max and σ_data of the published models. */
 export const publishedSigmas: Sigmas = { min: 0.002, max: 80, data: 0.5 };
 
-/** What configurations of a family call them: jcm's, and consistency_models'. */
-export const sigmaNames = {
-  ncsnpp: { min: 't_min', max: 't_max', data: 'data_std' },
-  adm: { min: 'sigma_min', max: 'sigma_max', data: 'sigma_data' },
-} as const;
+/** What configurations call them: consistency_models' those of ADM networks, jcm the others. @param net a name or a family */
+export const sigmaNamesOf = (net: string) =>
+  /^(adm|improved-diffusion)/.test(net)
+    ? ({ min: 'sigma_min', max: 'sigma_max', data: 'sigma_data' } as const)
+    : ({ min: 't_min', max: 't_max', data: 'data_std' } as const);
+
+/** Noise levels as settings of a network. */
+export function sigmaSettings(net: string, { min, max, data }: Sigmas): Record<string, number> {
+  const names = sigmaNamesOf(net);
+  return { [names.min]: min, [names.max]: max, [names.data]: data };
+}
 
 /** The noise levels that a configuration names, as published where it does not. @throws InputError */
-export function sigmasOf(family: string, config: Readonly<Record<string, unknown>>): Sigmas {
-  const names = family === 'adm' ? sigmaNames.adm : sigmaNames.ncsnpp;
+export function sigmasIn(family: string, config: Readonly<Record<string, unknown>>): Sigmas {
+  const names = sigmaNamesOf(family);
   const value = (which: keyof Sigmas) => {
     const given = config[names[which]] ?? publishedSigmas[which];
     if (typeof given !== 'number' || !(given >= 0 && given < Number.POSITIVE_INFINITY))

@@ -5,7 +5,7 @@
 import { InputError } from '../engine/errors.ts';
 import { type AdmConfig, adm, admImageNet64, improvedDiffusionImageNet64 } from './adm.ts';
 import { type Architecture, normalisationIn } from './classifier.ts';
-import { type Sigmas, sigmasOf } from './consistency.ts';
+import { type Sigmas, sigmasIn } from './consistency.ts';
 import { ddpmppCifar10, type NcsnppConfig, ncsnpp, ncsnppCifar10 } from './ncsnpp.ts';
 import type { TensorSource } from './parameters.ts';
 import { cifarResNet, resNet, resnet50 } from './resnet.ts';
@@ -147,7 +147,7 @@ export function network(name: string, given?: Config, source?: TensorSource): Ne
   const made = make({ ...base, ...counted, ...given, ...(given ? said?.(given) : {}) } as never);
   return kind === 'classifier'
     ? { kind, name, architecture: made as Architecture }
-    : { kind, name, unet: made as UNet, sigmas: sigmasOf((made as UNet).family, { ...base, ...given }) };
+    : { kind, name, unet: made as UNet, sigmas: sigmasIn((made as UNet).family, { ...base, ...given }) };
 }
 
 function find(name: string, given: Config | undefined): Entry {

@@ -68,7 +68,7 @@ function blocksOf(config: WideResNetConfig, name: (stage: number, index: number)
   return blocks;
 }
 
-function checkNormalisation(what: string, { mean, std, in_channels }: WideResNetConfig): void {
+function checkConstants(what: string, { mean, std, in_channels }: WideResNetConfig): void {
   for (const [name, values] of Object.entries({ mean, std }))
     if (!Array.isArray(values) || values.length !== in_channels || !values.every(Number.isFinite))
       throw new InputError(`${what}: ${name} must be a list of ${in_channels} numbers`);
@@ -80,7 +80,7 @@ export function wideResNet(given: Partial<WideResNetConfig>): Architecture {
   const config = withDefaults('wide_resnet config', given, wrn28x10);
   const { in_channels, image_size, num_classes, mean, std } = config;
   const normalises = mean.length > 0 || std.length > 0;
-  if (normalises) checkNormalisation('wide_resnet config', config);
+  if (normalises) checkConstants('wide_resnet config', config);
   const blocks = blocksOf(config, (stage, i) => `block${stage + 1}.layer.${i}`);
   const last = (blocks.at(-1) as Block).out;
   const file = new StateDict();
@@ -150,7 +150,7 @@ export function dmWideResNet(given: Partial<DmWideResNetConfig>): Architecture {
     throw new InputError(
       `dm_wide_resnet config: activation is swish or relu, not ${JSON.stringify(activation)}`,
     );
-  checkNormalisation('dm_wide_resnet config', config);
+  checkConstants('dm_wide_resnet config', config);
   const blocks = blocksOf(config, (stage, i) => `layer.${stage}.block.${i}`);
   const last = (blocks.at(-1) as Block).out;
   const file = new StateDict();

@@ -3,8 +3,8 @@ import { type Cifar10Selection, loadCifar10Bytes } from '../data/cifar10.ts';
 import { type LabelledImages, loadFashionMnist } from '../data/fashion-mnist.ts';
 import { ImageFolder, readRgb } from '../data/image-folder.ts';
 import { type Choice, chooseImages } from '../data/subset.ts';
-import { InputError } from '../engine/errors.ts';
 import { evaluationTransform } from '../data/transforms.ts';
+import { InputError } from '../engine/errors.ts';
 import type { ImageSet } from './batches.ts';
 import type { TrainConfig } from './config.ts';
 

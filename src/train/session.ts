@@ -1,7 +1,7 @@
 /** A run put together from its configuration: network, parameters, recipe, step, and what is looked at on the way. */
+import { spread } from '../data/subset.ts';
 import { noGrad } from '../engine/autograd.ts';
 import type { Device } from '../engine/device.ts';
-import { spread } from '../data/subset.ts';
 import { InputError } from '../engine/errors.ts';
 import { purposes, randomNormal } from '../engine/random.ts';
 import { openCheckpoint } from '../formats/checkpoint.ts';
@@ -9,7 +9,7 @@ import { add, sub } from '../kernels/broadcast.ts';
 import { affine, clamp } from '../kernels/elementwise.ts';
 import { argmax } from '../kernels/reduce.ts';
 import { ClassifierNet, checkNormalisation } from '../nets/classifier.ts';
-import { ConsistencyModel, type Sigmas, sigmaNames } from '../nets/consistency.ts';
+import { ConsistencyModel, type Sigmas, sigmaNamesOf, sigmaSettings } from '../nets/consistency.ts';
 import { Lpips } from '../nets/lpips.ts';
 import type { ParameterShapes, Parameters, TensorSource } from '../nets/parameters.ts';
 import type { Recompute } from '../nets/recompute.ts';
@@ -41,18 +41,13 @@ export type Look =
 const sampled = 16;
 const tested = 1000;
 
-/** By the name of a network, whose configuration they are part of. */
-const sigmaNamesOf = (net: string) =>
-  /^(adm|improved-diffusion)/.test(net) ? sigmaNames.adm : sigmaNames.ncsnpp;
-
 /** Settings of the network that other commands need to know: those given, the classes of the data, what augmentation adds. */
 export function netConfigOf(config: TrainConfig, classes?: number): Record<string, unknown> {
   const { net, net_config, task, augment } = config;
   if (task === 'classifier') return classes ? { num_classes: classes, ...net_config } : net_config;
-  const names = sigmaNamesOf(net);
   return {
     ...net_config,
-    ...{ [names.min]: config.sigma_min, [names.max]: config.sigma_max, [names.data]: config.sigma_data },
+    ...sigmaSettings(net, sigmasOf(config)),
     ...(augment > 0 ? { augment_dim: augmentLabels } : {}),
   };
 }
@@ -313,7 +308,11 @@ export class Session {
       await decodeFiles(set, some);
       const values = new Float32Array(n * size);
       some.forEach((index, i) => {
-        for (let p = 0; p < size; p++) values[i * size + p] = (set.images[index * size + p] as number) / 255;
+        const image = set.images.subarray(index * size, (index + 1) * size);
+        values.set(
+          Float32Array.from(image, (v) => v / 255),
+          i * size,
+        );
       });
       const guess = device.scope(() =>
         argmax(classifier.logitsOf(p, device.tensor(values, [n, ...set.shape.slice(1)]))),

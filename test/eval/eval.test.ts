@@ -1,5 +1,5 @@
 /** The harness on the shipped classifier and a few images: what it measures, and that nothing but the images matters. */
-import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { appendFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite } from 'uvu';
@@ -119,6 +119,22 @@ test('seeds of attacks and judgements never meet, nor those of neighbouring eval
     }
   assert.is(seen.size, count);
   assert.ok([...seen].every((seed) => Number.isSafeInteger(seed) && seed >= 0 && seed < 2 ** 41));
+});
+
+test('records of another rule of seeds are not gone on with, and the folder stays as it is', () => {
+  const attacks = { none: kind('none'), a: kind('iterative') };
+  const config = { ...configOf([0], attacks), seed: 1 };
+  const old = record(0, 'none', [1], { seed: 1 });
+  const at = join(folder, 'old-seeds');
+  mkdirSync(at);
+  writeFileSync(join(at, 'config.json'), JSON.stringify(config));
+  writeFileSync(join(at, 'records.jsonl'), `${JSON.stringify(old)}\n`);
+  const before = readFileSync(join(at, 'config.json'), 'utf8');
+  refused(
+    () => Store.open(at, { ...config, attacks: { ...attacks, b: kind('iterative') } }, true),
+    /old-seeds: image 0 under none was attacked with seed 1, of --seed 1 this version makes \d{9,}; evaluate anew/,
+  );
+  assert.is(readFileSync(join(at, 'config.json'), 'utf8'), before);
 });
 
 test('runs are repeated, `none` is not; their spread is reported', () => {
