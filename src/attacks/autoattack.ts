@@ -123,6 +123,8 @@ export class AutoAttack implements Attack {
   readonly attacks: readonly Attack[];
   readonly #evaluations: number;
   readonly #seed: number;
+  /** Whether it is made for a target that draws: what is chosen for one, with several draws a gradient, is as well. */
+  readonly #forRandom: boolean;
 
   /** @throws InputError for options that do not fit together */
   constructor(options: AutoAttackOptions) {
@@ -154,6 +156,7 @@ export class AutoAttack implements Attack {
     this.version = version;
     this.#evaluations = evaluations;
     this.#seed = seed;
+    this.#forRandom = version === 'rand' || (version === 'custom' && eot.draws > 1);
   }
 
   async run(
@@ -273,7 +276,7 @@ export class AutoAttack implements Attack {
     const notes: string[] = [];
     const { version } = this;
     const some = job.ids.map((_, i) => i).slice(0, slots.batch);
-    if (version !== 'rand') {
+    if (!this.#forRandom) {
       // The draws go on, so a second look at a randomised target differs.
       slots.load(some);
       await query.forwardPass();

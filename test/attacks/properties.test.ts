@@ -10,6 +10,7 @@ import { LowFrequency } from '../../src/attacks/low-frequency.ts';
 import { Noise } from '../../src/attacks/noise.ts';
 import { Pgd } from '../../src/attacks/pgd.ts';
 import { portfolio } from '../../src/attacks/portfolio.ts';
+import type { Eot } from '../../src/attacks/query.ts';
 import { Square } from '../../src/attacks/square.ts';
 import type { GraphTarget, ProcessTarget, Target } from '../../src/attacks/target.ts';
 import { differentiable, vjp } from '../../src/engine/autograd.ts';
@@ -463,21 +464,17 @@ test('a process is attacked like the graph it stands for', async () => {
 
 test('autoattack warns of randomised targets and of probabilities', async () => {
   const t = await toy();
-  const custom = (target: Target) =>
-    new AutoAttack({
-      norm: 'Linf',
-      eps: 0.01,
-      version: 'custom',
-      attacks: [new Apgd({ norm: 'Linf', eps: 0.01, loss: 'ce', steps: 2 })],
-    }).run(target, t.x, t.labels);
-  const notesOf = async (target: Target) => {
-    const result = await custom(target);
+  const notesOf = async (target: Target, eot: Eot = { draws: 1 }) => {
+    const attacks = [new Apgd({ norm: 'Linf', eps: 0.01, loss: 'ce', steps: 2, eot })];
+    const custom = new AutoAttack({ norm: 'Linf', eps: 0.01, version: 'custom', attacks, eot });
+    const result = await custom.run(target, t.x, t.labels);
     for (const { result: own } of result.stages) own.adversarial.dispose();
     result.adversarial.dispose();
     return result.notes.join('\n');
   };
   assert.is(await notesOf(t.net), '');
   assert.match(await notesOf(noisy(t)), /randomised; version custom is for deterministic ones/);
+  assert.is(await notesOf(noisy(t), { draws: 2 }), '', 'chosen for a target that draws');
   assert.match(
     await notesOf({ ...t.net, logits: (u) => softmax(t.net.logits(u)) }),
     /outputs are probabilities/,

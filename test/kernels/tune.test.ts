@@ -5,11 +5,13 @@ import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { vjp } from '../../src/engine/autograd.ts';
+import type { Tensor } from '../../src/engine/tensor.ts';
 import { type Problem, Tuning } from '../../src/engine/tuning.ts';
 import { packageRoot } from '../../src/formats/package-root.ts';
-import { conv2d } from '../../src/kernels/conv2d.ts';
+import { type Conv2dVariant, conv2d } from '../../src/kernels/conv2d.ts';
+import { affine } from '../../src/kernels/elementwise.ts';
 import { matmul, matmulCandidates } from '../../src/kernels/matmul.ts';
-import { candidatesOf, kernelsVersion, problemsOf, tune } from '../../src/kernels/tune.ts';
+import { candidatesOf, kernelsVersion, problemsOf, type Tuned, tune } from '../../src/kernels/tune.ts';
 import { loadTuning, saveTuning, tuningPath } from '../../src/tuning.ts';
 import { assertClose, testDevice } from '../support.ts';
 
@@ -63,6 +65,36 @@ test('every variant of every problem gives the safe result, and is timed', async
   for (const { problem, choice, milliseconds } of results) {
     assert.ok(choice === 'static' || candidatesOf(problem, device).includes(choice));
     for (const [name, ms] of Object.entries(milliseconds)) assert.ok((ms as number) > 0, `${name} is wrong`);
+  }
+});
+
+test('a wrong variant never wins, be it NaN or the static choice itself', async () => {
+  const { device, all } = await setUp();
+  const [problem] = problemsOf(device, all) as [Problem];
+  const record = device.record;
+  /** What the tuner finds where the results of some variants are not what they should be. */
+  const tuned = async (factorOf: (variant: string) => number) => {
+    device.record = ((label: string, f: () => Tensor) => {
+      const factor = factorOf(label.replace('tune ', ''));
+      return record.call(device, label, () => (factor === 1 ? f() : affine(f(), factor)));
+    }) as typeof record;
+    try {
+      const [result] = (await tune(device, [problem], { seconds: 0.02 })) as [Tuned];
+      return result;
+    } finally {
+      device.record = record;
+    }
+  };
+  const wrongStatic = await tuned((variant) => (variant === 'static' ? 1.001 : 1));
+  assert.is(wrongStatic.milliseconds.static, null);
+  assert.ok(candidatesOf(problem, device).includes(wrongStatic.choice as Conv2dVariant), wrongStatic.choice);
+  assert.ok((wrongStatic.milliseconds[wrongStatic.choice] as number) > 0);
+
+  for (const factor of [1.001, Number.NaN]) {
+    const onlySafe = await tuned((variant) => (variant === 'direct' ? 1 : factor));
+    assert.is(onlySafe.choice, 'direct');
+    for (const [name, ms] of Object.entries(onlySafe.milliseconds))
+      assert.is(ms !== null, name === 'direct', `${name} ${ms}`);
   }
 });
 
