@@ -71,24 +71,27 @@ def gns(eps, image, noise, rounds, steps, eta=1.0):
     return x
 
 
-def gdmp(eps, image, noise, rounds, t, steps, scale, budget):
-    """Ancestral steps with posterior mean and variance, their mean moved by the guide."""
+def gdmp(eps, image, noise, rounds, t, steps, scale, mean_over, budget):
+    """Ancestral steps with the posterior's mean of the clipped image and the variance beta ("fixed large"), moved by the
+    guide, whose squared error is a mean over `mean_over` images."""
     x, index = image, 0
     pixels = image[0].numel()
     times = ladder(t, steps)
     for _ in range(rounds):
         x = math.sqrt(abar(t)) * x + math.sqrt(1 - abar(t)) * noise(index)
         index += 1
+        posterior = 0.0
         for now, to in zip(times, times[1:]):
             a, b = abar(now), abar(to)
             beta = 1 - a / b
-            x0 = (x - math.sqrt(1 - a) * eps(x, a)) / math.sqrt(a)
+            x0 = ((x - math.sqrt(1 - a) * eps(x, a)) / math.sqrt(a)).clamp(-1, 1)
             mean = math.sqrt(b) * beta / (1 - a) * x0 + math.sqrt(a / b) * (1 - b) / (1 - a) * x
-            variance = beta * (1 - b) / (1 - a)
+            variance = beta if to > 0 else posterior
+            posterior = beta * (1 - b) / (1 - a)
             q = math.sqrt(a) * image + math.sqrt(1 - a) * noise(index, 1)
-            g = -2 * (x - q) / pixels
+            g = -2 * (x - q) / (pixels * mean_over)
             strength = scale * 3 / (2 * budget / 255) * math.sqrt((1 - a) / a)
-            x = mean + variance * strength * g + math.sqrt(variance) * noise(index)
+            x = mean + variance * strength * g + (math.sqrt(beta) * noise(index) if to > 0 else 0)
             index += 1
     return x
 
@@ -110,5 +113,5 @@ def adp(denoiser, image, noise, sigma, level, steps, rate, probe, least, most, s
         a = torch.where(bend > 1e-12, rate * probe / bend.clamp(min=1e-12), torch.full_like(bend, most)).clamp(least, most)
         if alphas is not None:
             alphas.append(a.detach().flatten().tolist())
-        p = p + torch.where(a > stop, a, torch.zeros_like(a)) * s
+        p = (p + torch.where(a > stop, a, torch.zeros_like(a)) * s).clamp(0, 1)
     return 2 * p - 1

@@ -12,7 +12,9 @@
  * `form: 'released'` is what the released code computes (github.com/ZSHsh98/CMAP, eval_adaptive_adv_purification_cmap.py):
  * P does not cut to [0, 1], and for L2 always scales to eps; SSIM compares G(z_k) before P; the cross-entropy runs over
  * the B images of a batch, of the probabilities p of the true class, −log(exp p_k(b, y_b) / Σ_b' exp p_k(b', y_b)); and
- * the candidates are those before the last update. It is for comparisons; its results depend on the batch.
+ * the candidates are those before the last update. It is for comparisons; its results depend on the batch (published: 5 images
+ * of CIFAR-10, 10 of ImageNet-100), and of one image its class term is 0. There the defence then restores each of the K
+ * candidates by the latent of its number and lets all vote; here one is chosen, as in the other forms.
  *
  * `form: 'latent'` looks for latents whose own image is misclassified and nearest to x, and only then projects:
  *
@@ -147,9 +149,9 @@ export class Disruption implements Attack {
     const job = await Job.open(this.name, target, x, labels, this, hooks);
     const slots = new Slots(job);
     const { batch: b, size } = { batch: slots.batch, size: job.size };
-    if (released && job.count % b > 0)
+    if (released && (job.count % b > 0 || b < 2))
       throw new InputError(
-        `disruption: the released form runs over whole batches, and ${job.count} images are none of ${b}; give a --batch that divides them`,
+        `disruption: the released form compares the images of whole batches of at least 2, and ${job.count} images are in batches of ${b}; give a --batch that divides them`,
       );
     const [height, width, channels] = model.imageShape;
     const shape = [b, k, height, width, channels];

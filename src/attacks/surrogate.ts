@@ -5,9 +5,11 @@
  *
  *   logits(x) = h((clip(f(2x − 1 + σ_a·n, σ_a), −1, 1) + 1)/2),  n ~ N(0, I)
  *
- * Published: σ_a = 0.1395, index 4 (from 0) of the ascending 18-level Karras grid; EOT over 20 draws.
+ * Published: σ_a = 0.1395, index 4 (from 0) of the ascending 18-level Karras grid; EOT over 20 draws. Their BPDA takes this
+ * step for the identity on the way back.
  */
 import type { Classifier } from '../cmap/vote.ts';
+import { differentiable, noGrad } from '../engine/autograd.ts';
 import { InputError } from '../engine/errors.ts';
 import { randomNormal } from '../engine/random.ts';
 import type { Tensor } from '../engine/tensor.ts';
@@ -32,11 +34,15 @@ export function consistencyStep(model: ConsistencyModel, x: Tensor, n: Tensor, s
   return affine(clamp(model.denoise(noisy, sigma), -1, 1), 0.5, 0.5);
 }
 
-/** One consistency step before the classifier, differentiated end to end. @throws InputError unless σ is positive */
+/**
+ * One consistency step before the classifier. @param backward of the step: its gradient, or that of the identity (BPDA)
+ * @throws InputError unless σ is positive
+ */
 export function surrogate(
   model: ConsistencyModel,
   classifier: Classifier,
   sigma = publishedAttackSigma,
+  backward: 'exact' | 'identity' = 'exact',
 ): GraphTarget {
   if (!(sigma > 0 && Number.isFinite(sigma)))
     throw new InputError(`the surrogate's sigma must be positive, got ${sigma}`);
@@ -46,7 +52,12 @@ export function surrogate(
     randomised: true,
     logits(x, { seed, rows, step }) {
       const noise = randomNormal(x.device, x.shape, { seed, purpose: streams.surrogate, step, rows });
-      return classifier.logits(consistencyStep(model, x, noise, sigma));
+      const restore = () => consistencyStep(model, x, noise, sigma);
+      const restored =
+        backward === 'exact'
+          ? restore()
+          : differentiable('surrogate taken for the identity', [x], noGrad(restore), (dy) => [dy]);
+      return classifier.logits(restored);
     },
   };
 }

@@ -192,6 +192,7 @@ async function evaluate(own: EvalFlags, command: Command): Promise<void> {
     stepSize: flags.stepSize ?? preset.stepSize,
     ...(preset.start === undefined ? {} : { start: preset.start }),
     ...(preset.direction === undefined ? {} : { direction: preset.direction }),
+    ...(preset.keep === undefined ? {} : { keep: preset.keep }),
     restarts: flags.restarts ?? preset.restarts,
     queries: flags.queries ?? preset.queries,
     eot: flags.eot ?? preset.eot,
@@ -272,13 +273,16 @@ async function evaluate(own: EvalFlags, command: Command): Promise<void> {
   }
 }
 
-/** The released form of disruption is a sum over a batch, whose images must then be whole and the same at every start. */
+/**
+ * The released form of disruption compares the images of a batch, which must then be whole and the same at every start; of one
+ * image its class term is 0.
+ */
 function checkWholeBatches({ attacks, batch, data }: EvaluationPlan): void {
   const released = attacks.find(({ settings }) => settings.compat !== undefined);
   const rest = data.ids.length % batch;
-  if (released && rest > 0)
+  if (released && (rest > 0 || batch < 2))
     throw new InputError(
-      `--compat official: ${released.id} runs over whole batches, and ${data.ids.length} images in batches of ${batch} leave ${rest}; give a --batch that divides --count`,
+      `--compat official: ${released.id} runs over whole batches of at least 2 (as published 5 of CIFAR-10, 10 of ImageNet-100), and ${data.ids.length} images are in batches of ${batch}; give a --batch that divides --count`,
     );
 }
 

@@ -46,7 +46,11 @@ export function forwardCommand(): Command {
     .requiredOption('--input <x.npy>', 'float array (N, C, H, W); in [0, 1] for classifiers')
     .requiredOption('--output <y.npy>', 'where to write: f(x, σ) before clipping, logits, or the noise')
     .option('--sigma <s>', 'noise level of a consistency model', parseNumber)
-    .option('--time <t>', 'time label of a score network: 999·t, or the step', parseNumber)
+    .option(
+      '--time <t>',
+      'time label of a score network: 999·t of DDPM++; of improved-diffusion the step of 1000',
+      parseNumber,
+    )
     .option('--labels <list>', 'classes for a class-conditional network, such as 3,7', parseLabels)
     .option('--cotangent <c.npy>', 'of the output’s shape, for --grad')
     .addOption(new Option('--grad <g.npy>', 'where to write d⟨y, cotangent⟩/dx'))

@@ -5,8 +5,8 @@
  *
  * A step is one of
  *   noise    u' = u + s·n, clipped to [-1, 1] where asked
- *   denoise  u' = a·u + b·D(u, σ) + s·n + g·(image + h·m)
- *   ascend   u' = u + α·S(u), S = (D(u, σ) − u)/w, with a step α of its own for each image (see adp.ts)
+ *   denoise  u' = a·u + b·D(u, σ) + s·n + g·(image + h·m), D clipped to [-1, 1] where asked
+ *   ascend   u' = u + α·S(u) clipped to [-1, 1], S = (D(u, σ) − u)/w, with a step α of its own for each image (see adp.ts)
  * n and m are standard normal, drawn by (seed, image, copy, draw, step), so that results do not depend on the batch.
  *
  * The gradient is exact reverse mode: the state before every step is kept, the step is computed again and pulled back.
@@ -40,6 +40,7 @@ export interface DenoiseStep {
   readonly keep: number;
   readonly denoised: number;
   readonly noise: number;
+  readonly clip?: boolean;
   /** g and h; default none. */
   readonly guide?: number;
   readonly guideNoise?: number;
@@ -226,7 +227,8 @@ export class ChainRunner {
       denoise(this.denoiser, u, this.#waves, { skip: number('skip'), out: number('out'), in: number('in') });
     if (step.kind === 'denoise') {
       return (u, image) => {
-        const mixed = add(mul(u, number('keep')), mul(d(u), number('denoised')));
+        const denoised = step.clip ? clamp(d(u), -1, 1) : d(u);
+        const mixed = add(mul(u, number('keep')), mul(denoised, number('denoised')));
         return add(add(mixed, mul(image, number('guide'))), this.#noise);
       };
     }
@@ -241,7 +243,7 @@ export class ChainRunner {
       // Where the score does not shrink the largest step is taken, as the limit from above.
       const alpha = clamp(div(affine(bend, 0, rate * probe), clamp(bend, 1e-12, 3e38)), least, most);
       const moving = sign(relu(affine(alpha, 1, -stop)));
-      return add(u, mul(s, mul(alpha, moving)));
+      return clamp(add(u, mul(s, mul(alpha, moving))), -1, 1);
     };
   }
 
@@ -275,7 +277,7 @@ const numbers = ['skip', 'out', 'in', 'keep', 'denoised', 'guide'] as const;
 
 /** Steps of one key share a Program. */
 function keyOf(step: DenoiseStep | AscendStep): string {
-  if (step.kind === 'denoise') return step.kind;
+  if (step.kind === 'denoise') return step.clip ? 'denoise clipped' : 'denoise';
   const { sigma: _, ...baked } = step;
   return JSON.stringify(baked);
 }

@@ -38,6 +38,8 @@ const ofUnroll = {
   clip: readOneOf('through', 'exact'),
 };
 
+const ofSurrogate = { sigma: readPositive, backward: readOneOf('exact', 'identity') };
+
 interface ThroughSettings {
   readonly k: number;
   readonly iterations: number;
@@ -98,17 +100,18 @@ function surfacesOf(
         }),
     };
   };
-  const stepAt = (sigma: number): AttackSurface => ({
-    target: surrogate(model, classifier, sigma),
-    knowledge: 'transfer',
-    exact: true,
-    summary: `one consistency step at sigma ${sigma.toPrecision(4)} before the classifier, as in the published attacks`,
-    settings: { sigma },
-    with: (texts) => {
-      const { sigma: own = sigma } = readOptions(texts, { sigma: readPositive }, 'surface surrogate');
-      return stepAt(own as number);
-    },
-  });
+  const stepAt = (settings: { sigma: number; backward: 'exact' | 'identity' }): AttackSurface => {
+    const { sigma, backward } = settings;
+    const exact = backward === 'exact';
+    return {
+      target: surrogate(model, classifier, sigma, backward),
+      knowledge: 'transfer',
+      exact,
+      summary: `one consistency step at sigma ${sigma.toPrecision(4)} before the classifier, ${exact ? '' : 'taken for the identity backward (BPDA), '}as in the published attacks`,
+      settings,
+      with: (texts) => stepAt({ ...settings, ...readOptions(texts, ofSurrogate, 'surface surrogate') }),
+    };
+  };
   const common = { k: cmap.k, votes: 'probabilities', temperature: 1, warm: 'no' } as const;
   const identity = { ...common, backward: 'identity', sigma: publishedAttackSigma } as const;
   const unrolled = { ...common, preconditioner: 'exact', huber: 0.1, clip: 'through' } as const;
@@ -116,7 +119,7 @@ function surfacesOf(
   const few = Math.min(SHORT, iterations);
   return {
     classifier: bareSurface(classifier, 'transfer'),
-    surrogate: stepAt(publishedAttackSigma),
+    surrogate: stepAt({ sigma: publishedAttackSigma, backward: 'exact' }),
     bpda: through('bpda', { ...identity, iterations }),
     unroll: through('unroll', { ...unrolled, iterations }),
     'bpda-short': through('bpda-short', { ...identity, iterations: few }),

@@ -61,27 +61,27 @@ export function consistencyDenoiser(
 }
 
 /**
- * DDPM++ knows continuous time, 999 t, of the VP-SDE with β from 0.1 to 20; improved-diffusion knows steps, of the
- * cosine schedule of 4000 where the variance is learned and of the linear one of 1000 elsewhere. Between steps the
- * label is interpolated in ln σ.
+ * DDPM++ knows continuous time, 999 t, of the VP-SDE with β from 0.1 to 20; improved-diffusion knows the steps of its
+ * configuration's schedule. Between steps the label is interpolated in ln σ.
  */
 export function scoreDenoiser(net: ScoreNetwork): Denoiser {
   const { device, unet, parameters } = net;
   unconditional(unet);
-  const learned = unet.outChannels > unet.imageShape[2];
-  const continuous = unet.family !== 'adm';
-  const levels = continuous ? [] : learned ? cosineLevels(4000) : linearLevels(1000);
+  const { diffusion } = unet;
+  const levels = diffusion
+    ? (diffusion.schedule === 'cosine' ? cosineLevels : linearLevels)(diffusion.steps)
+    : [];
   return {
     device,
     unet,
     parameters,
-    kind: continuous ? 'vp' : learned ? 'vp-cosine' : 'vp-linear',
+    kind: diffusion ? `vp-${diffusion.schedule}` : 'vp',
     recompute: false,
     scalings: (sigma) => ({
       skip: 1,
       out: -sigma,
       in: 1 / Math.sqrt(1 + sigma ** 2),
-      time: continuous ? 999 * vpTime(sigma) : stepOf(sigma, levels),
+      time: diffusion ? stepOf(sigma, levels) * diffusion.labelsPerStep : 999 * vpTime(sigma),
     }),
   };
 }

@@ -49,6 +49,8 @@ export interface AttackSettings {
   readonly stepSize?: number | 'eps/steps' | undefined;
   /** Of PGD in L2: steps along the gradient, or along its signs as the paper's code takes them; default gradient. */
   readonly direction?: 'gradient' | 'sign' | undefined;
+  /** Of PGD: the iterate that is returned, that of highest loss (a success first) or the last, as the paper's code; default best. */
+  readonly keep?: 'best' | 'last' | undefined;
   /** Default random; several restarts are random. */
   readonly start?: 'random' | 'image' | undefined;
   readonly restarts: number;
@@ -75,6 +77,8 @@ export interface AttackSettings {
   readonly attacks?: readonly AutoAttackName[];
   /** How often AutoAttack shows a candidate to a randomised target; default 1, as published. */
   readonly evaluations?: number;
+  /** Of consistency disruption: `steps` counted with those of the defence before them. */
+  readonly iterations?: number;
   /** Weight of the class term of consistency disruption; default published. */
   readonly tau?: number;
   /** Who chooses among the candidates of consistency disruption; default the defence. */
@@ -90,6 +94,7 @@ const options = {
   steps: ['steps', readCount],
   'step-size': ['stepSize', readPositive],
   direction: ['direction', readOneOf('gradient', 'sign')],
+  keep: ['keep', readOneOf('best', 'last')],
   start: ['start', readOneOf('random', 'image')],
   restarts: ['restarts', readCount],
   queries: ['queries', readCount],
@@ -110,6 +115,7 @@ const options = {
     (text, key) => [...new Set(text.split('+').map((name) => readOneOf(...autoAttackNames)(name, key)))],
   ],
   evaluations: ['evaluations', readCount],
+  iterations: ['iterations', readCount],
   tau: ['tau', readPositive],
   select: ['select', readOneOf('defence', 'classifier')],
   compat: ['compat', readOneOf('official')],
@@ -171,11 +177,12 @@ const pgdEntry = (summary: string, norm?: Norm): AttackEntry => ({
   summary,
   kind: 'iterative',
   ...(norm ? { norm } : {}),
-  options: ['steps', 'step-size', 'direction', 'start', 'restarts', 'loss', 'target', ...eotOptions],
+  options: ['steps', 'step-size', 'direction', 'start', 'restarts', 'keep', 'loss', 'target', ...eotOptions],
   defaults: (s) => ({
     ...stepDefaults(s),
     direction: s.norm === 'L2' ? (s.direction ?? 'gradient') : undefined,
     start: s.restarts > 1 ? 'random' : (s.start ?? 'random'),
+    keep: s.restarts > 1 ? 'best' : (s.keep ?? 'best'),
     loss: s.loss ?? 'ce',
   }),
   make: (c) =>
@@ -189,7 +196,7 @@ const pgdEntry = (summary: string, norm?: Norm): AttackEntry => ({
       restarts: c.restarts,
       loss: c.loss as LossName,
       ...targeted(c),
-      keep: 'best',
+      keep: c.keep as 'best' | 'last',
       seed: c.seed,
       eot: draws(c),
     }),
@@ -239,8 +246,13 @@ function disruption(c: AttackContext, form: 'equation' | 'released' | 'latent'):
       `attack ${name} is on the generator of a defence, and ${defence.name} has none; give --defence cmap`,
     );
   const cmap = { ...generator.cmap, seed };
+  const all = cmap.iterations + steps;
+  if (c.iterations !== undefined && c.iterations !== all)
+    throw new InputError(
+      `attack ${name}: ${c.iterations} iterations are not ${steps} steps after the defence's ${cmap.iterations}; give steps or iterations, more than ${cmap.iterations}`,
+    );
   return new Disruption(generator.model, classifier, {
-    ...{ norm, eps, cmap, steps: cmap.iterations + steps, tau: tau as number, form },
+    ...{ norm, eps, cmap, steps: all, tau: tau as number, form },
     ...(select === 'defence' ? { judge: ownJudge(defence, seed) } : {}),
   });
 }
@@ -250,6 +262,11 @@ const disruptionPasses = (s: AttackSettings, { generator, passes }: Defence) => 
   const { k = 1, iterations = 0 } = generator?.cmap ?? {};
   return 2 * k * (iterations + s.steps) + k + (s.select === 'defence' ? k * passes : 0);
 };
+
+/** `iterations` in all are so many steps after the defence's. */
+const stepsWithin = ({ iterations, steps }: AttackSettings, { generator }: Defence) => ({
+  steps: iterations === undefined ? steps : Math.max(1, iterations - (generator?.cmap.iterations ?? 0)),
+});
 
 const autoAttack = (s: AttackSettings, seed: number) =>
   new AutoAttack({
@@ -393,10 +410,11 @@ const registry = new Map<string, AttackEntry>([
         'consistency disruption, CMAP’s own adaptive attack (Eq. 15): --steps after the defence’s iterations',
       kind: 'iterative',
       knowledge: 'adaptive',
-      options: ['steps', 'tau', 'select', 'compat'],
+      options: ['steps', 'iterations', 'tau', 'select', 'compat'],
       // The released code has the bare classifier alone.
-      defaults: (s, { generator }) => ({
-        tau: s.tau ?? publishedTau(s.norm, generator?.model.imageShape[0] ?? 0),
+      defaults: (s, defence) => ({
+        ...stepsWithin(s, defence),
+        tau: s.tau ?? publishedTau(s.norm, defence.generator?.model.imageShape[0] ?? 0),
         select: s.select ?? (s.compat ? 'classifier' : 'defence'),
       }),
       make: (c) => disruption(c, c.compat ? 'released' : 'equation'),
@@ -411,8 +429,12 @@ const registry = new Map<string, AttackEntry>([
         'latents of CMAP whose own image is misclassified and near, then projected: --steps after the defence’s',
       kind: 'iterative',
       knowledge: 'adaptive',
-      options: ['steps', 'tau', 'select'],
-      defaults: (s) => ({ tau: s.tau ?? latentTau, select: s.select ?? 'defence' }),
+      options: ['steps', 'iterations', 'tau', 'select'],
+      defaults: (s, defence) => ({
+        ...stepsWithin(s, defence),
+        tau: s.tau ?? latentTau,
+        select: s.select ?? 'defence',
+      }),
       make: (c) => disruption(c, 'latent'),
       passes: () => 0,
       inside: disruptionPasses,

@@ -45,6 +45,13 @@ export interface AdmConfig {
   readonly learn_sigma: boolean;
   readonly class_cond: boolean;
   readonly num_classes: number;
+  /**
+   * Of a noise predictor: the diffusion that it was trained for, and whether its time label is the step scaled to 1000 steps
+   * or the step itself. A consistency model has none of it.
+   */
+  readonly diffusion_steps: number;
+  readonly noise_schedule: 'linear' | 'cosine';
+  readonly rescale_timesteps: boolean;
   /** How qkv lies: 'flash' (queries, keys, values; each by heads), 'legacy' (heads; each q, k, v). */
   readonly attention_type: 'flash' | 'legacy';
 }
@@ -65,6 +72,9 @@ export const admImageNet64: AdmConfig = {
   learn_sigma: false,
   class_cond: false,
   num_classes: 1000,
+  diffusion_steps: 1000,
+  noise_schedule: 'linear',
+  rescale_timesteps: true,
   attention_type: 'flash',
 };
 
@@ -76,6 +86,8 @@ export const improvedDiffusionImageNet64: AdmConfig = {
   num_head_channels: -1,
   resblock_updown: false,
   learn_sigma: true,
+  diffusion_steps: 4000,
+  noise_schedule: 'cosine',
   attention_type: 'legacy',
 };
 
@@ -87,17 +99,16 @@ const beside = {
     'use_new_attention_order',
     'weight_schedule',
     'sigma_min',
-  ]
-    .concat([
-      'sigma_max',
-      'sigma_data',
-      'distillation',
-      'diffusion_steps',
-      'noise_schedule',
-      'timestep_respacing',
-    ])
-    .concat(['use_kl', 'predict_xstart', 'rescale_timesteps', 'rescale_learned_sigmas']),
-  only: { dims: 2, conv_resample: true },
+    'sigma_max',
+    'sigma_data',
+    'distillation',
+    // Of training's loss and of sampling.
+    'use_kl',
+    'rescale_learned_sigmas',
+    'sigma_small',
+    'timestep_respacing',
+  ],
+  only: { dims: 2, conv_resample: true, predict_xstart: false },
 };
 
 /** For a `channel_mult` of "", as the published scripts have it. */
@@ -127,9 +138,11 @@ export function adm(given: Partial<AdmConfig>): UNet & { readonly config: AdmCon
   const config = withDefaults('adm config', given, admImageNet64, beside);
   const layers = layersOf(config);
   const outChannels = config.in_channels * (config.learn_sigma ? 2 : 1);
+  const { diffusion_steps: steps, noise_schedule: schedule, rescale_timesteps } = config;
   return {
     family: 'adm',
     config,
+    diffusion: { steps, schedule, labelsPerStep: rescale_timesteps ? 1000 / steps : 1 },
     imageShape: [config.image_size, config.image_size, config.in_channels],
     outChannels,
     classes: config.class_cond ? config.num_classes : 0,
@@ -163,7 +176,12 @@ function layersOf(config: AdmConfig): Layer[] {
     num_res_blocks,
     num_heads,
     num_classes,
+    diffusion_steps: config.diffusion_steps,
   });
+  if (!['linear', 'cosine'].includes(config.noise_schedule))
+    fail(`noise_schedule must be linear or cosine, got ${JSON.stringify(config.noise_schedule)}`);
+  if (typeof config.rescale_timesteps !== 'boolean')
+    fail(`rescale_timesteps must be true or false, got ${JSON.stringify(config.rescale_timesteps)}`);
   const mult = numbers('channel_mult', config.channel_mult || (multOf[image_size] ?? ''));
   const resolutions = numbers('attention_resolutions', config.attention_resolutions);
   const upHeads = config.num_heads_upsample === -1 ? num_heads : config.num_heads_upsample;

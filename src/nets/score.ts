@@ -23,7 +23,8 @@ export class ScoreNetwork {
   /**
    * The network's output: the noise ε, then the variance's interpolation where it is learned.
    * @param x [N, H, W, C], an image in [-1, 1] with noise
-   * @param time 999·t for continuous DDPM++ with t in [0, 1]; the step, 0..999 or 0..3999, for improved-diffusion
+   * @param time 999·t for continuous DDPM++ with t in [0, 1]; for improved-diffusion the step, times 1000/`diffusion_steps`
+   *   where `rescale_timesteps`: 0 to 999.75 for the published ImageNet 64×64 model
    */
   predict(x: Tensor, time: number, labels?: readonly number[]): Tensor {
     const times = labels ? labels.map(() => time) : [time];

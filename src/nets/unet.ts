@@ -26,6 +26,12 @@ export interface UNet {
   /** Of a class-conditional network; 0 for an unconditional one. */
   readonly classes: number;
   readonly parameters: ParameterShapes;
+  /** As which a noise predictor that knows discrete steps was trained; its label is the step times `labelsPerStep`. */
+  readonly diffusion?: {
+    readonly steps: number;
+    readonly schedule: 'linear' | 'cosine';
+    readonly labelsPerStep: number;
+  };
   /** The time label under which consistency models of this family know the noise level σ. */
   timeOf(sigma: number): number;
   /** The embedding's sines and cosines, in double on the host: row-major, a row a time label. */

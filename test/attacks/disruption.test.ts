@@ -71,6 +71,23 @@ for (const norm of ['Linf', 'L2'] as const) {
   });
 }
 
+test('the released form of one image has no class term, and is refused', async () => {
+  const { model, net, cmap, x, labels } = await setUp();
+  const attack = new Disruption(model, net, {
+    norm: 'Linf',
+    eps: 0.1,
+    cmap,
+    steps: 9,
+    tau: 1,
+    form: 'released',
+  });
+  let message = '';
+  await attack.run(net, x, labels, { batch: 1 }).catch((error: Error) => {
+    message = error.message;
+  });
+  assert.match(message, /whole batches of at least 2, and 2 images are in batches of 1; give a --batch/);
+});
+
 test('target-latent: the generator’s own image is misclassified, which the plain defence’s is not', async () => {
   const { model, net, cmap, x, latents, labels } = await setUp();
   const hits = async (form: 'equation' | 'latent', tau: number) => {

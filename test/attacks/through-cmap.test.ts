@@ -15,6 +15,8 @@ import { vjp } from '../../src/engine/autograd.ts';
 import { InputError } from '../../src/engine/errors.ts';
 import { randomNormal } from '../../src/engine/random.ts';
 import type { Tensor } from '../../src/engine/tensor.ts';
+import { planAttacks, splitAttacks } from '../../src/eval/attacks.ts';
+import { type EvaluationPreset, evaluationPresets } from '../../src/eval/presets.ts';
 import { mean } from '../../src/kernels/reduce.ts';
 import { reshape } from '../../src/kernels/shape.ts';
 import { ClassifierNet } from '../../src/nets/classifier.ts';
@@ -263,6 +265,34 @@ test('a judgement’s last look is its vote, classified once', async () => {
   }
 });
 
+test('the preset of the paper’s scripts fits the defence; disruption counts iterations in all', async () => {
+  const { model, net, cmap } = await setUp();
+  const defence = cmapDefence(model, net, cmap);
+  const { attacks, ...preset } = evaluationPresets.paper as EvaluationPreset;
+  const settings = { ...preset, norm: 'Linf', eps: 8 / 255 } as const;
+  const planned = planAttacks(splitAttacks(attacks.cmap as string), settings, defence);
+  assert.equal(
+    planned.map(({ id }) => id),
+    [
+      'none',
+      'pgd@surrogate',
+      'pgd@surrogate:backward=identity',
+      'autoattack@surrogate',
+      'disruption:iterations=1000',
+    ],
+  );
+  const [, pgd, , , disruption] = planned;
+  assert.equal(
+    [pgd?.settings.keep, pgd?.settings.stepSize, pgd?.settings.eot, pgd?.settings.start],
+    ['last', 8 / 255 / 200, 20, 'image'],
+  );
+  assert.is(disruption?.settings.steps, 1000 - cmap.iterations);
+  assert.throws(
+    () => planAttacks(['disruption:iterations=1000:steps=5'], settings, defence),
+    (e: Error) => e instanceof InputError && /1000 iterations are not 5 steps after/.test(e.message),
+  );
+});
+
 test('options of surfaces', async () => {
   const { model, net, cmap } = await setUp();
   const { surfaces } = cmapDefence(model, net, cmap);
@@ -276,6 +306,9 @@ test('options of surfaces', async () => {
   refused('unroll', { huber: '-1' }, /surface unroll: huber must be a positive number, got "-1"/);
   refused('bpda', { k: '1' }, /k must be an integer of at least 2/);
   refused('surrogate', { sigma: '0' }, /surface surrogate: sigma must be a positive number, got "0"/);
+  const bpda = surfaces.surrogate?.with?.({ backward: 'identity' });
+  assert.equal(bpda?.settings, { sigma: publishedAttackSigma, backward: 'identity' });
+  assert.equal([surfaces.surrogate?.exact, bpda?.exact], [true, false]);
   const own = surfaces.unroll?.with?.({ k: '2', last: '2', huber: '0', clip: 'exact', votes: 'easiest' });
   assert.equal(own?.settings, {
     ...{
@@ -335,6 +368,28 @@ test('PGD raises its loss through the defence and through the surrogate, within 
     adversarial.dispose();
     if (target instanceof ThroughCmap) target.dispose();
   }
+});
+
+test('BPDA through the surrogate: its restored images forward, the classifier’s gradient at them backward', async () => {
+  const { model, net, x, cotangent, draw } = await setUp();
+  let restored: Tensor = x;
+  const seeing = {
+    classes: net.classes,
+    logits: (u: Tensor) => {
+      restored = u;
+      return net.logits(u);
+    },
+  };
+  const through = (backward: 'exact' | 'identity') => {
+    const { logits } = surrogate(model, seeing, publishedAttackSigma, backward);
+    const { output, pullback } = vjp((u) => logits(u, draw), [x]);
+    return { output, dx: pullback(cotangent)[0] as Tensor };
+  };
+  const [exact, bpda] = [through('exact'), through('identity')];
+  const wanted = vjp((u) => net.logits(u), [restored]).pullback(cotangent)[0] as Tensor;
+  assert.equal(await bpda.output.floats(), await exact.output.floats());
+  assert.equal(await bpda.dx.floats(), await wanted.floats());
+  assert.not.equal(await exact.dx.floats(), await wanted.floats());
 });
 
 test('the published attack level, and mistakes', async () => {

@@ -41,7 +41,11 @@ test('bad input', () => {
   refused([...base, '--eps', '8'], /eps must be in \[0, 1\] pixel units, got 8; did you mean 8\/255\?/);
   refused([...base, '--attack', `transfer:from=${folder}`], /holds no evaluation/);
   const official = ['--defence', 'cmap', '--attack', 'disruption', '--compat', 'official', '--batch', '2'];
-  refused([...base, ...official], /whole batches, and 3 images in batches of 2 leave 1; give a --batch/);
+  refused(
+    [...base, ...official],
+    /whole batches of at least 2 .*, and 3 images are in batches of 2; give a --batch/,
+  );
+  refused([...base, ...official.slice(0, -1), '1'], /3 images are in batches of 1; give a --batch/);
   refused(['eval', '--dataset', 'mnist'], /'mnist' is invalid.*cifar10, fashion-mnist/);
   refused([...base, '--count', '0'], /--count must be at least 1, got 0/);
   refused([...base, '--offset', '999'], /image 1000 is not there; the package holds 1000/);

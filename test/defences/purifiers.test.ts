@@ -50,6 +50,9 @@ async function load() {
   return { device, model, score, net };
 }
 
+const refused = (f: () => unknown, message: RegExp) =>
+  assert.throws(f, (error: unknown) => error instanceof InputError && message.test(error.message));
+
 let loaded: ReturnType<typeof load> | null = null;
 const setUp = () => {
   loaded ??= load();
@@ -97,7 +100,7 @@ test('chains and their gradients: PyTorch, with the same noise', async () => {
     ['diffpure.edm', edm, diffPureChain({ ...diffpure, kind: 'sde' })],
     ['diffpure.vp', vp, diffPureChain({ ...diffpure, kind: 'sde' })],
     ['gns', consistency, gnsChain(setting('gns'))],
-    ['gdmp', consistency, gdmpChain(gdmpSettings, 192)],
+    ['gdmp', consistency, gdmpChain({ ...gdmpSettings, meanOver: gdmpSettings.mean_over }, 192)],
     ['adp', consistency, adpChain(adpSettings)],
     ['adp.stop', consistency, adpChain({ ...adpSettings, stop: setting('stop') })],
   ];
@@ -295,8 +298,6 @@ test('PGD with draws raises its loss through the whole chain', async () => {
 test('networks and settings that do not fit', async () => {
   const { device, model, net } = await setUp();
   const denoiser = consistencyDenoiser(model);
-  const refused = (f: () => unknown, message: RegExp) =>
-    assert.throws(f, (error: unknown) => error instanceof InputError && message.test(error.message));
   refused(
     () => diffPure(denoiser, net, { ...diffPureDefaults, t: 2 }),
     /diffpure: t must be in \[0.001, 1\], got 2/,
@@ -338,17 +339,29 @@ test('improved-diffusion: its steps, and the noise without the variance', async 
   const levels = cosineLevels(4000);
   const sigma = levels[700] as number;
   const { time, ...scalings } = denoiser.scalings(sigma);
-  assert.is(time, 700);
+  assert.is(time, 175, 'labels are steps of 1000 (rescale_timesteps)');
   const between = denoiser.scalings(Math.sqrt(sigma * (levels[701] as number))).time;
-  assert.ok(Math.abs(between - 700.5) < 1e-9, `${between}`);
+  assert.ok(Math.abs(between - 700.5 / 4) < 1e-9, `${between}`);
   assert.is(denoiser.scalings(1e-9).time, 0);
-  assert.is(denoiser.scalings(1e9).time, 3999);
+  assert.is(denoiser.scalings(1e9).time, 999.75);
+  // The LSUN and guided-diffusion checkpoints: variances learned, but 1000 linear steps as they are.
+  const thousand = { diffusion_steps: 1000, noise_schedule: 'linear', rescale_timesteps: false } as const;
+  const linear = scoreDenoiser(new ScoreNetwork(device, adm({ ...config, ...thousand }), net.parameters));
+  assert.is(linear.kind, 'vp-linear');
+  assert.ok(Math.abs(linear.scalings(ddpmSigma(150)).time - 149) < 1e-9);
+  const asTheyAre = adm({ ...config, rescale_timesteps: false });
+  assert.is(scoreDenoiser(new ScoreNetwork(device, asTheyAre, net.parameters)).scalings(sigma).time, 700);
+  refused(
+    () => adm({ ...config, noise_schedule: 'sqrt' as 'linear' }),
+    /noise_schedule must be linear or cosine, got "sqrt"/,
+  );
+  refused(() => adm({ ...config, predict_xstart: true } as object), /predict_xstart true is not built/);
   const x = await images();
   const [found, wanted] = device.scope(() => {
     const one = (v: number) => device.tensor([v], [1, 1, 1, 1]);
     const waves = unet.waves(net.parameters, [time]);
     const numbers = { skip: one(scalings.skip), out: one(scalings.out), in: one(scalings.in) };
-    const noise = slice(net.predict(affine(x, 1 / Math.sqrt(1 + sigma ** 2)), 700), 3, 0, 3);
+    const noise = slice(net.predict(affine(x, 1 / Math.sqrt(1 + sigma ** 2)), 175), 3, 0, 3);
     return [
       denoise(denoiser, x, device.tensor(waves, [1, waves.length]), numbers),
       add(x, affine(noise, -sigma)),

@@ -186,13 +186,15 @@ test('names of attacks', async () => {
   refused(() => plan('pgd@inside'), /no surface "inside"; it has classifier, bpda, derivative/);
   const [, own] = plan('pgd:loss=margin:steps=7:step-size=2/255:restarts=2@bpda');
   assert.equal(own?.settings, {
-    ...{ steps: 7, stepSize: 2 / 255, start: 'random', restarts: 2, loss: 'margin', eot: 1 },
+    ...{ steps: 7, stepSize: 2 / 255, start: 'random', restarts: 2, keep: 'best', loss: 'margin', eot: 1 },
   });
   assert.is(own?.passes, 2 * 8 * 2);
   const step = (list: string, other = {}) => plan(list, other)[1]?.settings.stepSize;
   assert.is(step('pgd:steps=20', { steps: 200, stepSize: 'eps/steps' }), settings.eps / 20);
   assert.is(step('pgd', { steps: 200, stepSize: 'eps/steps' }), settings.eps / 200);
   assert.is(step('pgd:steps=20'), (2.5 * settings.eps) / 20);
+  assert.is(plan('pgd', { keep: 'last' })[1]?.settings.keep, 'last');
+  assert.is(plan('pgd:restarts=2', { keep: 'last' })[1]?.settings.keep, 'best', 'of several runs');
   assert.is(plan('pgd:direction=sign', { norm: 'L2', eps: 0.5 })[1]?.settings.direction, 'sign');
   refused(() => plan('pgd:direction=sign'), /direction sign is for L2, this attack is for Linf/);
   assert.equal(plan('autoattack:version=custom:attacks=apgd-ce+square')[1]?.settings, {
