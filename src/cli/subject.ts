@@ -68,7 +68,7 @@ export function sha256(weights: string): string {
   }
 }
 
-/** CMAP's settings: flags, else for a shipped generator those tuned with it, else the paper's. */
+/** CMAP's settings: flags, else for a shipped generator those tuned with it, else those of the paper's scripts. */
 export function cmapSettings(
   flags: Partial<Omit<CmapFlags, 'seed'>> & Pick<Subject, 'dataset' | 'model' | 'generatorWeights'>,
 ): CmapOptions {

@@ -4,6 +4,8 @@
  *   Eq. 9    L = L_a + λ L_d
  *   Eq. 10   L_a = (1/K) Σ_k [ MAE(G(z_k), 2x−1) − α SSIM((G(z_k)+1)/2, x) ]
  *   Eq. 12   L_d = mean over pixels of (mean_k z − 0)² + (std_k z − σ_max)², std unbiased
+ *
+ * The paper's text aligns mean and variance; the standard deviation is what its released code computes.
  */
 import { differentiable } from '../engine/autograd.ts';
 import type { Tensor } from '../engine/tensor.ts';

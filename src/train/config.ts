@@ -217,7 +217,8 @@ export const presets: Readonly<Record<string, Partial<TrainConfig>>> = {
   'cifar10-ect': {
     ...consistency,
     ...{ task: 'ect', dataset: 'cifar10', net_config: cifarNcsnpp, flip: true, lr: 1e-4, batch: 128 },
-    ...{ distance: 'huber', huber: 0, log_mean: -1.1, log_std: 2, q: 256, steps: 50000 },
+    // One stage throughout, as the short recipe of ECT: a second one would have q squared.
+    ...{ distance: 'huber', huber: 0, log_mean: -1.1, log_std: 2, q: 256, steps: 50000, stage_steps: 1e6 },
   },
   // The published recipes (Karras et al. 2022; Song et al. 2023; Song and Dhariwal 2024), for those who have the device for them.
   'cifar10-edm-published': {
@@ -266,7 +267,7 @@ export const presets: Readonly<Record<string, Partial<TrainConfig>>> = {
     adversarial: 'pgd',
   },
   'cifar10-wrn-trades': { ...sgd, dataset: 'cifar10', net: 'wrn-16-4', steps: 39000, adversarial: 'trades' },
-  // The paper's ImageNet-100 classifiers: ImageNet weights, a new last layer.
+  // The paper's ImageNet-100 classifiers but for its mixup (AutoMix): ImageNet weights, a new last layer.
   'imagenet100-resnet50': {
     ...{
       ...sgd,

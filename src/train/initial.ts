@@ -1,4 +1,7 @@
-/** Starting weights as the published code draws them, from a seed: a checkpoint like one of a file. */
+/**
+ * Starting weights as the published code draws them, but for the biases of classifiers, which begin at 0; from a seed, a
+ * checkpoint like one of a file.
+ */
 import { crc32 } from 'node:zlib';
 import { purposes } from '../engine/random.ts';
 import { sizeOf } from '../engine/tensor.ts';
@@ -24,15 +27,16 @@ export function initialWeights(declared: ParameterShapes, options: InitialOption
     label: `initial weights of ${options.family}`,
     names: [...declared.keys()],
     shape,
-    floats: (name) => draw(name, declared.get(name) as Parameter, options),
+    floats: (name) => draw(name, declared, options),
   };
 }
 
 function draw(
   name: string,
-  parameter: Parameter,
+  declared: ParameterShapes,
   { family, seed, fourierScale = 16 }: InitialOptions,
 ): Float32Array {
+  const parameter = declared.get(name) as Parameter;
   const out = new Float32Array(sizeOf(parameter.file));
   // A tensor's numbers depend on its name, not on its place.
   const counter = { seed, purpose: purposes.parameters, step: 0, row: crc32(name) };
@@ -51,11 +55,13 @@ function draw(
       /(norm|bn|GroupNorm|batchnorm|in_layers\.0|out_layers\.0|^out\.0|downsample\.1).*\.(scale|weight)$/i.test(
         name,
       );
+    const layer = declared.get(name.replace(/bias$/, 'weight'));
+    if (family === 'adm' && layer && layer.shape.length > 1 && !zero.test(name))
+      return uniform(1 / Math.sqrt(fanInOf(layer)));
     return out.fill(scale ? 1 : 0);
   }
-  // On the device kernels are HWIO and matrices [in, out].
   const outputs = parameter.shape.at(-1) as number;
-  const fanIn = sizeOf(parameter.shape) / outputs;
+  const fanIn = fanInOf(parameter);
   if (family === 'ncsnpp') {
     // Variance scaling by the mean of the fans; NIN layers have a scale of 0.1, the last of a branch 1e-10.
     const area = parameter.shape.length === 4 ? sizeOf(parameter.shape.slice(0, 2)) : 1;
@@ -70,3 +76,6 @@ function draw(
   if (parameter.shape.length === 2) return uniform(1 / Math.sqrt(fanIn));
   return normal(Math.sqrt(2 / ((fanIn / (parameter.shape[2] as number)) * outputs)));
 }
+
+/** On the device kernels are HWIO and matrices [in, out]. */
+const fanInOf = ({ shape }: Parameter) => sizeOf(shape) / (shape.at(-1) as number);
