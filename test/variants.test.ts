@@ -5,6 +5,9 @@
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { defaultBatch } from '../src/cli/subject.ts';
+import { paperCifar10 } from '../src/cmap/options.ts';
+import { cmapDefence } from '../src/defences/cmap.ts';
 import { vjp } from '../src/engine/autograd.ts';
 import { Device } from '../src/engine/device.ts';
 import { knownKernels } from '../src/engine/kernel.ts';
@@ -55,6 +58,24 @@ test('ncsnpp-cifar10 at full size: the variants a GPU chooses compile, forward a
   z.dispose();
   model.dispose();
   device.trim();
+});
+
+test('images together of an unset --batch: what a usual GPU can hold', () => {
+  const unet = ncsnpp({});
+  const architecture = wideResNet({});
+  const model = new ConsistencyModel(device, unet, empty(unet.parameters));
+  const classifier = new ClassifierNet(device, architecture, empty(architecture.parameters));
+  const together = (k: number) => {
+    const cmap = { ...paperCifar10, k };
+    const opened = { defence: cmapDefence(model, classifier, cmap), imageShape: classifier.imageShape };
+    return defaultBatch(device, { defence: 'cmap', cmap }, opened);
+  };
+  const [five, ten, thousand] = [together(5), together(10), together(1000)];
+  assert.ok(ten >= 4 && ten <= 12, `${ten} images of ten latents`);
+  assert.ok(five >= 2 * ten - 1 && five <= 2 * ten + 2, `${five} of five`);
+  assert.is(thousand, 1);
+  model.dispose();
+  classifier.dispose();
 });
 
 test('wrn-28-10 at full size: the variants a GPU chooses compile, forward and gradient', async () => {

@@ -3,13 +3,13 @@ import {
   classify,
   classifyByVote,
   classifyEach,
-  defaultStepSize,
   Device,
+  defaultStepSize,
   type LoadedClassifier,
   type LoadedModel,
+  type Preset,
   parseIdx,
   pgd,
-  type Preset,
   purify,
   ShippedNetworks,
   type TraceEntry,
@@ -46,6 +46,7 @@ function say(text: string, failed = false): void {
 
 async function open(): Promise<Session> {
   const device = await Device.open();
+  device.handle.lost.then(({ message }) => say(`The GPU was lost (${message}); reload the page.`, true));
   say(`${device.adapter.name}: loading the networks …`);
   const shipped = await ShippedNetworks.at('weights/');
   const preset = shipped.preset(dataset);

@@ -24,12 +24,12 @@ import type { Device } from '../engine/device.ts';
 import { check, InputError } from '../engine/errors.ts';
 import type { Program } from '../engine/program.ts';
 import { purposes, randomNormal } from '../engine/random.ts';
-import type { Tensor } from '../engine/tensor.ts';
+import { sizeOf, type Tensor } from '../engine/tensor.ts';
 import { Adam } from '../kernels/adam.ts';
 import { add, div, mul, sub } from '../kernels/broadcast.ts';
 import { crossEntropy } from '../kernels/cross-entropy.ts';
-import { affine, log, relu, sign, sqrt, square } from '../kernels/elementwise.ts';
-import { mean, sum } from '../kernels/reduce.ts';
+import { abs, affine, log, relu, sign, sqrt, square } from '../kernels/elementwise.ts';
+import { max, mean, sum } from '../kernels/reduce.ts';
 import { concat, reshape, slice } from '../kernels/shape.ts';
 import { softmax } from '../kernels/softmax.ts';
 import type { ConsistencyModel } from '../nets/consistency.ts';
@@ -297,14 +297,20 @@ class Loop {
         const am = add(state.m, div(affine(state.z, -lr / correct1), denominator));
         let av = state.v;
         if (unroll.preconditioner === 'exact') {
-          // d(1/(√v̂ + ε))/dv = −1 / (2 √v̂ (√v̂ + ε)² (1−β₂ᵗ)); tiny keeps 0/0 at 0, where g and m are 0 too.
-          const slope = div(m, mul(affine(root, 1, 1e-30), square(denominator)));
+          // d(1/(√v̂ + ε))/dv = −1 / (2 √v̂ (√v̂ + ε)² (1−β₂ᵗ)); tiny keeps 0/0 at 0, where g and m are 0 too. Its product with ε²
+          // would be no f32 any more.
+          const slope = div(div(m, affine(root, 1, 1e-30)), square(denominator));
           av = add(av, mul(state.z, affine(slope, lr / correct1 / (2 * correct2))));
         }
         const ag = add(affine(am, 1 - beta1), affine(mul(g, av), 2 * (1 - beta2)));
-        // A direction of length one (root mean square) for each image.
-        const length = affine(sqrt(mean(square(ag), [1, 2, 3, 4], { keepDims: true })), 1, 1e-30);
-        const direction = div(ag, length);
+        // A direction of length one (root mean square) for each image; squares of the small are no f32 before they are scaled.
+        const [images, ...latents] = ag.shape as [number, ...number[]];
+        const greatest = max(reshape(abs(ag), [images, sizeOf(latents)]), 1);
+        const most = reshape(affine(greatest, 1, 1e-30), [images, 1, 1, 1, 1]);
+        const scaled = div(ag, most);
+        const rms = affine(sqrt(mean(square(scaled), [1, 2, 3, 4], { keepDims: true })), 1, 1e-30);
+        const length = mul(most, rms);
+        const direction = div(scaled, rms);
         const both = [1, -1].map((side) => {
           copy(add(z, affine(direction, side * h)), this.#probe);
           const { gz, gx } = gradients.run();

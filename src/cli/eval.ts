@@ -222,7 +222,7 @@ async function evaluate(own: EvalFlags, command: Command): Promise<void> {
     seed,
     runs,
     evaluations: defence.randomised ? evalRuns : 1,
-    batch: flags.batch ?? defaultBatch(device, subject),
+    batch: flags.batch ?? defaultBatch(device, subject, opened),
     ...(flags.batch === undefined && device.capabilities.cpu ? { alone: costly } : {}),
     purified: flags.purified,
   };

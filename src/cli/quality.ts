@@ -24,9 +24,9 @@ import {
   loadImages,
   openDataset,
 } from './datasets.ts';
-import { cmapSettings, defaultBatch, openSubject, type Subject, sha256 } from './subject.ts';
 import { loadNetwork } from './networks.ts';
 import { addCommonOptions, type CommonOptions, openDevice, parseInteger } from './options.ts';
+import { cmapSettings, defaultBatch, openSubject, type Subject, sha256 } from './subject.ts';
 
 interface QualityFlags extends CommonOptions {
   readonly dataset: AnyDatasetName;
@@ -193,7 +193,7 @@ async function quality(flags: QualityFlags): Promise<void> {
       model,
       opened.defence.classifier,
       held,
-      { cmap, iterations, batch: flags.batch ?? defaultBatch(device, subject) },
+      { cmap, iterations, batch: flags.batch ?? defaultBatch(device, subject, opened) },
       (part, what) => bar.update(Math.floor(100 * part), what),
     );
     bar.stop();

@@ -3,13 +3,16 @@ import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Norm } from '../attacks/attack.ts';
+import { generate } from '../cmap/objective.ts';
 import { type CmapOptions, checkCmapOptions, paperCifar10, paperImageNet100 } from '../cmap/options.ts';
 import { bitDepthDefence } from '../defences/bits.ts';
 import { cmapDefence } from '../defences/cmap.ts';
 import type { Defence } from '../defences/defence.ts';
 import { undefended } from '../defences/none.ts';
+import { vjp } from '../engine/autograd.ts';
 import type { Device } from '../engine/device.ts';
 import { InputError } from '../engine/errors.ts';
+import type { Tensor } from '../engine/tensor.ts';
 import { attackConfig } from '../eval/attacks.ts';
 import { checkClassifier, checkPixelRange } from '../eval/guards.ts';
 import { type EvaluationImages, type EvaluationPlan, pickImages } from '../eval/run.ts';
@@ -152,12 +155,30 @@ function consistency(loaded: LoadedNetwork, name: string) {
   return loaded.net;
 }
 
+/** Device memory that intermediate results may take when --batch does not say; how much a GPU has nobody tells. */
+const usualBytes = 4 * 2 ** 30;
+
 /** Images together when --batch does not say: a judgement holds the activations of K latents or copies an image. */
-export function defaultBatch(device: Device, subject: Subject): number {
+export function defaultBatch(
+  device: Device,
+  subject: Pick<Subject, 'defence' | 'cmap' | 'purifier'>,
+  { defence, imageShape }: Pick<OpenedSubject, 'defence' | 'imageShape'>,
+): number {
   const cpu = device.capabilities.cpu;
   const copies = subject.defence === 'cmap' ? subject.cmap?.k : subject.purifier?.copies;
-  if (typeof copies === 'number') return Math.max(1, Math.floor((cpu ? 32 : 256) / copies));
-  return cpu ? 16 : 64;
+  const most =
+    typeof copies === 'number' ? Math.max(1, Math.floor((cpu ? 32 : 256) / copies)) : cpu ? 16 : 64;
+  const { generator, classifier } = defence;
+  const planned = (f: (x: Tensor) => Tensor, shape: readonly number[]) =>
+    device.cost(() => {
+      const { output, pullback } = vjp(f, [device.zeros(shape)]);
+      return pullback(device.full(output.shape, 1));
+    }).plannedBytes;
+  const images = planned((x) => classifier.logits(x), [1, ...imageShape]);
+  const latents = generator
+    ? planned((z) => generate(generator.model, z), [1, generator.cmap.k, ...generator.model.imageShape])
+    : 0;
+  return Math.max(1, Math.min(most, Math.floor(usualBytes / Math.max(images, latents))));
 }
 
 /** @throws InputError when the classifier does not take the data set's images, or one of the usual mistakes is made */

@@ -8,8 +8,8 @@ import { verifyEvaluation } from '../eval/verify.ts';
 import { writeFileAtomic } from '../report/files.ts';
 import { formatTable } from '../report/table.ts';
 import { loadImages } from './datasets.ts';
-import { checkSubject, defaultBatch, openSubject, type Subject } from './subject.ts';
 import { addCommonOptions, type CommonOptions, openDevice, parseInteger } from './options.ts';
+import { checkSubject, defaultBatch, openSubject, type Subject } from './subject.ts';
 
 interface VerifyFlags extends CommonOptions {
   readonly count: number;
@@ -58,7 +58,7 @@ async function verify(folder: string, flags: VerifyFlags): Promise<void> {
     data,
     count: Math.min(flags.count, data.ids.length),
     noise: flags.noise,
-    batch: flags.batch ?? Math.min(defaultBatch(device, subject), Math.max(1, flags.count)),
+    batch: flags.batch ?? Math.min(defaultBatch(device, subject, opened), Math.max(1, flags.count)),
     onProgress: (what) => {
       if (!flags.quiet) process.stderr.write(`verify: ${what}\n`);
     },

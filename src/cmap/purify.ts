@@ -184,11 +184,16 @@ export class PurifyLoop {
     );
   }
 
-  /** @throws CmapError where a loss is no number any more */
+  /** @throws CmapError where a loss is no number any more, or the device did not do all iterations */
   async result(): Promise<Purified> {
     const { device, options } = this;
     const b = this.x.shape[0] as number;
-    const values = await this.trace.rows.floats();
+    const [values, [ran]] = await Promise.all([this.trace.rows.floats(), this.trace.step.read()]);
+    // Some systems end work that takes long without a word.
+    if (ran !== options.iterations)
+      throw new CmapError(
+        `purify: the device ran ${ran} of ${options.iterations} iterations, and said nothing; take fewer images at once`,
+      );
     const at = (t: number, i: number): TraceEntry => {
       const row = (t * b + i) * fields.length;
       return Object.fromEntries(fields.map((name, j) => [name, values[row + j]])) as unknown as TraceEntry;

@@ -2,7 +2,8 @@
  * The device: memory, kernels in order, results back. Everything above it is tensors.
  *
  * Order: operations run in the order they are called; nothing is waited for until a result is read. Commands
- * collect in one compute pass and are submitted every few hundred dispatches, on `read` and on `flush`.
+ * collect in one compute pass and are submitted every few hundred dispatches, once they are much work, on `read` and on
+ * `flush`.
  * Memory: one GPUBuffer a storage, from a pool; `scope` gives back what it made except what it returns.
  * Failures on the device (lost, out of memory, a refused kernel) reject the next `read` or `sync`.
  */
@@ -44,6 +45,11 @@ const UNIFORM = 0x40 | 0x8; // UNIFORM | COPY_DST
 /** Every params struct gets a slot of this size, the largest alignment WebGPU asks of a uniform offset. */
 export const SLOT = 256;
 const SLOTS = 256;
+/**
+ * What a submission computes at most, but for its last dispatch: systems end one that keeps a GPU busy for some seconds
+ * (Windows and amdgpu after 2), a slow GPU needs a tenth of one for this, a fast one some milliseconds.
+ */
+const SUBMISSION_FLOPS = 1e11;
 
 export type Grid = readonly [number, number, number];
 
@@ -74,6 +80,7 @@ export class Device {
   readonly #texels: Pool<GPUTexture>;
   readonly #staging: Pool<GPUBuffer>;
   readonly #slots: GPUBuffer;
+  #submissionFlops = 0;
   readonly #slotBytes = new DataView(new ArrayBuffer(SLOT * SLOTS));
   #slot = 0;
   #encoder: GPUCommandEncoder | null = null;
@@ -261,6 +268,9 @@ export class Device {
     try {
       await waitFor(staging.mapAsync(1, 0, bytes));
     } catch (error) {
+      // The device may tell a moment later that it is lost.
+      await new Promise((resolve) => setTimeout(resolve));
+      staging.destroy();
       this.#throwFailure();
       throw error;
     }
@@ -454,6 +464,8 @@ export class Device {
     this.#pass.setBindGroup(0, bindGroup);
     this.#pass.dispatchWorkgroups(grid[0], grid[1], grid[2]);
     if (profiler) this.#endPass();
+    this.#submissionFlops += flops;
+    if (this.#submissionFlops > SUBMISSION_FLOPS) this.flush();
   }
 
   bindGroup(
@@ -497,6 +509,7 @@ export class Device {
       );
       this.#slot = 0;
     }
+    this.#submissionFlops = 0;
     const collectTimes = this.#profiler?.resolve(encoder);
     this.handle.queue.submit([encoder.finish()]);
     collectTimes?.();

@@ -10,7 +10,7 @@ export interface Pipeline {
 /** Pipelines by kernel. `get` compiles at once; `warm` compiles many beforehand and reports progress. */
 export class Pipelines {
   readonly #made = new Map<Kernel, Pipeline>();
-  readonly #layouts = new Map<string, { bind: GPUBindGroupLayout; pipeline: GPUPipelineLayout }>();
+  readonly #layouts = new Map<string, GPUBindGroupLayout>();
   /** Milliseconds spent waiting for compilation. */
   compileMs = 0;
 
@@ -80,8 +80,8 @@ export class Pipelines {
 
   #parts(k: Kernel) {
     const key = `${k.bindings.map((b) => `${b.index}${b.texels ? 't' : b.writable ? 'w' : 'r'}`)} ${k.paramsIndex}`;
-    let layouts = this.#layouts.get(key);
-    if (!layouts) {
+    let bind = this.#layouts.get(key);
+    if (!bind) {
       const entries: GPUBindGroupLayoutEntry[] = k.bindings.map((b) => ({
         binding: b.index,
         visibility: 4, // GPUShaderStage.COMPUTE; the global does not exist in Node
@@ -91,15 +91,14 @@ export class Pipelines {
       }));
       if (k.paramsIndex >= 0)
         entries.push({ binding: k.paramsIndex, visibility: 4, buffer: { type: 'uniform' } });
-      const bind = this.device.createBindGroupLayout({ label: key, entries });
-      layouts = {
-        bind,
-        pipeline: this.device.createPipelineLayout({ label: key, bindGroupLayouts: [bind] }),
-      };
-      this.#layouts.set(key, layouts);
+      bind = this.device.createBindGroupLayout({ label: key, entries });
+      this.#layouts.set(key, bind);
     }
     const module = this.device.createShaderModule({ label: k.name, code: k.code });
-    return { module, bind: layouts.bind, layout: layouts.pipeline };
+    // One a kernel: wgpu to 29.0 checks a dispatch against the binding sizes of the last pipeline of another layout
+    // (gfx-rs/wgpu#7359).
+    const layout = this.device.createPipelineLayout({ label: k.name, bindGroupLayouts: [bind] });
+    return { module, bind, layout };
   }
 }
 

@@ -179,7 +179,7 @@ export class Program<T> {
   }
 
   /**
-   * Replays the recorded dispatches, `times` times in one submission. Returns the outputs, whose tensors hold the results of
+   * Replays the recorded dispatches, `times` times, and submits them. Returns the outputs, whose tensors hold the results of
    * the latest run.
    */
   run(times = 1): T {

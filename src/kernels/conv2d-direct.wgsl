@@ -16,8 +16,10 @@ struct Params {
 
 // The first tap k >= 0 for which base + k is a multiple of the dilation.
 fn firstTap(base: i32) -> i32 {
-  let d = params.dilation;
-  return ((-base) % d + d) % d;
+  // Unsigned: drivers have no remainder of a negative number unless Dawn writes it out for them.
+  let d = u32(params.dilation);
+  let rest = u32(abs(base)) % d;
+  return i32(select((d - rest) % d, rest, base < 0));
 }
 
 @compute @workgroup_size(64)

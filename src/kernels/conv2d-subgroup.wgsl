@@ -36,7 +36,9 @@ fn pixelOf(p: Params, m: u32, phase: i32) -> Pixel {
 }
 
 fn firstTap(base: i32) -> i32 {
-  return ((-base) % DILATION + DILATION) % DILATION;
+  // Unsigned: drivers have no remainder of a negative number unless Dawn writes it out for them.
+  let rest = u32(abs(base)) % u32(DILATION);
+  return i32(select((u32(DILATION) - rest) % u32(DILATION), rest, base < 0));
 }
 
 fn load(p: Params, o: Pixel, ky: i32, kx: i32) -> Source {

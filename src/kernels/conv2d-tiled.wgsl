@@ -18,7 +18,10 @@ const ONE_TAP = CIN % KT == 0u;
 
 // The first tap of a phase and the number of its taps, in one direction of k taps.
 fn taps(phase: i32, before: i32, k: i32) -> vec2<i32> {
-  let first = ((before - phase * STRIDE) % DILATION + DILATION) % DILATION;
+  // Unsigned: drivers have no remainder of a negative number unless Dawn writes it out for them.
+  let offset = before - phase * STRIDE;
+  let rest = u32(abs(offset)) % u32(DILATION);
+  let first = i32(select(rest, (u32(DILATION) - rest) % u32(DILATION), offset < 0));
   return vec2(first, max(0, (k - first + DILATION - 1) / DILATION));
 }
 

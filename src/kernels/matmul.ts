@@ -158,8 +158,10 @@ export function chooseMatmulKernel(
     return { variant: 'subgroup', lanes, rows, columns, texels, why };
   };
   const tiled = (): MatmulKernel | null => {
-    const tile = size === undefined ? tileFor(shape) : (Number(size) as Tile);
-    if (!fits(tile, tile)) return null;
+    const first = size === undefined ? tileFor(shape) : (Number(size) as Tile);
+    // So many rows that small tiles are more than a grid holds are still many for large ones.
+    const tile = size === undefined ? ([first, 64, 128] as const).find((t) => fits(t, t)) : first;
+    if (tile === undefined || !fits(tile, tile)) return null;
     return { variant: 'tiled', tile, way, why: `${tilesOf(shape, tile)} tiles of ${tile}x${tile}` };
   };
   const matrix = (): MatmulKernel | null => {

@@ -178,8 +178,8 @@ export function guardGradients(
     device.run(k, { g, table }, { count, row }, linearGrid(lanes));
   });
   const squares = sum(table, [1]);
-  // 3e38 is beyond every norm of numbers whose squares are finite.
-  const params = { count: gradients.length, limit: limit > 0 ? limit : 3e38 };
+  // 1e20 is beyond every norm of numbers whose squares are finite.
+  const params = { count: gradients.length, limit: limit > 0 ? limit : 1e20 };
   device.run(kernel('gradient-guard', guardSource), { squares, loss, control }, params, [1, 1, 1]);
   return squares;
 }

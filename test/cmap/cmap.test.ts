@@ -5,6 +5,7 @@ import { type CmapOptions, checkCmapOptions, paperCifar10 } from '../../src/cmap
 import { purify } from '../../src/cmap/purify.ts';
 import { countVotes } from '../../src/cmap/vote.ts';
 import { CmapError, InputError } from '../../src/engine/errors.ts';
+import { Program } from '../../src/engine/program.ts';
 import { ConsistencyModel } from '../../src/nets/consistency.ts';
 import { ncsnpp } from '../../src/nets/ncsnpp.ts';
 import {
@@ -138,6 +139,26 @@ test('a loss that is no number any more is named, with the image and the iterati
   assert.is(model.device.memory().tensors, before);
   x.dispose();
   model.dispose();
+});
+
+test('iterations that the device never ran are no result', async () => {
+  const { model, fixture, options } = await setUp();
+  const x = model.device.tensor(...fromNchw(fixture.get('x')));
+  const { run } = Program.prototype;
+  let runs = 0;
+  Program.prototype.run = function (this: Program<unknown>, times?: number) {
+    // As where a watchdog ends a submission, and the driver takes it for done.
+    return ++runs === 3 ? this.outputs : run.call(this, times);
+  } as typeof run;
+  let message = '';
+  try {
+    await purify(model, x, { ...options, iterations: 5 });
+  } catch (error) {
+    message = (error as Error).message;
+  } finally {
+    Program.prototype.run = run;
+  }
+  assert.match(message, /the device ran 4 of 5 iterations/);
 });
 
 test('options out of range are named with value and range', () => {

@@ -226,6 +226,42 @@ test('several runs in one submission follow one another', async () => {
   step.dispose();
 });
 
+test('much work is submitted in parts, in order', async () => {
+  const device = await testDevice();
+  const x = device.tensor([1], [1]);
+  const double = kernel(
+    'double test',
+    `@group(0) @binding(0) var<storage, read_write> x: array<f32>;
+@compute @workgroup_size(1) fn main() { x[0] = 2.0 * x[0]; }`,
+  );
+  const record = (flops: number) =>
+    device.record('double', () => {
+      for (let i = 0; i < 6; i++) device.run(double, { x }, {}, [1, 1, 1], { flops });
+    });
+  const { queue } = device.handle;
+  const submit = queue.submit;
+  let submissions = 0;
+  queue.submit = (commands) => {
+    submissions++;
+    submit.call(queue, commands);
+  };
+  const counts: number[] = [];
+  try {
+    for (const flops of [1e9, 4e10]) {
+      const program = record(flops);
+      await program.prepare();
+      submissions = 0;
+      program.run();
+      counts.push(submissions);
+      program.dispose();
+    }
+  } finally {
+    queue.submit = submit;
+  }
+  assert.equal(counts, [1, 2], 'one, and one after every 1e11 operations');
+  assert.equal([...(await x.floats())], [2 ** 12]);
+});
+
 test('prepare compiles and reports progress', async () => {
   const device = await Device.open(); // of its own: nothing is compiled yet
   const x = device.full([4], 1);

@@ -114,6 +114,11 @@ test('the choice of a kernel', () => {
   assert.equal(pick([1, 4096, 4096, 64], gpu), { variant: 'tiled', tile: 128, way: 'ahead' });
   assert.equal(pick([1, 1e6, 4, 216], gpu), { variant: 'direct' });
   assert.equal(pick([70000, 64, 64, 64], gpu), { variant: 'direct' });
+  assert.equal(
+    pick([1, 65535 * 32 + 1, 16, 216], gpu),
+    { variant: 'tiled', tile: 64, way: 'ahead' },
+    'rows beyond the grid of its usual tile',
+  );
   // More columns than a grid has workgroups for.
   assert.equal(pick([1, 8, 65535 * 128 + 1, 8], gpu), { variant: 'direct' });
   assert.equal(pick([1, 8, 65535 * 32 + 1, 8], lavapipe), { variant: 'direct' });
