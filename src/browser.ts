@@ -1,3 +1,4 @@
+/// <reference types="@webgpu/types" preserve="true" />
 /**
  * The public API for browsers: all that needs neither files nor Node, and the shipped networks over HTTP. index.ts has this, too.
  */
@@ -27,6 +28,7 @@ export { AutoAttack, type AutoAttackOptions, type AutoAttackResult } from './att
 export { Disruption, type DisruptionOptions, latentTau, publishedTau } from './attacks/disruption.ts';
 export { Fab, type FabOptions } from './attacks/fab.ts';
 export { Fgsm, type FgsmOptions } from './attacks/fgsm.ts';
+export { attackLoss, type Loss, type LossName } from './attacks/losses.ts';
 export { LowFrequency, type LowFrequencyOptions } from './attacks/low-frequency.ts';
 export { Noise, type NoiseOptions } from './attacks/noise.ts';
 export { checkPgdOptions, Pgd, type PgdHooks, type PgdOptions, pgd } from './attacks/pgd.ts';
@@ -52,7 +54,7 @@ export { centerCrop, evaluationTransform, resizeBilinear } from './data/transfor
 export { type AdpSettings, adp, adpDefaults } from './defences/adp.ts';
 export { bitDepthDefence } from './defences/bits.ts';
 export { cmapDefence } from './defences/cmap.ts';
-export type { AttackSurface, Defence, Judged } from './defences/defence.ts';
+export type { AttackSurface, Defence, Judged, JudgeHooks } from './defences/defence.ts';
 export { consistencyDenoiser, type Denoiser, scoreDenoiser } from './defences/denoiser.ts';
 export { type DiffPureSettings, diffPure, diffPureDefaults } from './defences/diffpure.ts';
 export { type GdmpSettings, gdmp, gdmpDefaults } from './defences/gdmp.ts';
@@ -67,9 +69,10 @@ export { type Kernel, kernel, linearGrid } from './engine/kernel.ts';
 export type { KernelTime, ProfileRow, Profiler } from './engine/profile.ts';
 export type { Program, ProgramCost } from './engine/program.ts';
 export * from './engine/random.ts';
-export type { DType, Shape, Tensor } from './engine/tensor.ts';
+export type { DType, HostData, Numbers, Shape, Tensor } from './engine/tensor.ts';
 export { frechetDistance, type Moments, momentsOf } from './eval/frechet.ts';
 export { compare, summarise } from './eval/metrics.ts';
+export { parseIdx } from './formats/idx.ts';
 export { type Image, imageFromFloats, imageToFloats } from './formats/image.ts';
 export { parseSafetensors, type Safetensors } from './formats/safetensors.ts';
 export * as kernels from './kernels/index.ts';
@@ -91,7 +94,10 @@ export {
   type Parameter,
   type ParameterShapes,
   Parameters,
+  StateDict,
   type TensorSource,
+  torchConv,
+  torchLinear,
 } from './nets/parameters.ts';
 export { type Network, network, networkNames } from './nets/registry.ts';
 export { cifarResNet, resNet } from './nets/resnet.ts';
@@ -100,7 +106,6 @@ export type { UNet } from './nets/unet.ts';
 export { dmWideResNet, wideResNet } from './nets/wide-resnet.ts';
 export { formatProportion, mcnemar, wilson } from './report/statistics.ts';
 export type { LoadedClassifier, LoadedModel, Preset } from './shipped.ts';
-export { parseIdx } from './formats/idx.ts';
 
 /** The shipped networks of a folder `weights` that is served as it lies in the package. */
 export class ShippedNetworks {

@@ -2,6 +2,7 @@
  * What attacks have in common: their shape, the check of their options, and how images travel through the device
  * in batches of one fixed size, so that a Program is recorded once whatever the number of images.
  */
+import { checkPixels } from '../cmap/pixels.ts';
 import type { Device } from '../engine/device.ts';
 import { check, InputError } from '../engine/errors.ts';
 import { kernel, linearGrid } from '../engine/kernel.ts';
@@ -186,7 +187,7 @@ export class Job {
   readonly zeroGradients = new Set<number>();
 
   private constructor(
-    name: string,
+    readonly name: string,
     target: Target,
     images: Tensor,
     readonly x: Float32Array,
@@ -216,14 +217,7 @@ export class Job {
     this.targets = targets ?? null;
     this.ids = imageIds ?? Array.from({ length: n }, (_, i) => i);
     this.start = start;
-    for (let i = 0; i < this.x.length; i++) {
-      const v = this.x[i] as number;
-      if (!(v >= 0 && v <= 1)) {
-        throw new InputError(
-          `${name}: image ${Math.floor(i / this.size)} holds ${v}; pixels must be in [0, 1], normalisation belongs into the model`,
-        );
-      }
-    }
+    checkPixels(name, this.x, n);
     ({ low: this.low, high: this.high } = boundsOf(this.x, ball.norm === 'Linf' ? ball.eps : 1));
     this.adversarial = this.x.slice();
     this.success = new Array<boolean>(n).fill(false);
@@ -252,6 +246,9 @@ export class Job {
     return new Job(name, target, x, host, from, labels, ball, hooks);
   }
 
+  /** Whether the target was asked at the clean images, and gave numbers; else a trace begins there, or at a random point. */
+  asked = false;
+
   /** Images that were not fooled yet. */
   get remaining(): number[] {
     return this.success.flatMap((done, i) => (done ? [] : [i]));
@@ -270,7 +267,10 @@ export class Job {
     this.loss[i] = loss;
   }
 
+  /** @throws InputError where the target gave NaN where the attack began */
   result(passes: { forward: number; backward: number }): AttackResult {
+    const broken = this.asked ? -1 : this.trace.findIndex(({ loss }) => Number.isNaN(loss[0]));
+    if (broken >= 0) throw notNumbers(this.name, this.ids[broken] as number);
     return {
       adversarial: this.device.keep(this.device.tensor(this.adversarial, [this.count, ...this.imageShape])),
       success: this.success,
@@ -286,6 +286,11 @@ export class Job {
     };
   }
 }
+
+export const notNumbers = (name: string, id: number) =>
+  new InputError(
+    `${name}: the target gives NaN for image ${id} without an attack; look for NaN in its weights, or for a logarithm or quotient of 0`,
+  );
 
 function checkClasses(name: string, what: string, labels: readonly number[], classes: number): void {
   for (const label of labels) {

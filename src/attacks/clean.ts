@@ -1,10 +1,11 @@
 /** What attacks ask at the clean images before they begin, and how they go over those that remain. */
-import type { AttackHooks, Job, Slots } from './attack.ts';
+import { type AttackHooks, type Job, notNumbers, type Slots } from './attack.ts';
 import type { Query } from './query.ts';
 
 /**
  * Marks images that are misclassified without an attack as fooled, by the clean image itself, where such are left.
  * @returns each image's other classes by falling logit
+ * @throws InputError where the target gives NaN: no attack has done that
  */
 export async function dropFooled(job: Job, slots: Slots, query: Query, classes: number): Promise<number[][]> {
   const ranked = new Array<number[]>(job.count);
@@ -16,12 +17,14 @@ export async function dropFooled(job: Job, slots: Slots, query: Query, classes: 
     const logits = await query.logits.floats();
     images.forEach((i, b) => {
       const row = logits.subarray(b * classes, (b + 1) * classes);
+      if (row.some(Number.isNaN)) throw notNumbers(job.name, job.ids[i] as number);
       // The sort is stable: of equal logits the first class comes first.
       const order = Array.from(row.keys()).sort((p, q) => (row[q] as number) - (row[p] as number));
       ranked[i] = order.filter((c) => c !== job.labels[i]);
       job.success[i] = job.misread === 'left' && order[0] !== job.labels[i];
     });
   }
+  job.asked = true;
   return ranked;
 }
 

@@ -22,6 +22,7 @@ import { ssimTarget } from '../kernels/ssim.ts';
 import type { ConsistencyModel } from '../nets/consistency.ts';
 import { generate, objective } from './objective.ts';
 import { type CmapOptions, checkCmapOptions } from './options.ts';
+import { checkPixels } from './pixels.ts';
 import { Trace } from './trace.ts';
 
 /** One image's losses before an update, as means: total = mae − α·ssim + λ·constraint. */
@@ -65,6 +66,7 @@ export interface PurifyHooks {
 /**
  * Purifies images.
  * @param x [B, H, W, C] in [0, 1]
+ * @throws InputError for images outside that range or options out of theirs, CmapError where the optimisation diverges
  */
 export async function purify(
   model: ConsistencyModel,
@@ -73,6 +75,11 @@ export async function purify(
   hooks: PurifyHooks = {},
 ): Promise<Purified> {
   checkCmapOptions(options);
+  check(
+    x.rank === 4 && x.size > 0,
+    () => `purify: x is [${x.shape}], wanted [B,H,W,C] of at least one image`,
+  );
+  checkPixels('purify', await x.floats(), x.shape[0] as number);
   const loop = new PurifyLoop(model, x, options, hooks);
   try {
     await loop.program.prepare(hooks.onCompile);

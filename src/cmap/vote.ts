@@ -2,8 +2,8 @@
  * Latent vector consistency prediction (Eq. 14): each of the K purified images is classified, the class with most
  * votes wins, the lowest class index wins a tie.
  */
+import { CmapError } from '../engine/errors.ts';
 import type { Tensor } from '../engine/tensor.ts';
-import { argmax } from '../kernels/reduce.ts';
 import { reshape } from '../kernels/shape.ts';
 
 /** Anything that gives logits for images in [0, 1]. */
@@ -19,12 +19,24 @@ export interface Vote {
   readonly votes: readonly number[];
 }
 
-/** Labels of single images. @param x [N, H, W, C] in [0, 1] */
+/**
+ * Labels of single images: the class of the highest logit, the lowest of equals.
+ * @param x [N, H, W, C] in [0, 1]
+ * @throws CmapError where a logit is NaN
+ */
 export async function classify(classifier: Classifier, x: Tensor): Promise<number[]> {
-  const labels = x.device.scope(() => argmax(classifier.logits(x)));
-  const host = await labels.read();
-  labels.dispose();
-  return [...host];
+  const logits = x.device.scope(() => classifier.logits(x));
+  const host = await logits.floats();
+  const [n, classes] = logits.shape as [number, number];
+  logits.dispose();
+  return Array.from({ length: n }, (_, i) => {
+    const row = host.subarray(i * classes, (i + 1) * classes);
+    if (row.some(Number.isNaN))
+      throw new CmapError(
+        `classify: the logits of image ${i} hold NaN; look for it in the weights or the image`,
+      );
+    return row.indexOf(Math.max(...row));
+  });
 }
 
 /** Labels of each of the K images of B. @param images [B, K, H, W, C] in [0, 1] */

@@ -30,6 +30,7 @@ import {
   type HostData,
   isBuffer,
   type Memory,
+  type Numbers,
   type Shape,
   Storage,
   sizeOf,
@@ -190,7 +191,12 @@ export class Device {
   }
 
   /** A tensor with the given elements, row-major. f16 takes 16-bit patterns. */
-  tensor(data: HostData | readonly number[], shape: Shape = [data.length], dtype: DType = 'f32'): Tensor {
+  tensor(data: Numbers, shape: Shape = [data.length], dtype: DType = 'f32'): Tensor {
+    check(
+      data.length === 0 || typeof data[0] === 'number',
+      () =>
+        `tensor: elements are numbers in one row, got ${Array.isArray(data[0]) ? 'rows of them; give all in one and the shape beside' : typeof data[0]}`,
+    );
     check(
       data.length === sizeOf(shape),
       () => `tensor: [${shape}] wants ${sizeOf(shape)} elements, got ${data.length}`,
@@ -240,7 +246,8 @@ export class Device {
     return out;
   }
 
-  write(tensor: Tensor, data: HostData | readonly number[]): void {
+  write(tensor: Tensor, data: Numbers): void {
+    check(!this.#recorder, () => 'write: a program is being recorded; write to its inputs between runs');
     check(
       data.length === tensor.size,
       () => `write: tensor [${tensor.shape}] has ${tensor.size} elements, got ${data.length}`,
@@ -307,6 +314,12 @@ export class Device {
     let result: T;
     try {
       result = f();
+      if (result instanceof Promise) {
+        result.catch(() => {});
+        throw new CmapError(
+          'scope, record: the function is asynchronous, and what it makes later would be lost; wait outside',
+        );
+      }
     } catch (error) {
       this.#scopes.pop();
       for (const tensor of made) tensor.dispose();
@@ -618,7 +631,8 @@ function weight(error: Error): number {
 /** All tensors in a value made of arrays and plain objects. */
 function collect(value: unknown, into: Set<Tensor>): void {
   if (value instanceof Tensor) into.add(value);
-  else if (Array.isArray(value)) for (const v of value) collect(v, into);
+  else if (Array.isArray(value) || value instanceof Set) for (const v of value) collect(v, into);
+  else if (value instanceof Map) for (const v of value.values()) collect(v, into);
   else if (value && typeof value === 'object' && Object.getPrototypeOf(value) === Object.prototype) {
     for (const v of Object.values(value)) collect(v, into);
   }

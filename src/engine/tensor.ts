@@ -5,6 +5,15 @@ import { CmapError, check, ShapeError } from './errors.ts';
 export type DType = 'f32' | 'f16' | 'u32' | 'i32';
 export type Shape = readonly number[];
 export type HostData = Float32Array | Uint32Array | Int32Array | Uint16Array;
+/** What tensors are made of. */
+export type Numbers =
+  | HostData
+  | readonly number[]
+  | Float64Array
+  | Uint8Array
+  | Uint8ClampedArray
+  | Int8Array
+  | Int16Array;
 
 export const bytesPer: Readonly<Record<DType, number>> = { f32: 4, f16: 2, u32: 4, i32: 4 };
 
@@ -101,7 +110,7 @@ export class Tensor {
   }
 
   /** Replaces the elements from the host. Ordered with the device's other work. */
-  write(data: HostData | readonly number[]): void {
+  write(data: Numbers): void {
     this.device.write(this, data);
   }
 

@@ -3,7 +3,7 @@
  * are WGSL in x of type T, which is f32 or vec4<f32>, and in two numbers a and b of type f32.
  *
  * Traps that the expressions avoid: tanh is NaN at ±100 on SwiftShader and may be 1e-5 off anywhere by WGSL's rules, and by exp alone it
- * would cancel near 0, where it is a series; exp overflows above 88, and NaN is seen only in its bits.
+ * would cancel near 0, where it is a series; exp overflows above 88; bounds swallow a NaN, which is seen only in its bits.
  */
 import { differentiable } from '../engine/autograd.ts';
 import { kernel, linearGrid } from '../engine/kernel.ts';
@@ -11,10 +11,13 @@ import { checkFloats, type Tensor } from '../engine/tensor.ts';
 import forwardSource from './elementwise.wgsl';
 import backwardSource from './elementwise-backward.wgsl';
 
-const sigmoidOf = '(T(1.0) / (T(1.0) + exp(-clamp(x, T(-80.0), T(80.0)))))';
-const tanhOf =
+/** f, but NaN of NaN. */
+const orNaN = (f: string) => `select(${f}, x, (bitcast<U>(x) & U(0x7fffffffu)) > U(0x7f800000u))`;
+const sigmoidOf = orNaN('(T(1.0) / (T(1.0) + exp(-clamp(x, T(-80.0), T(80.0)))))');
+const tanhOf = orNaN(
   'select(T(1.0) - T(2.0) / (T(1.0) + exp(clamp(2.0 * x, T(-80.0), T(80.0)))), ' +
-  'x * (T(1.0) - x * x * (T(1.0 / 3.0) - x * x * (T(2.0 / 15.0) - x * x * T(17.0 / 315.0)))), abs(x) < T(0.2))';
+    'x * (T(1.0) - x * x * (T(1.0 / 3.0) - x * x * (T(2.0 / 15.0) - x * x * T(17.0 / 315.0)))), abs(x) < T(0.2))',
+);
 
 const table = {
   negate: { f: '-x', df: 'T(-1.0)' },
@@ -29,7 +32,7 @@ const table = {
   sigmoid: { f: sigmoidOf, df: `${sigmoidOf} * (T(1.0) - ${sigmoidOf})` },
   silu: { f: `x * ${sigmoidOf}`, df: `${sigmoidOf} * (T(1.0) + x * (T(1.0) - ${sigmoidOf}))` },
   tanh: { f: tanhOf, df: `T(1.0) - ${tanhOf} * ${tanhOf}` },
-  clamp: { f: 'clamp(x, T(a), T(b))', df: 'select(T(0.0), T(1.0), (x >= T(a)) & (x <= T(b)))' },
+  clamp: { f: orNaN('clamp(x, T(a), T(b))'), df: 'select(T(0.0), T(1.0), (x >= T(a)) & (x <= T(b)))' },
   affine: { f: 'x * a + b', df: 'T(a)' },
 } as const;
 
@@ -40,15 +43,15 @@ function elementwise(name: ElementwiseName, x: Tensor, a = 0, b = 0): Tensor {
   checkFloats(name, { x });
   const wide = x.size % 4 === 0;
   const params = { count: wide ? x.size / 4 : x.size, a, b };
-  const T = wide ? 'vec4<f32>' : 'f32';
+  const types = wide ? { T: 'vec4<f32>', U: 'vec4<u32>' } : { T: 'f32', U: 'u32' };
   const grid = linearGrid(params.count);
   const append = (source: string, expression: 'f' | 'df') =>
     `${source}\nfn ${expression}(x: T) -> T { let a = params.a; let b = params.b; return ${table[name][expression]}; }`;
   const y = device.empty(x.shape);
-  device.run(kernel(name, append(forwardSource, 'f'), { T }), { x, y }, params, grid);
+  device.run(kernel(name, append(forwardSource, 'f'), types), { x, y }, params, grid);
   return differentiable(name, [x], y, (dy) => {
     const dx = device.empty(x.shape);
-    device.run(kernel(`${name}-backward`, append(backwardSource, 'df'), { T }), { x, dy, dx }, params, grid);
+    device.run(kernel(`${name}-backward`, append(backwardSource, 'df'), types), { x, dy, dx }, params, grid);
     return [dx];
   });
 }
@@ -70,7 +73,7 @@ export const sigmoid = row('sigmoid');
 export const silu = row('silu');
 export const tanh = row('tanh');
 
-/** min(max(x, low), high); the gradient passes where low ≤ x ≤ high, as in PyTorch. */
+/** min(max(x, low), high), NaN of NaN; the gradient passes where low ≤ x ≤ high, as in PyTorch. */
 export function clamp(x: Tensor, low: number, high: number): Tensor {
   return elementwise('clamp', x, low, high);
 }

@@ -1,4 +1,5 @@
 /** Classifiers: what a family declares, and the network made of it and a checkpoint. */
+import { tidy } from '../engine/autograd.ts';
 import type { Device } from '../engine/device.ts';
 import { check, InputError } from '../engine/errors.ts';
 import type { Tensor } from '../engine/tensor.ts';
@@ -109,7 +110,7 @@ export class ClassifierNet {
    * @returns [N, classes]
    */
   logits(x: Tensor): Tensor {
-    return this.logitsOf(this.parameters, x);
+    return tidy([x], () => this.logitsOf(this.parameters, x));
   }
 
   /** The same with other parameters than the network's own, such as those that a gradient is taken for. */
@@ -127,7 +128,8 @@ export class ClassifierNet {
     const { architecture } = this;
     if (!architecture.features)
       throw new InputError(`${architecture.family}: its features are not told; take resnet20 to resnet56`);
-    return architecture.features(this.parameters, this.#prepared(x));
+    const { features } = architecture;
+    return tidy([x], () => features(this.parameters, this.#prepared(x)));
   }
 
   /** Checked and normalised. */

@@ -2,6 +2,7 @@
  * Consistency models (Song et al. 2023): f(x, σ) = c_skip(σ) x + c_out(σ) F(c_in(σ) x, t(σ)), with f(x, σ_min) = x,
  * where t is ¼ ln σ for NCSN++ and 1000 times that for ADM. Images are NHWC in [-1, 1].
  */
+import { tidy } from '../engine/autograd.ts';
 import type { Device } from '../engine/device.ts';
 import { check, InputError } from '../engine/errors.ts';
 import type { Tensor } from '../engine/tensor.ts';
@@ -66,6 +67,9 @@ export interface ConsistencyOptions extends BindOptions {
   readonly recompute?: boolean;
 }
 
+/** Noise levels whose embeddings are kept. */
+const embeddingsKept = 64;
+
 export class ConsistencyModel {
   readonly sigmas: Sigmas;
   readonly recompute: boolean;
@@ -108,6 +112,12 @@ export class ConsistencyModel {
     const rows = this.#embed(sigma, labels);
     for (const row of rows.values()) this.device.keep(row);
     this.#embeddings.set(key, rows);
+    // The oldest goes: a sampler may ask at levels without end. Programs hold those that they read.
+    for (const [old, unused] of this.#embeddings) {
+      if (this.#embeddings.size <= embeddingsKept) break;
+      for (const row of unused.values()) row.dispose();
+      this.#embeddings.delete(old);
+    }
   }
 
   #embed(sigma: number, labels: readonly number[] | undefined): Embedding {
@@ -133,13 +143,15 @@ export class ConsistencyModel {
     const embedding = this.#embeddings.get(`${sigma} ${labels}`) ?? this.#embed(sigma, labels);
     const { cIn, cSkip, cOut } = preconditioning(sigma, this.sigmas);
     const { recompute } = this;
-    const f = this.unet.forward(this.parameters, affine(x, cIn), embedding, { recompute });
-    return add(affine(x, cSkip), affine(f, cOut));
+    return tidy([x], () => {
+      const f = this.unet.forward(this.parameters, affine(x, cIn), embedding, { recompute });
+      return add(affine(x, cSkip), affine(f, cOut));
+    });
   }
 
   /** G(z) = clip(f(z, σ_max), −1, 1): one-step generation from z ~ N(0, σ_max²). */
   generate(z: Tensor): Tensor {
-    return clamp(this.denoise(z, this.sigmas.max), -1, 1);
+    return tidy([z], () => clamp(this.denoise(z, this.sigmas.max), -1, 1));
   }
 
   dispose(): void {

@@ -1,4 +1,5 @@
 /** Noise predictors of diffusion models, which the compared defences run: a U-Net as it is, under its own time label. */
+import { tidy } from '../engine/autograd.ts';
 import type { Device } from '../engine/device.ts';
 import type { Tensor } from '../engine/tensor.ts';
 import { type BindOptions, bindParameters, type Parameters, type TensorSource } from './parameters.ts';
@@ -28,8 +29,10 @@ export class ScoreNetwork {
    */
   predict(x: Tensor, time: number, labels?: readonly number[]): Tensor {
     const times = labels ? labels.map(() => time) : [time];
-    const embedding = this.unet.embed(this.device, this.parameters, times, labels);
-    return this.unet.forward(this.parameters, x, embedding);
+    return tidy([x], () => {
+      const embedding = this.unet.embed(this.device, this.parameters, times, labels);
+      return this.unet.forward(this.parameters, x, embedding);
+    });
   }
 
   dispose(): void {

@@ -13,20 +13,30 @@ import { portfolio } from '../../src/attacks/portfolio.ts';
 import type { Eot } from '../../src/attacks/query.ts';
 import { Square } from '../../src/attacks/square.ts';
 import type { GraphTarget, ProcessTarget, Target } from '../../src/attacks/target.ts';
+import { classify } from '../../src/cmap/vote.ts';
 import { differentiable, vjp } from '../../src/engine/autograd.ts';
 import type { Device } from '../../src/engine/device.ts';
 import { InputError } from '../../src/engine/errors.ts';
 import { randomNormal } from '../../src/engine/random.ts';
 import type { Tensor } from '../../src/engine/tensor.ts';
-import { add } from '../../src/kernels/broadcast.ts';
-import { affine, square, tanh } from '../../src/kernels/elementwise.ts';
+import { add, sub } from '../../src/kernels/broadcast.ts';
+import { abs, affine, sign, square, tanh } from '../../src/kernels/elementwise.ts';
 import { linear } from '../../src/kernels/matmul.ts';
+import { sum } from '../../src/kernels/reduce.ts';
 import { reshape, slice } from '../../src/kernels/shape.ts';
 import { softmax } from '../../src/kernels/softmax.ts';
 import { lcg, testDevice } from '../support.ts';
 import { fashion, withinBall } from './fashion.ts';
 
 const test = suite('attack properties');
+
+const rejects = async (run: () => Promise<unknown>, pattern: RegExp) => {
+  const error = await run().then(
+    () => null,
+    (e: Error) => e,
+  );
+  assert.ok(error && pattern.test(error.message), String(error));
+};
 
 /** Six images of 8×8×3 and a linear classifier of 6 classes, on which what is best is known. */
 async function toy() {
@@ -462,6 +472,38 @@ test('a process is attacked like the graph it stands for', async () => {
   t.dispose();
 });
 
+test('logits that are NaN are no success: refused at the clean image, no hit elsewhere', async () => {
+  const t = await toy();
+  const broken = { ...t.net, logits: (u: Tensor) => affine(t.net.logits(u), Number.NaN) };
+  const ball = { norm: 'Linf', eps: 0.02 } as const;
+  const attacks: Attack[] = [
+    new Pgd({ ...ball, steps: 2, stepSize: 0.01, randomStart: false, seed: 0 }),
+    new Fgsm(ball),
+    new Apgd({ ...ball, loss: 'ce', steps: 3 }),
+    new Square({ ...ball, queries: 5 }),
+    new Noise({ ...ball, points: 5 }),
+    new AutoAttack(ball),
+  ];
+  for (const attack of attacks)
+    await rejects(
+      () => attack.run(broken, t.x, t.labels),
+      /the target gives NaN for image 0 without an attack/,
+    );
+  await rejects(() => classify(broken, t.x), /classify: the logits of image 0 hold NaN/);
+  // NaN wherever a pixel left its place.
+  const beside = {
+    ...t.net,
+    logits: (u: Tensor) => {
+      const far = affine(sign(sum(abs(sub(u, t.x)), [1, 2, 3])), 3e38);
+      return add(t.net.logits(u), reshape(sub(square(far), square(far)), [t.n, 1]));
+    },
+  };
+  const { success, adversarial } = await new Square({ ...ball, queries: 5 }).run(beside, t.x, t.labels);
+  assert.equal(success, new Array(t.n).fill(false));
+  adversarial.dispose();
+  t.dispose();
+});
+
 test('autoattack warns of randomised targets and of probabilities', async () => {
   const t = await toy();
   const notesOf = async (target: Target, eot: Eot = { draws: 1 }) => {
@@ -577,13 +619,6 @@ test('options that make no sense are refused in one line', async () => {
   );
 
   const t = await toy();
-  const rejects = async (run: () => Promise<unknown>, pattern: RegExp) => {
-    const error = await run().then(
-      () => null,
-      (e: Error) => e,
-    );
-    assert.ok(error && pattern.test(error.message), String(error));
-  };
   const bright = t.device.tensor(
     t.images.map((v) => 255 * v),
     t.x.shape,

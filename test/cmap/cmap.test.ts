@@ -121,6 +121,23 @@ test('nothing is left behind', async () => {
   model.dispose();
 });
 
+test('a network called by itself leaves its result alone', async () => {
+  const { model } = await setUp();
+  const { device } = model;
+  const z = device.full([2, ...model.imageShape], 1);
+  model.prepare(model.sigmas.max);
+  const before = device.memory();
+  model.generate(z).dispose();
+  assert.is(device.memory().tensors, before.tensors);
+  assert.is(device.memory().liveBytes, before.liveBytes);
+  // A sampler may ask at any number of levels.
+  for (let i = 1; i <= 70; i++) model.prepare(i);
+  const many = device.memory().tensors;
+  for (let i = 71; i <= 140; i++) model.prepare(i);
+  assert.is(device.memory().tensors, many);
+  z.dispose();
+});
+
 test('a loss that is no number any more is named, with the image and the iteration', async () => {
   const { model, fixture, options } = await setUp();
   const x = model.device.tensor(...fromNchw(fixture.get('x')));
@@ -159,6 +176,28 @@ test('iterations that the device never ran are no result', async () => {
     Program.prototype.run = run;
   }
   assert.match(message, /the device ran 4 of 5 iterations/);
+});
+
+test('images that are not in [0, 1] are refused before anything runs', async () => {
+  const { model, fixture, options } = await setUp();
+  const { data, shape } = fixture.get('x');
+  for (const [scale, pattern] of [
+    [255, /purify: image 0 holds \d+.*; pixels must be in \[0, 1\]/],
+    [Number.NaN, /purify: image 0 holds NaN/],
+  ] as const) {
+    const x = model.device.tensor(...fromNchw({ data: data.map((v) => v * scale), shape }));
+    const error = await purify(model, x, options).then(
+      () => null,
+      (e: Error) => e,
+    );
+    assert.match(error?.message ?? '', pattern);
+  }
+  const none = model.device.zeros([0, ...model.imageShape]);
+  const error = await purify(model, none, options).then(
+    () => null,
+    (e: Error) => e,
+  );
+  assert.match(error?.message ?? '', /wanted \[B,H,W,C\] of at least one image/);
 });
 
 test('options out of range are named with value and range', () => {

@@ -16,11 +16,12 @@ import {
 } from '../../src/engine/errors.ts';
 import { kernel, linearGrid } from '../../src/engine/kernel.ts';
 import { durationsOf } from '../../src/engine/profile.ts';
+import type { Tensor } from '../../src/engine/tensor.ts';
 import { attention } from '../../src/kernels/attention.ts';
 import { batchNorm } from '../../src/kernels/batch-norm.ts';
 import { conv2d } from '../../src/kernels/conv2d.ts';
 import { crossEntropy } from '../../src/kernels/cross-entropy.ts';
-import { affine, exp, relu, sigmoid, silu, square, tanh } from '../../src/kernels/elementwise.ts';
+import { affine, clamp, exp, relu, sigmoid, silu, square, tanh } from '../../src/kernels/elementwise.ts';
 import { groupNorm } from '../../src/kernels/group-norm.ts';
 import { linear, matmul } from '../../src/kernels/matmul.ts';
 import { firDownsample } from '../../src/kernels/resample.ts';
@@ -205,6 +206,22 @@ test('a rectified NaN stays one, by itself and behind batch normalisation', asyn
     y.dispose();
   }
   for (const t of [x, one, zero]) t.dispose();
+});
+
+test('bounds do not swallow a NaN: clamp, sigmoid, tanh and silu, one number or four at a time', async () => {
+  const device = await testDevice();
+  for (const size of [3, 4]) {
+    const x = device.tensor(Float32Array.from({ length: size }, (_, i) => (i === 1 ? Number.NaN : 3 * i)));
+    for (const f of [(u: Tensor) => clamp(u, -1, 1), sigmoid, tanh, silu]) {
+      const y = device.scope(() => f(x));
+      assert.equal(
+        Array.from(await y.floats(), Number.isNaN),
+        Array.from({ length: size }, (_, i) => i === 1),
+      );
+      y.dispose();
+    }
+    x.dispose();
+  }
 });
 
 test('tanh keeps its digits near 0', async () => {

@@ -309,6 +309,25 @@ test('operations leave their result alone, where no gradient needs more', async 
   for (const t of [image, rows, matrix, four, one]) t.dispose();
 });
 
+test('asynchronous scopes and recordings, writes while recording, rows of rows are refused', async () => {
+  const device = await testDevice();
+  const x = device.tensor([3], [1]);
+  const before = device.memory().tensors;
+  for (const run of [
+    () => device.scope(async () => square(x)),
+    () => device.record('later', async () => square(x)),
+  ])
+    assert.throws(run, /the function is asynchronous/);
+  assert.throws(() => device.record('written', () => x.write([7])), /write: a program is being recorded/);
+  assert.throws(() => device.tensor([[1, 2]] as never, [1]), /one row, got rows of them/);
+  assert.is(device.memory().tensors, before);
+  assert.equal([...(await x.floats())], [3]);
+  const { kept } = device.scope(() => ({ kept: new Map([['a', new Set([square(x)])]]) }));
+  const [y] = kept.get('a') as Set<Tensor>;
+  assert.equal([...(await (y as Tensor).floats())], [9]);
+  assert.equal([...(await device.tensor(Float64Array.of(1.5)).floats())], [1.5]);
+});
+
 test('data of the wrong length and shapes that are none are refused', async () => {
   const device = await testDevice();
   assert.throws(() => device.tensor([1, 2, 3], [2]), /\[2\] wants 2 elements, got 3/);
