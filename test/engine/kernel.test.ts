@@ -1,10 +1,12 @@
 /** Kernels as text: constants, reflection, params; and what a device says to a bad one. */
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { CmapError, KernelError } from '../../src/engine/errors.ts';
 import { assemble, kernel, linearGrid, numbered, packParams } from '../../src/engine/kernel.ts';
 import { affine } from '../../src/kernels/elementwise.ts';
-import { testDevice } from '../support.ts';
+import { root, testDevice } from '../support.ts';
 
 const test = suite('kernel');
 
@@ -129,6 +131,27 @@ test('linear grids cover all invocations within the limit', () => {
     assert.ok(x >= 1 && x <= 65535 && y >= 1 && y <= 65535 && z === 1, `${n}: ${x} ${y}`);
     assert.ok(x * y * workgroup >= n);
   }
+});
+
+test('kernels on a linear grid take its rows for what they are', () => {
+  const folder = join(root, 'src');
+  const files = readdirSync(folder, { recursive: true, encoding: 'utf8' }).filter((file) =>
+    file.endsWith('.wgsl'),
+  );
+  let checked = 0;
+  for (const file of files) {
+    const text = readFileSync(join(folder, file), 'utf8');
+    const size = /@workgroup_size\((\w+)\)/.exec(text)?.[1];
+    const lines = text.split('\n').filter((line) => line.includes('groups.x'));
+    for (const line of lines) {
+      const wanted = line.includes('group.x')
+        ? /= group\.x \+ group\.y \* groups\.x;$/
+        : new RegExp(`= id\\.x \\+ id\\.y \\* groups\\.x \\* ${size}u;$`);
+      assert.match(line, wanted, `${file}: ${line.trim()} of workgroups of ${size}`);
+      checked++;
+    }
+  }
+  assert.ok(checked > 80, `${checked}`);
 });
 
 const bad = `@group(0) @binding(0) var<storage, read_write> y: array<f32>;
