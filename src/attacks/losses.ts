@@ -41,7 +41,7 @@ export function attackLoss(name: LossName, targeted: boolean, classes: number): 
   const needed = classesNeeded(name, targeted);
   if (classes < needed)
     throw new InputError(
-      `the ${targeted ? 'targeted ' : ''}${name} loss needs ${needed} classes, the classifier has ${classes}`,
+      `the ${targeted ? 'targeted ' : ''}${name} loss needs ${needed} classes, the classifier has ${classes}; take the margin or ce loss (of AutoAttack: version custom of apgd-ce, fab-t and square)`,
     );
   if (name === 'ce') {
     return targeted

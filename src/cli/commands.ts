@@ -1,5 +1,6 @@
 /** All commands, as one tree. */
 import { Command } from 'commander';
+import { packageVersion } from '../formats/package-root.ts';
 import { classifyCommand } from './classify.ts';
 import { dataCommand } from './data.ts';
 import { demoCommand } from './demo.ts';
@@ -20,6 +21,7 @@ import { weightsCommand } from './weights.ts';
 export function commandTree(): Command {
   const program = new Command('cmap')
     .description('Adversarial purification with consistency models on WebGPU.')
+    .version(packageVersion())
     .configureHelp({ showGlobalOptions: true });
   for (const command of [
     demoCommand(),

@@ -23,8 +23,7 @@ import { batchOf, type EvaluationPlan, estimateCost, runEvaluation, workOf } fro
 import { mostSeed } from '../eval/seeds.ts';
 import { readConfig, Store } from '../eval/store.ts';
 import { readManifest } from '../formats/manifest.ts';
-import { packageRoot } from '../formats/package-root.ts';
-import { readJson } from '../formats/read.ts';
+import { packageRoot, packageVersion } from '../formats/package-root.ts';
 import { formatDuration, progress } from '../report/progress.ts';
 import { formatTable } from '../report/table.ts';
 import {
@@ -239,12 +238,11 @@ async function evaluate(own: EvalFlags, command: Command): Promise<void> {
   };
   process.once('SIGINT', interrupted);
   try {
-    const { version } = readJson(join(packageRoot(), 'package.json')) as { version: string };
     const { name, driver, kind } = device.adapter;
     store.started({
       date: new Date().toISOString(),
       command: ['cmap', ...process.argv.slice(2)].join(' '),
-      version,
+      version: packageVersion(),
       commit: sourceCommit(),
       node: process.version,
       platform: `${process.platform} ${process.arch}`,

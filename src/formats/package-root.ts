@@ -20,6 +20,10 @@ export function packageRoot(): string {
   }
 }
 
+/** Of package.json. */
+export const packageVersion = (): string =>
+  JSON.parse(readFileSync(join(packageRoot(), 'package.json'), 'utf8')).version;
+
 /** Where what can be got or made again is kept for this user: $XDG_CACHE_HOME/cmap, else ~/.cache/cmap. */
 export function userCache(): string {
   return join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'cmap');

@@ -133,6 +133,7 @@ test('doctor names the adapter and passes its self-test', () => {
 });
 
 test('help goes to stdout and exits with 0', () => {
+  assert.match(cmap(['--version']).stdout, /^\d+\.\d+\.\d+\n$/);
   const run = cmap(['demo', '--help']);
   assert.is(run.status, 0);
   assert.match(run.stdout, /--count <n>/);
