@@ -37,8 +37,14 @@ for (const name of ['ce', 'margin', 'dlr', 'difference'] as LossName[]) {
 test('a loss that the classifier is too small for is refused', () => {
   const refuses = (run: () => unknown, pattern: RegExp) =>
     assert.throws(run, (error: Error) => error instanceof InputError && pattern.test(error.message));
-  refuses(() => attackLoss('dlr', false, 2), /^the dlr loss needs 3 classes, the classifier has 2; take the margin or ce loss/);
-  refuses(() => attackLoss('dlr', true, 3), /^the targeted dlr loss needs 4 classes, the classifier has 3; take the margin/);
+  refuses(
+    () => attackLoss('dlr', false, 2),
+    /^the dlr loss needs 3 classes, the classifier has 2; take the margin or ce loss/,
+  );
+  refuses(
+    () => attackLoss('dlr', true, 3),
+    /^the targeted dlr loss needs 4 classes, the classifier has 3; take the margin/,
+  );
   refuses(() => attackLoss('difference', false, 10), /make the attack targeted/);
   refuses(() => attackLoss('nll' as LossName, false, 10), /"nll" is not known; there are ce, margin/);
 });
