@@ -13,6 +13,8 @@ import { gone, type Tensor } from './tensor.ts';
 export interface Node {
   readonly name: string;
   readonly inputs: readonly Tensor[];
+  /** Versions of the inputs' and the output's memory that the gradient is of. */
+  readonly versions?: readonly number[];
   /**
    * Cotangents of the inputs from the output's. `needs[i]` says whether input i's is wanted; others may be null.
    * A returned tensor is owned by the caller and may be the argument itself.
@@ -33,7 +35,7 @@ export function differentiable(
 ): Tensor {
   output.device.named(`${name} [${output.shape}]`);
   if (recording && inputs.some((x) => x.node)) {
-    output.node = { name, inputs, backward };
+    output.node = { name, inputs, backward, versions: [...inputs, output].map((x) => x.storage.version) };
     made?.add(output.node);
   }
   return output;
@@ -218,6 +220,13 @@ function pull(output: Tensor, wanted: readonly Tensor[], cotangent: Tensor | und
     if (!dy || !node || targets.has(tensor)) continue;
     cotangents.delete(tensor);
     const needs = node.inputs.map((x) => reaches.get(x) === true);
+    const changed = [...node.inputs, tensor].find(
+      (x, j) => x.storage.version !== (node.versions?.[j] ?? x.storage.version),
+    );
+    if (changed)
+      throw new CmapError(
+        `pullback: [${changed.shape}] of ${node.name} was written after it was computed with; take the gradient first`,
+      );
     const gradients = node.backward(dy, needs);
     device.named(`the gradient of ${node.name} [${tensor.shape}]`);
     node.inputs.forEach((input, j) => {

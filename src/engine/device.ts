@@ -261,6 +261,7 @@ export class Device {
       values = padded;
     }
     this.flush(); // what was recorded before must still see the old elements
+    tensor.live().version++;
     this.handle.queue.writeBuffer(this.bufferOf(tensor), 0, values as Float32Array<ArrayBuffer>);
   }
 
@@ -427,6 +428,7 @@ export class Device {
       ) {
         throw new CmapError(`${k.name}: ${b.name} is written and shares memory with another argument`);
       }
+      if (b.writable) (storages[i] as Storage).version++;
     });
     if (this.#recorder) {
       this.#recorder.push({ kernel: k, storages, params, grid, flops: work.flops ?? 0 });

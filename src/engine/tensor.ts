@@ -42,6 +42,8 @@ export const isBuffer = (memory: Memory): memory is GPUBuffer => 'size' in memor
 export class Storage {
   memory: Memory | null;
   references = 1;
+  /** How often it was written: a gradient of what it held before can no longer be taken. */
+  version = 0;
   constructor(
     readonly bytes: number,
     memory: Memory | null,

@@ -3,8 +3,9 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { noGrad, recompute, vjp } from '../../src/engine/autograd.ts';
 import type { Tensor } from '../../src/engine/tensor.ts';
+import { Adam } from '../../src/kernels/adam.ts';
 import { add, mul } from '../../src/kernels/broadcast.ts';
-import { square } from '../../src/kernels/elementwise.ts';
+import { affine, square } from '../../src/kernels/elementwise.ts';
 import { assertClose, testDevice } from '../support.ts';
 
 const test = suite('autograd');
@@ -53,6 +54,18 @@ test('each gradient is disposed of on its own, also where they and the cotangent
   assert.equal([...(await dy.floats())], [5, 5]);
   assert.is(device.memory().tensors, before);
   for (const t of [a, b, dy]) t.dispose();
+});
+
+test('a gradient of what has been overwritten is an error, whoever wrote', async () => {
+  const device = await testDevice();
+  const w = device.tensor([3], [1]);
+  const { pullback } = vjp(square, [w]);
+  w.write([100]);
+  assert.throws(() => pullback(), /\[1\] of square was written after it was computed with/);
+  const again = vjp((u) => square(affine(u, 2)), [w]);
+  const adam = new Adam(device, w, { lr: 1, betas: [0.9, 0.99] });
+  adam.step(again.pullback() as [Tensor]);
+  assert.throws(() => again.pullback(), /of affine was written/);
 });
 
 test.run();
