@@ -313,6 +313,11 @@ class Runners {
     this.#known.set(count, made);
     return made;
   }
+
+  dispose(): void {
+    for (const runner of this.#known.values()) runner.dispose();
+    this.#known.clear();
+  }
 }
 
 /** A chain before the classifier, one copy of every image, with its way back. */
@@ -435,6 +440,7 @@ export function chainDefence(defence: ChainDefence): Defence {
     },
     surface: 'full',
     passes: copies * (evaluations + 1),
+    dispose: () => runners.dispose(),
     async judge(x, { seed, imageIds }) {
       const purified = await purify(x, steps, seed, imageIds);
       return { votes: await classifyByVote(classifier, purified), purified };

@@ -58,6 +58,7 @@ function surfacesOf(
   model: ConsistencyModel,
   classifier: Classifier,
   cmap: CmapOptions,
+  made: ThroughCmap[],
 ): Record<string, AttackSurface> {
   const through = (name: string, settings: ThroughSettings): AttackSurface => {
     const { k, iterations, votes, temperature, warm, backward, sigma } = settings;
@@ -68,24 +69,26 @@ function surfacesOf(
       : backward === 'identity'
         ? 'the optimisation taken for the identity backward (BPDA)'
         : `the optimisation taken for one consistency step at sigma ${sigma?.toPrecision(4)} backward (BPDA)`;
+    const target = new ThroughCmap(model, classifier, {
+      cmap: { ...cmap, k, iterations },
+      backward: backward ?? 'unroll',
+      ...(sigma ? { sigma } : {}),
+      votes,
+      temperature,
+      warmStart: warm === 'yes',
+      ...(unrolled
+        ? {
+            unroll: {
+              ...(last ? { last } : {}),
+              ...(preconditioner ? { preconditioner } : {}),
+              smoothing: { ...(huber ? { huber } : {}), straightThrough: clip !== 'exact' },
+            },
+          }
+        : {}),
+    });
+    made.push(target);
     return {
-      target: new ThroughCmap(model, classifier, {
-        cmap: { ...cmap, k, iterations },
-        backward: backward ?? 'unroll',
-        ...(sigma ? { sigma } : {}),
-        votes,
-        temperature,
-        warmStart: warm === 'yes',
-        ...(unrolled
-          ? {
-              unroll: {
-                ...(last ? { last } : {}),
-                ...(preconditioner ? { preconditioner } : {}),
-                smoothing: { ...(huber ? { huber } : {}), straightThrough: clip !== 'exact' },
-              },
-            }
-          : {}),
-      }),
+      target,
       knowledge: 'adaptive',
       // The objective that is differentiated is smoothed; the identity is none at all.
       exact: false,
@@ -138,16 +141,20 @@ export function cmapDefence(
   const { seed: _, ...own } = options;
   // Beside the paper's values, where it is another than theirs.
   const settings = sigma === publishedSigmas.max ? own : { ...own, sigma };
+  const loops: ThroughCmap[] = [];
   return {
     name: 'cmap',
     classes: classifier.classes,
     randomised: true,
     settings,
     classifier,
-    surfaces: surfacesOf(model, classifier, options),
+    surfaces: surfacesOf(model, classifier, options, loops),
     surface: 'classifier',
     generator: { model, cmap: options },
     passes: 2 * options.k * options.iterations + options.k,
+    dispose: () => {
+      for (const loop of loops) loop.dispose();
+    },
     async judge(x, { seed, imageIds, looks, onProgress }) {
       const seen: { iteration: number; labels: number[][] }[] = [];
       const hooks = {

@@ -83,6 +83,8 @@ export interface Defence {
   judge(x: Tensor, hooks: JudgeHooks): Promise<Judged>;
   /** Seconds that a judgement of these images will take, from a short measurement; by default one is made. */
   estimate?(x: Tensor): Promise<number>;
+  /** Gives back what its surfaces and judgements keep on the device from use to use; the networks stay. */
+  dispose?(): void;
 }
 
 /** The surface of the bare classifier: adaptive where nothing defends it. */

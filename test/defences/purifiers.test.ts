@@ -6,8 +6,10 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { Pgd } from '../../src/attacks/pgd.ts';
 import type { Draw, ProcessTarget } from '../../src/attacks/target.ts';
+import { paperCifar10 } from '../../src/cmap/options.ts';
 import { adp, adpChain, adpDefaults } from '../../src/defences/adp.ts';
 import { ChainRunner, evaluationsOf, type Step } from '../../src/defences/chain.ts';
+import { cmapDefence } from '../../src/defences/cmap.ts';
 import type { AttackSurface, Defence } from '../../src/defences/defence.ts';
 import { consistencyDenoiser, type Denoiser, denoise, scoreDenoiser } from '../../src/defences/denoiser.ts';
 import { diffPure, diffPureChain, diffPureDefaults } from '../../src/defences/diffpure.ts';
@@ -372,6 +374,33 @@ test('improved-diffusion: its steps, and the noise without the variance', async 
   const made = ScoreNetwork.load(device, conditional, syntheticCheckpoint(conditional.parameters));
   assert.throws(() => scoreDenoiser(made), /conditional on 5 classes/);
   for (const used of [net, made]) used.dispose();
+});
+
+test('disposed, a defence keeps nothing on the device, and works again', async () => {
+  const device = await testDevice();
+  const { model, net } = await setUp();
+  const x = await images();
+  const draw: Draw = { seed: 3, rows: device.tensor([0, 1], [2], 'u32'), step: device.zeros([1], 'u32') };
+  const cmap = { ...paperCifar10, k: 2, iterations: 1 };
+  for (const defence of [...(await few()), cmapDefence(model, net, cmap)]) {
+    const use = async () => {
+      const surface = defence.name === 'cmap' ? 'unroll' : 'full';
+      const process = await surfaceOf(defence, surface).process(x, draw);
+      const logits = await process.logits.floats();
+      process.dispose();
+      const { votes, purified } = await defence.judge(x, { seed: 1, imageIds: [0, 1] });
+      purified?.dispose();
+      return { votes, logits };
+    };
+    defence.dispose?.();
+    const { tensors } = device.memory();
+    const first = await use();
+    defence.dispose?.();
+    const { tensors: after } = device.memory();
+    assert.is(after, tensors, defence.name);
+    assert.equal(await use(), first, defence.name);
+    defence.dispose?.();
+  }
 });
 
 test.run();
