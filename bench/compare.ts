@@ -14,8 +14,16 @@ if (!a || !b) {
   process.exit(2);
 }
 type Saved = Pick<Row, 'kernel' | 'pass' | 'shape' | 'medianMs' | 'spread' | 'variant' | 'adapter'>;
-const load = (path: string) =>
-  new Map((readJson(path) as Saved[]).map((row) => [`${row.kernel} ${row.pass} ${row.shape}`, row]));
+const load = (path: string) => {
+  const rows = readJson(path);
+  if (!Array.isArray(rows) || !rows.every((row) => Array.isArray(row?.spread))) {
+    console.error(
+      `bench: ${path}: not the kernels of a read-out; --compare takes two files written by --json without --net`,
+    );
+    process.exit(1);
+  }
+  return new Map((rows as Saved[]).map((row) => [`${row.kernel} ${row.pass} ${row.shape}`, row]));
+};
 const [before, after] = [load(a), load(b)];
 const rows: string[][] = [];
 for (const [key, row] of after) {

@@ -8,7 +8,6 @@ import { openSafetensors } from './formats/safetensors.node.ts';
 import {
   classifierOf,
   consistencyModelOf,
-  isDenoiserEntry,
   type LoadedClassifier,
   type LoadedModel,
   type Preset,
@@ -25,12 +24,6 @@ export function loadConsistencyModel(device: Device, name = 'fashion-mnist-consi
 export function loadClassifier(device: Device, name = 'fashion-mnist-wrn'): LoadedClassifier {
   const { entry, path } = resolveWeights(name);
   return classifierOf(device, name, entry, openSafetensors(path));
-}
-
-/** Whether the manifest has the name as an EDM denoiser: of a consistency model's architecture, but not one. */
-export function isDenoiser(name: string): boolean {
-  const manifest = readManifest();
-  return Object.hasOwn(manifest, name) && isDenoiserEntry(manifest[name]);
 }
 
 /** The script that trains a data set's networks. */

@@ -204,7 +204,7 @@ async function evaluate(own: EvalFlags, command: Command): Promise<void> {
   if (seed < 0 || seed > mostSeed)
     throw new InputError(`--seed must be an integer of 0 to ${mostSeed}, got ${seed}`);
   checkDataset(flags);
-  refuseIdle(own, command, names);
+  refuseIdle(flags, command, names);
   const subject = subjectOf(flags);
   const data = await loadImages(subject, chosenImages(flags, preset));
   checkBall(norm, eps);
@@ -239,6 +239,11 @@ async function evaluate(own: EvalFlags, command: Command): Promise<void> {
   process.once('SIGINT', interrupted);
   try {
     const { name, driver, kind } = device.adapter;
+    const [last] = store.starts().slice(-1);
+    if (last && last.name !== name)
+      process.stderr.write(
+        `cmap: ${flags.out} was begun on ${last.name}, this is ${name}: results agree to rounding, not to the bit\n`,
+      );
     store.started({
       date: new Date().toISOString(),
       command: ['cmap', ...process.argv.slice(2)].join(' '),

@@ -10,9 +10,11 @@ import { readNpy, writeNpy } from '../formats/npy.ts';
 import { readJson } from '../formats/read.ts';
 import { ClassifierNet } from '../nets/classifier.ts';
 import { ConsistencyModel, type Sigmas, sigmaSettings } from '../nets/consistency.ts';
+import type { TensorSource } from '../nets/parameters.ts';
 import { network, networkNames } from '../nets/registry.ts';
 import { ScoreNetwork } from '../nets/score.ts';
 import { progress } from '../report/progress.ts';
+import { isDenoiserEntry } from '../shipped.ts';
 import { checkCount } from './datasets.ts';
 import { type CommonOptions, parseInteger } from './options.ts';
 
@@ -46,7 +48,8 @@ export function batchOf({ batch }: { readonly batch?: number | undefined }, usua
 }
 
 export type LoadedNetwork =
-  | { readonly kind: 'consistency'; readonly net: ConsistencyModel }
+  /** `edm`: its weights are a denoiser's, in whose scalings σ_min is 0. */
+  | { readonly kind: 'consistency'; readonly net: ConsistencyModel; readonly edm: boolean }
   | { readonly kind: 'score'; readonly net: ScoreNetwork }
   | { readonly kind: 'classifier'; readonly net: ClassifierNet };
 
@@ -76,7 +79,7 @@ function namedNetwork(options: NetworkOptions) {
       throw new InputError(`${options.netConfig}: not a JSON object of settings`);
     config = { ...config, ...given };
   }
-  return { name, config, path: shipped?.path ?? weights };
+  return { name, config, path: shipped?.path ?? weights, edm: isDenoiserEntry(shipped?.entry) };
 }
 
 /** Refuses names and settings that no network has, before a device is opened for them. @throws InputError */
@@ -91,7 +94,7 @@ export function checkNetwork(options: NetworkOptions): void {
  */
 export async function loadNetwork(device: Device, options: NetworkOptions): Promise<LoadedNetwork> {
   const { prefix, recompute } = options;
-  const { name, config, path } = namedNetwork(options);
+  const { name, config, path, edm: shippedDenoiser } = namedNetwork(options);
   const source = await openCheckpoint(path);
   try {
     const found = network(name, config, source);
@@ -102,15 +105,18 @@ export async function loadNetwork(device: Device, options: NetworkOptions): Prom
     };
     try {
       switch (found.kind) {
-        case 'consistency':
+        case 'consistency': {
+          const edm = shippedDenoiser || taskIn(source) === 'edm';
           return {
             kind: found.kind,
+            edm,
             net: ConsistencyModel.load(device, found.unet, source, {
               ...bind,
               recompute: recompute ?? false,
-              sigmas: found.sigmas,
+              sigmas: edm ? { ...found.sigmas, min: 0 } : found.sigmas,
             }),
           };
+        }
         case 'score':
           return { kind: found.kind, net: ScoreNetwork.load(device, found.unet, source, bind) };
         case 'classifier':
@@ -121,6 +127,16 @@ export async function loadNetwork(device: Device, options: NetworkOptions): Prom
     }
   } finally {
     source.close();
+  }
+}
+
+/** What `cmap train` trained a checkpoint of its for, if it says. */
+function taskIn({ metadata }: TensorSource): string | null {
+  try {
+    const { task } = JSON.parse(metadata?.config ?? '{}') as { task?: unknown };
+    return typeof task === 'string' ? task : null;
+  } catch {
+    return null;
   }
 }
 

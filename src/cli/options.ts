@@ -91,6 +91,12 @@ export function addCmapOptions(command: Command, defaults?: CmapOptions): Comman
 /** Opens the device and says which. */
 export async function openDevice(options: CommonOptions): Promise<Device> {
   const device = await Device.open({ adapter: options.adapter });
+  if (device.adapter.kind === 'null') {
+    device.close();
+    throw new InputError(
+      'adapter null: compiles kernels and computes nothing; take another (cmap doctor lists them)',
+    );
+  }
   const tuned = loadTuning(device);
   if (!options.quiet) {
     process.stderr.write(`adapter: ${device.adapter.name} (${device.adapter.reason})\n`);

@@ -187,9 +187,15 @@ export function purifyCommand(): Command {
   return command.action(async (paths: string[], options: PurifyOptions & ArrayOptions) => {
     if (options.input !== undefined) {
       if (paths.length > 0) throw new InputError(`${paths[0]}: give image files or --input, not both`);
+      for (const name of ['out', 'dataset', 'model', 'classifier'])
+        if (command.getOptionValueSource(name) === 'cli')
+          throw new InputError(`${flagOf(name)} goes with image files; this is --input, an array of images`);
       return purifyArray(options.input, options);
     }
-    const array = ['initLatents', 'trace', 'latentsOut', 'imagesOut', 'net', 'netConfig', 'weights'] as const;
+    const array = [
+      ...(['initLatents', 'trace', 'latentsOut', 'imagesOut', 'net', 'netConfig', 'weights'] as const),
+      ...(['prefix', 'recompute'] as const),
+    ];
     const alone = array.find((name) => options[name] !== undefined);
     if (alone) {
       throw new InputError(`${flagOf(alone)} goes with --input, an array of images`);
@@ -277,6 +283,8 @@ async function purifyArray(path: string, options: ArrayOptions & CmapFlags): Pro
     throw new InputError(
       `--net ${options.net}: a consistency model is wanted, this is a ${loaded.kind} network`,
     );
+  if (loaded.edm)
+    throw new InputError(`--weights ${options.weights}: an EDM denoiser; a consistency model is wanted`);
   if (loaded.net.unet.classes > 0)
     throw new InputError(
       `--net ${options.net}: purification takes an unconditional model, this one needs classes`,

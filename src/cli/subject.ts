@@ -19,7 +19,7 @@ import { type EvaluationImages, type EvaluationPlan, pickImages } from '../eval/
 import type { EvaluationConfig } from '../eval/store.ts';
 import { readManifest, resolveWeights, weightsFolder } from '../formats/manifest.ts';
 import { cannotRead, readJson } from '../formats/read.ts';
-import { isDenoiser, loadPreset, shippedNetwork } from '../models.ts';
+import { loadPreset, shippedNetwork } from '../models.ts';
 import { type DatasetChoice, openDataset } from './datasets.ts';
 import { type LoadedNetwork, loadNetwork } from './networks.ts';
 import type { CmapFlags, CommonOptions } from './options.ts';
@@ -123,6 +123,12 @@ export async function openSubject(
       `--classifier ${first.identity.name}: is a ${first.loaded.kind} network, no classifier`,
     );
   const classifier = first.loaded.net;
+  const { title, classes } = openDataset(subject);
+  // Labels are numbers of the data's classes, in the order of their names.
+  if (classes.length !== classifier.classes)
+    throw new InputError(
+      `--classifier ${first.identity.name}: decides among ${classifier.classes} classes, ${title} has ${classes.length}; give a classifier of these, or the folder of all its classes`,
+    );
   const opened = (defence: Defence, generator: OpenedSubject['generator'] = null) => ({
     defence,
     classifier: first.identity,
@@ -140,7 +146,7 @@ export async function openSubject(
     const denoiser = denoiserOf(
       second.loaded,
       second.identity.name,
-      subject.edm ?? isDenoiser(second.identity.name),
+      subject.edm ?? (second.loaded.kind === 'consistency' && second.loaded.edm),
     );
     const settings = subject.purifier ?? purifierSettings(subject.defence, []);
     return opened(makePurifier(subject.defence, denoiser, classifier, settings), second.identity);
@@ -150,7 +156,7 @@ export async function openSubject(
 }
 
 function consistency(loaded: LoadedNetwork, name: string) {
-  if (loaded.kind !== 'consistency' || loaded.net.unet.classes > 0 || isDenoiser(name))
+  if (loaded.kind !== 'consistency' || loaded.net.unet.classes > 0 || loaded.edm)
     throw new InputError(`--model ${name}: an unconditional consistency model is wanted`);
   return loaded.net;
 }

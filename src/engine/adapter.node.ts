@@ -199,7 +199,7 @@ async function driverCalled(wanted: string, options: OpenOptions): Promise<Drive
   }
   const name = names.find((n) => n.toLowerCase().includes(key));
   if (name) return { ...system(), label: name, flags: [`adapter=${name}`] };
-  const there = [...names.map((n) => `'${n}'`), 'hardware', 'lavapipe', 'swiftshader', 'null'].join(', ');
+  const there = [...names.map((n) => `'${n}'`), 'hardware', 'lavapipe', 'swiftshader'].join(', ');
   throw new AdapterError(
     `adapter '${wanted}' is none of ${there}${problem} (leave CMAP_ADAPTER empty for the best; see cmap doctor)`,
   );

@@ -10,7 +10,16 @@
  * A batch's images are written before its lines, and lines are the truth: what a kill leaves without lines is done
  * again. A line cut in the middle of its writing is dropped.
  */
-import { closeSync, existsSync, fsyncSync, ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  ftruncateSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  writeSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import type { Norm } from '../attacks/attack.ts';
 import type { Knowledge } from '../defences/defence.ts';
@@ -177,6 +186,7 @@ export class MemoryStore extends RecordStore {
 /** An evaluation on disk. */
 export class Store extends RecordStore {
   #lines: number | null = null;
+  #lock: string | null = null;
 
   private constructor(
     readonly folder: string,
@@ -210,6 +220,7 @@ export class Store extends RecordStore {
     checkSeeds(folder, config, records);
     ensureDirectory(join(folder, 'images'));
     const store = new Store(folder, { ...config, attacks });
+    store.#lock = lock(folder);
     writeFileAtomic(path, `${JSON.stringify(store.config, null, 1)}\n`);
     for (const record of records) store.records.set(keyOf(record), record);
     try {
@@ -226,9 +237,21 @@ export class Store extends RecordStore {
   /** Adds this start to environment.json. */
   started(environment: Readonly<Record<string, unknown>>): void {
     const path = join(this.folder, 'environment.json');
+    writeFileAtomic(path, `${JSON.stringify([...this.#starts(), environment], null, 1)}\n`);
+  }
+
+  /** The adapters of the starts before. */
+  starts(): { readonly name: string }[] {
+    return this.#starts().flatMap((start) => {
+      const { adapter } = (start ?? {}) as { adapter?: { name?: unknown } };
+      return typeof adapter?.name === 'string' ? [{ name: adapter.name }] : [];
+    });
+  }
+
+  #starts(): unknown[] {
+    const path = join(this.folder, 'environment.json');
     const before = existsSync(path) ? readJson(path) : [];
-    const starts = Array.isArray(before) ? before : [];
-    writeFileAtomic(path, `${JSON.stringify([...starts, environment], null, 1)}\n`);
+    return Array.isArray(before) ? before : [];
   }
 
   /** Writes a batch's images, then its lines. */
@@ -259,6 +282,31 @@ export class Store extends RecordStore {
   close(): void {
     if (this.#lines !== null) closeSync(this.#lines);
     this.#lines = null;
+    if (this.#lock !== null) rmSync(this.#lock, { force: true });
+    this.#lock = null;
+  }
+}
+
+/** Marks a folder as this process's until it ends. @throws InputError where another that still runs has it */
+function lock(folder: string): string {
+  const path = join(folder, 'lock');
+  const holder = existsSync(path) ? Number(readFileSync(path, 'utf8')) : Number.NaN;
+  if (holder !== process.pid && runs(holder))
+    throw new InputError(
+      `${folder}: process ${holder} is writing to it; wait for it or end it, or choose another --out (if it is no evaluation, delete ${path})`,
+    );
+  writeFileAtomic(path, `${process.pid}`);
+  return path;
+}
+
+/** Whether there is such a process on this machine. */
+function runs(pid: number): boolean {
+  if (!Number.isInteger(pid) || pid < 1) return false;
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM';
   }
 }
 

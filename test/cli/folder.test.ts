@@ -109,6 +109,22 @@ test('bad input', () => {
     ['eval', ...data.slice(0, 4), ...classifier, '--count', '2'],
     /takes images of \[16,16,3\], the data set has \[64,64,3\]/,
   );
+  refused(
+    [
+      'eval',
+      '--dataset',
+      'image-folder',
+      '--data',
+      'images',
+      '--classifier',
+      'cifar10-wrn',
+      '--image-size',
+      '32',
+      '--count',
+      '2',
+    ],
+    /--classifier cifar10-wrn: decides among 10 classes, images 32x32 has 3; give a classifier of these/,
+  );
 });
 
 test.run();

@@ -5,9 +5,9 @@ import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { readNpy, writeNpy } from '../../src/formats/npy.ts';
-import { writeSafetensors } from '../../src/formats/safetensors.node.ts';
+import { openSafetensors, writeSafetensors } from '../../src/formats/safetensors.node.ts';
 import { writeSyntheticCheckpoint } from '../nets/parity.ts';
-import { assertClose, type Fixture, loadFixture, sharedData } from '../support.ts';
+import { assertClose, type Fixture, loadFixture, root, sharedData } from '../support.ts';
 import { commandIn } from './command.ts';
 
 const test = suite('forward');
@@ -51,6 +51,44 @@ test('a consistency model: f(x, σ) before clipping, and its gradient', () => {
   assertClose(read('y1.npy'), read('y.npy'), 1e-6, 'y by single images');
   assertClose(read('g1.npy'), read('g.npy'), 1e-5, 'gradient by single images');
   assert.equal(readNpy(at('g.npy')).shape, fixture.get('x.80').shape);
+});
+
+test('an EDM denoiser, shipped or trained here, has no boundary at σ_min, and purifies nothing', () => {
+  write('f.npy', {
+    data: Float32Array.from({ length: 784 }, (_, i) => 0.5 + Math.sin(i) / 2),
+    shape: [1, 1, 28, 28],
+  });
+  json('zero.json', { t_min: 0 });
+  const forward = ['forward', '--input', 'f.npy', '--sigma', '0.05', '-q'];
+  ok([...forward, '--weights', 'fashion-mnist-edm', '--output', 'd.npy']);
+  ok([...forward, '--weights', 'fashion-mnist-edm', '--net-config', 'zero.json', '--output', 'd0.npy']);
+  assert.equal(read('d.npy'), read('d0.npy'));
+  // What cmap train writes beside its tensors.
+  const source = openSafetensors(join(root, 'weights', 'fashion-mnist-edm.safetensors'));
+  const tensors = Object.fromEntries(
+    source.names.map((name) => [name, { data: source.read(name), shape: source.shape(name) }]),
+  );
+  source.close();
+  writeSafetensors(at('trained.safetensors'), tensors, { config: JSON.stringify({ task: 'edm' }) });
+  writeSafetensors(at('unsaid.safetensors'), tensors);
+  for (const name of ['trained', 'unsaid'])
+    ok([
+      ...forward,
+      '--net',
+      'fashion-mnist-edm',
+      '--weights',
+      `${name}.safetensors`,
+      '--output',
+      `${name}.npy`,
+    ]);
+  assert.equal(read('trained.npy'), read('d.npy'));
+  assert.not.equal(read('unsaid.npy'), read('d.npy'));
+  refused(
+    ['purify', '--input', 'f.npy', '--weights', 'fashion-mnist-edm', '--k', '2', '--iterations', '1'],
+    /--weights fashion-mnist-edm: an EDM denoiser; a consistency model is wanted/,
+  );
+  refused(['purify', '--input', 'f.npy', '--out', 'nowhere'], /--out goes with image files/);
+  refused(['purify', 'boot.png', '--prefix', 'ema'], /--prefix goes with --input/);
 });
 
 test('a class-conditional model and a score network', () => {

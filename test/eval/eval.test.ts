@@ -1,5 +1,13 @@
 /** The harness on the shipped classifier and a few images: what it measures, and that nothing but the images matters. */
-import { appendFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  appendFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite } from 'uvu';
@@ -135,6 +143,20 @@ test('records of another rule of seeds are not gone on with, and the folder stay
     /old-seeds: image 0 under none was attacked with seed 1, of --seed 1 this version makes \d{9,}; evaluate anew/,
   );
   assert.is(readFileSync(join(at, 'config.json'), 'utf8'), before);
+});
+
+test('a folder that another process is writing to is left alone, one whose process is gone is taken', () => {
+  const at = join(folder, 'locked');
+  const config = configOf([0], { none: kind('none') });
+  Store.open(at, config, false).close();
+  const lock = join(at, 'lock');
+  assert.is(existsSync(lock), false);
+  writeFileSync(lock, `${process.ppid}`);
+  refused(() => Store.open(at, config, true), /locked: process \d+ is writing to it; wait for it or end it/);
+  writeFileSync(lock, `${2 ** 30}`);
+  const store = Store.open(at, config, true);
+  assert.is(readFileSync(lock, 'utf8'), `${process.pid}`);
+  store.close();
 });
 
 test('runs are repeated, `none` is not; their spread is reported', () => {
