@@ -353,11 +353,17 @@ function chosenImages(flags: EvalFlags, preset: (typeof evaluationPresets)[strin
     if (flags.offset !== undefined)
       throw new InputError('--offset and --subset paper exclude each other; give one');
     const { paperCount } = openDataset(flags);
+    const asked = flags.subset ? '--subset paper' : `--preset ${flags.preset}`;
     if (paperCount === null)
       throw new InputError(
-        `--subset paper: the paper's images are of cifar10 and image-folder, not of ${flags.dataset}; give --offset 0 for the first --count`,
+        `${asked}: the paper's images are of cifar10 and image-folder, not of ${flags.dataset}; give --offset 0 for the first --count`,
       );
-    return paperSubset(paperCount, flags.subset && flags.count === undefined ? 500 : count);
+    const wanted = flags.subset && flags.count === undefined ? 500 : count;
+    if (wanted > paperCount)
+      throw new InputError(
+        `${asked}: ${wanted} images of ${paperCount} are asked for; give --count, at most ${paperCount}`,
+      );
+    return paperSubset(paperCount, wanted);
   }
   const offset = flags.offset ?? 0;
   if (offset < 0) throw new InputError(`--offset must be at least 0, got ${offset}`);

@@ -7,13 +7,14 @@ import { readEvaluation } from '../eval/store.ts';
 import { verifyEvaluation } from '../eval/verify.ts';
 import { writeFileAtomic } from '../report/files.ts';
 import { formatTable } from '../report/table.ts';
-import { loadImages } from './datasets.ts';
+import { dataOption, loadImages } from './datasets.ts';
 import { addCommonOptions, type CommonOptions, openDevice, parseInteger } from './options.ts';
 import { checkSubject, defaultBatch, openSubject, type Subject } from './subject.ts';
 
 interface VerifyFlags extends CommonOptions {
   readonly count: number;
   readonly batch?: number;
+  readonly data?: string;
   readonly noise: number;
 }
 
@@ -25,7 +26,8 @@ export function verifyCommand(): Command {
     .argument('<dir>', 'folder of cmap eval')
     .option('--count <n>', 'images of the experiments; 0 reads the records alone', parseInteger, 16)
     .option('--noise <n>', 'random points an image of the noise item; 0 leaves it out', parseInteger, 10000)
-    .option('--batch <n>', 'images together', parseInteger);
+    .option('--batch <n>', 'images together', parseInteger)
+    .addOption(dataOption());
   return addCommonOptions(command).action(verify);
 }
 
@@ -36,9 +38,10 @@ async function verify(folder: string, flags: VerifyFlags): Promise<void> {
     throw new InputError(`--batch must be at least 1, got ${flags.batch}`);
   const { config, records } = readEvaluation(folder);
   checkSeeds(folder, config, records);
-  const subject = config.source as unknown as Subject | undefined;
-  if (!subject?.dataset)
+  const source = config.source as unknown as Subject | undefined;
+  if (!source?.dataset)
     throw new InputError(`${folder}: config.json does not say how to open the networks (source is missing)`);
+  const subject = { ...source, ...(flags.data === undefined ? {} : { data: flags.data }) };
   const data = await loadImages(subject, config.images);
   const device = await openDevice(flags);
   const opened = await openSubject(device, subject, flags);
