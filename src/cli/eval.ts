@@ -239,10 +239,10 @@ async function evaluate(own: EvalFlags, command: Command): Promise<void> {
   process.once('SIGINT', interrupted);
   try {
     const { name, driver, kind } = device.adapter;
-    const [last] = store.starts().slice(-1);
-    if (last && last.name !== name)
+    const before = store.lastAdapter();
+    if (before !== null && before !== name)
       process.stderr.write(
-        `cmap: ${flags.out} was begun on ${last.name}, this is ${name}: results agree to rounding, not to the bit\n`,
+        `cmap: ${flags.out} was written on ${before}, this is ${name}: results agree to rounding, not to the bit\n`,
       );
     store.started({
       date: new Date().toISOString(),

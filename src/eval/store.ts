@@ -240,12 +240,10 @@ export class Store extends RecordStore {
     writeFileAtomic(path, `${JSON.stringify([...this.#starts(), environment], null, 1)}\n`);
   }
 
-  /** The adapters of the starts before. */
-  starts(): { readonly name: string }[] {
-    return this.#starts().flatMap((start) => {
-      const { adapter } = (start ?? {}) as { adapter?: { name?: unknown } };
-      return typeof adapter?.name === 'string' ? [{ name: adapter.name }] : [];
-    });
+  /** Name of the adapter of the start before; null where none is told. */
+  lastAdapter(): string | null {
+    const { adapter } = (this.#starts().at(-1) ?? {}) as { adapter?: { name?: unknown } };
+    return typeof adapter?.name === 'string' ? adapter.name : null;
   }
 
   #starts(): unknown[] {
