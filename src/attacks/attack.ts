@@ -185,6 +185,8 @@ export class Job {
   readonly notes: string[] = [];
   /** Images that a gradient attack could not move from some start. */
   readonly zeroGradients = new Set<number>();
+  /** Whether the target was asked at the clean images, and gave numbers; else a trace begins there, or at a random point. */
+  asked = false;
 
   private constructor(
     readonly name: string,
@@ -245,9 +247,6 @@ export class Job {
     const [host, from] = await Promise.all([x.floats(), start ? start.floats() : null]);
     return new Job(name, target, x, host, from, labels, ball, hooks);
   }
-
-  /** Whether the target was asked at the clean images, and gave numbers; else a trace begins there, or at a random point. */
-  asked = false;
 
   /** Images that were not fooled yet. */
   get remaining(): number[] {

@@ -10,7 +10,7 @@ import { readNpy, writeNpy } from '../formats/npy.ts';
 import { readJson } from '../formats/read.ts';
 import { ClassifierNet } from '../nets/classifier.ts';
 import { ConsistencyModel, type Sigmas, sigmaSettings } from '../nets/consistency.ts';
-import type { TensorSource } from '../nets/parameters.ts';
+import { trainedWith } from '../nets/parameters.ts';
 import { network, networkNames } from '../nets/registry.ts';
 import { ScoreNetwork } from '../nets/score.ts';
 import { progress } from '../report/progress.ts';
@@ -106,7 +106,7 @@ export async function loadNetwork(device: Device, options: NetworkOptions): Prom
     try {
       switch (found.kind) {
         case 'consistency': {
-          const edm = shippedDenoiser || taskIn(source) === 'edm';
+          const edm = shippedDenoiser || trainedWith(source).task === 'edm';
           return {
             kind: found.kind,
             edm,
@@ -127,16 +127,6 @@ export async function loadNetwork(device: Device, options: NetworkOptions): Prom
     }
   } finally {
     source.close();
-  }
-}
-
-/** What `cmap train` trained a checkpoint of its for, if it says. */
-function taskIn({ metadata }: TensorSource): string | null {
-  try {
-    const { task } = JSON.parse(metadata?.config ?? '{}') as { task?: unknown };
-    return typeof task === 'string' ? task : null;
-  } catch {
-    return null;
   }
 }
 

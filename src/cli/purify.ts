@@ -192,10 +192,8 @@ export function purifyCommand(): Command {
           throw new InputError(`${flagOf(name)} goes with image files; this is --input, an array of images`);
       return purifyArray(options.input, options);
     }
-    const array = [
-      ...(['initLatents', 'trace', 'latentsOut', 'imagesOut', 'net', 'netConfig', 'weights'] as const),
-      ...(['prefix', 'recompute'] as const),
-    ];
+    const outputs = ['trace', 'latentsOut', 'imagesOut'] as const;
+    const array = ['initLatents', ...outputs, 'net', 'netConfig', 'weights', 'prefix', 'recompute'] as const;
     const alone = array.find((name) => options[name] !== undefined);
     if (alone) {
       throw new InputError(`${flagOf(alone)} goes with --input, an array of images`);

@@ -161,7 +161,7 @@ function consistency(loaded: LoadedNetwork, name: string) {
   return loaded.net;
 }
 
-/** Device memory that intermediate results may take when --batch does not say; how much a GPU has nobody tells. */
+/** Memory of a GPU that intermediate results may take when --batch does not say; how much it has nobody tells. */
 const usualBytes = 4 * 2 ** 30;
 
 /** Images together when --batch does not say: a judgement holds the activations of K latents or copies an image. */
@@ -174,6 +174,7 @@ export function defaultBatch(
   const copies = subject.defence === 'cmap' ? subject.cmap?.k : subject.purifier?.copies;
   const most =
     typeof copies === 'number' ? Math.max(1, Math.floor((cpu ? 32 : 256) / copies)) : cpu ? 16 : 64;
+  if (cpu) return most;
   const { generator, classifier } = defence;
   const planned = (f: (x: Tensor) => Tensor, shape: readonly number[]) =>
     device.cost(() => {

@@ -158,10 +158,10 @@ export function chooseMatmulKernel(
     return { variant: 'subgroup', lanes, rows, columns, texels, why };
   };
   const tiled = (): MatmulKernel | null => {
-    const first = size === undefined ? tileFor(shape) : (Number(size) as Tile);
     // So many rows that small tiles are more than a grid holds are still many for large ones.
-    const tile = size === undefined ? ([first, 64, 128] as const).find((t) => fits(t, t)) : first;
-    if (tile === undefined || !fits(tile, tile)) return null;
+    const tiles: Tile[] = size === undefined ? [tileFor(shape), 64, 128] : [Number(size) as Tile];
+    const tile = tiles.find((t) => fits(t, t));
+    if (tile === undefined) return null;
     return { variant: 'tiled', tile, way, why: `${tilesOf(shape, tile)} tiles of ${tile}x${tile}` };
   };
   const matrix = (): MatmulKernel | null => {

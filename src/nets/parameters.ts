@@ -222,7 +222,7 @@ function findNames(declared: ParameterShapes, source: TensorSource, wanted: stri
     throw new InputError(`${source.label}: no tensor of the network lies under the prefix "${wanted}"`);
   // A few names in common, such as conv1.weight of each block, make no copy.
   const whole = best !== undefined && 2 * best.hits >= declared.size;
-  const exported = exportedAverage(source.metadata);
+  const exported = exportedAverage(source);
   const own = candidates.find(
     ({ prefix, hits, rank }) => prefix === exported && hits === best?.hits && rank === best.rank,
   );
@@ -238,12 +238,20 @@ function findNames(declared: ParameterShapes, source: TensorSource, wanted: stri
 }
 
 /** The average that `cmap train` exports, the first of its configuration: in a checkpoint of it that one is meant. */
-function exportedAverage(metadata: TensorSource['metadata']): string | null {
+function exportedAverage(source: TensorSource): string | null {
+  const { averages } = trainedWith(source);
+  return Array.isArray(averages) && averages.length > 0 ? `ema_${averages[0]}.` : null;
+}
+
+/** The configuration that `cmap train` left in a checkpoint; nothing of another's. */
+export function trainedWith({ metadata }: TensorSource): {
+  readonly averages?: unknown;
+  readonly task?: unknown;
+} {
   try {
-    const { averages } = JSON.parse(metadata?.config ?? '{}') as { averages?: unknown };
-    return Array.isArray(averages) && averages.length > 0 ? `ema_${averages[0]}.` : null;
+    return JSON.parse(metadata?.config ?? '{}') ?? {};
   } catch {
-    return null;
+    return {};
   }
 }
 
