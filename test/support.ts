@@ -134,7 +134,7 @@ export function checkOp(name: string, op: OpTest): void {
         inputs[n] = device.tensor(data, shape, data instanceof Float32Array ? 'f32' : 'u32');
       }
       const apply = (...xs: Tensor[]) =>
-        op.run({ ...inputs, ...Object.fromEntries(wanted.map((n, i) => [n, xs[i]])) }, attributes);
+        op.run({ ...inputs, ...Object.fromEntries(wanted.map((n, i) => [n, xs[i] as Tensor])) }, attributes);
       const targets = wanted.map((n) => inputs[n] as Tensor);
       const want = fixture.get(`${prefix}y`);
       const dy = fields.includes('dy')

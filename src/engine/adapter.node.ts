@@ -530,7 +530,7 @@ async function perform(job: Job, tell: typeof describe): Promise<void> {
     try {
       await all.requestAdapter();
     } catch (error) {
-      names = [...String(error).matchAll(/name: '(.*)'$/gm)].map((match) => match[1]);
+      names = [...String(error).matchAll(/name: '(.*)'$/gm)].map((match) => match[1] as string);
     }
     if (job.list) return reply(names, null);
     const gpu = create([...job.flags]);
@@ -574,5 +574,5 @@ async function perform(job: Job, tell: typeof describe): Promise<void> {
 }
 
 function oneLine(error: unknown): string {
-  return String((error as Error)?.message ?? error).split('\n')[0];
+  return String((error as Error)?.message ?? error).split('\n')[0] as string;
 }

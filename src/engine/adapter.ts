@@ -183,6 +183,10 @@ export const inNode = () => typeof process !== 'undefined' && Boolean(process.ve
 
 async function openBrowser(options: OpenOptions): Promise<OpenedAdapter> {
   const gpu = globalThis.navigator?.gpu;
+  if (!gpu && globalThis.isSecureContext === false)
+    throw new AdapterError(
+      `a browser gives WebGPU to pages from https or this machine alone, and this one is from ${globalThis.location?.origin}`,
+    );
   if (!gpu)
     throw new AdapterError(
       'this browser has no WebGPU (navigator.gpu); use a current Chrome, Edge, Safari or Firefox',

@@ -8,12 +8,14 @@
  */
 import type { Device } from './device.ts';
 import { CmapError, check } from './errors.ts';
-import { gone, type Tensor } from './tensor.ts';
+import { checkFloats, gone, type Tensor } from './tensor.ts';
 
 export interface Node {
   readonly name: string;
   readonly inputs: readonly Tensor[];
-  /** Versions of the inputs' and the output's memory that the gradient is of. */
+  /** What `backward` reads besides: constants such as labels. */
+  readonly beside?: readonly Tensor[];
+  /** Versions of the memory of inputs, output and what is beside that the gradient is of. */
   readonly versions?: readonly number[];
   /**
    * Cotangents of the inputs from the output's. `needs[i]` says whether input i's is wanted; others may be null.
@@ -32,10 +34,12 @@ export function differentiable(
   inputs: readonly Tensor[],
   output: Tensor,
   backward: Node['backward'],
+  beside: readonly Tensor[] = [],
 ): Tensor {
   output.device.named(`${name} [${output.shape}]`);
   if (recording && inputs.some((x) => x.node)) {
-    output.node = { name, inputs, backward, versions: [...inputs, output].map((x) => x.storage.version) };
+    const versions = [...inputs, output, ...beside].map((x) => x.storage.version);
+    output.node = { name, inputs, backward, beside, versions };
     made?.add(output.node);
   }
   return output;
@@ -117,30 +121,43 @@ function outside(value: Tensor, nodes: ReadonlySet<Node>): Tensor[] {
 
 const leaf: Node['backward'] = () => [];
 
+/** What `vjp` returns. */
+export interface Vjp {
+  readonly output: Tensor;
+  /**
+   * d<output, cotangent>/d inputs[i], which the caller disposes. A cotangent of all ones is taken when none is given; an input that
+   * the output does not depend on gets zeros. These gradients are constants to a differentiation around this one, which is
+   * refused where it would need their own.
+   */
+  pullback(cotangent?: Tensor): Tensor[];
+  /** Gives back what f made, the output too. */
+  dispose(): void;
+}
+
 /**
- * f and its vector-Jacobian product at `inputs`. What f makes lives until the surrounding `scope` ends, as the gradient needs it:
- * a loop wants one.
- * @returns the output, and `pullback(cotangent)`: d<output, cotangent>/d inputs[i]; a cotangent of all ones is
- *   taken when none is given; an input that the output does not depend on gets zeros. These gradients are constants to a
- *   differentiation around this one, which is refused where it would need their own
+ * f and its vector-Jacobian product at `inputs`. What f makes lives until `dispose`, or until the surrounding `scope` ends, as
+ * the gradient needs it: a loop wants either.
  */
-export function vjp(
-  f: (...inputs: Tensor[]) => Tensor,
-  inputs: readonly Tensor[],
-): { output: Tensor; pullback: (cotangent?: Tensor) => Tensor[] } {
-  const watched = inputs.map((x) => {
-    const y = x.alias();
-    y.node = { name: 'input', inputs: x.node ? [x] : [], backward: x.node ? (dy) => [dy] : leaf };
-    return y;
-  });
+export function vjp(f: (...inputs: Tensor[]) => Tensor, inputs: readonly Tensor[]): Vjp {
   const before = recording;
-  recording = true;
-  let output: Tensor;
+  const run = () => {
+    const watched = inputs.map((x) => {
+      const y = x.alias();
+      y.node = { name: 'input', inputs: x.node ? [x] : [], backward: x.node ? (dy) => [dy] : leaf };
+      return y;
+    });
+    recording = true;
+    return { watched, output: f(...watched) };
+  };
+  let alive: ReadonlySet<Tensor> = new Set();
+  let result: ReturnType<typeof run>;
   try {
-    output = f(...watched);
+    if (inputs[0]) ({ result, made: alive } = inputs[0].device.gather(run));
+    else result = run();
   } finally {
     recording = before;
   }
+  const { watched, output } = result;
   const outer = inputs.filter((x) => x.node);
   const pullback = (cotangent?: Tensor) => {
     const gradients = noGrad(() => output.device.scope(() => pull(output, watched, cotangent)));
@@ -156,7 +173,10 @@ export function vjp(
     }
     return gradients;
   };
-  return { output, pullback };
+  const dispose = () => {
+    for (const tensor of alive) tensor.dispose();
+  };
+  return { output, pullback, dispose };
 }
 
 /** Value and gradient of a function whose output is summed. */
@@ -176,6 +196,11 @@ function pull(output: Tensor, wanted: readonly Tensor[], cotangent: Tensor | und
     );
   }
   if (cotangent) {
+    checkFloats('pullback', { cotangent });
+    check(
+      cotangent.device === device,
+      () => `pullback: cotangent [${cotangent.shape}] lives on another device`,
+    );
     check(
       String(cotangent.shape) === String(output.shape),
       () => `pullback: cotangent is [${cotangent.shape}], the output is [${output.shape}]`,
@@ -220,7 +245,7 @@ function pull(output: Tensor, wanted: readonly Tensor[], cotangent: Tensor | und
     if (!dy || !node || targets.has(tensor)) continue;
     cotangents.delete(tensor);
     const needs = node.inputs.map((x) => reaches.get(x) === true);
-    const changed = [...node.inputs, tensor].find(
+    const changed = [...node.inputs, tensor, ...(node.beside ?? [])].find(
       (x, j) => x.storage.version !== (node.versions?.[j] ?? x.storage.version),
     );
     if (changed)

@@ -5,7 +5,8 @@
  * collect in one compute pass and are submitted every few hundred dispatches, once they are much work, on `read` and on
  * `flush`.
  * Memory: one GPUBuffer a storage, from a pool; `scope` gives back what it made except what it returns.
- * Failures on the device (lost, out of memory, a refused kernel) reject the next `read` or `sync`.
+ * Failures on the device (lost, out of memory, a refused kernel) reject the next `read` or `sync`. The driver drops a submission
+ * whole: every tensor that one may have written, and what is computed with it, goes on rejecting until the host writes to it.
  */
 
 import accumulateSource from './accumulate.wgsl';
@@ -87,6 +88,11 @@ export class Device {
   #encoder: GPUCommandEncoder | null = null;
   #pass: GPUComputePassEncoder | null = null;
   #failure: Error | null = null;
+  /** Number of the submission that is being made, and of the last that is known to have been done. */
+  #submission = 1;
+  #done = 0;
+  /** Submissions that a failure may have emptied: the driver drops one whole, and says so later. */
+  readonly #lost: { readonly from: number; to: number; error: Error }[] = [];
   #recorder: Recorder | null = null;
   #scopes: Set<Tensor>[] = [];
   #tensors = 0;
@@ -101,6 +107,13 @@ export class Device {
     const fail = (error: Error) => {
       // A lost device or a refused kernel explains the errors that follow from it.
       if (!this.#failure || weight(error) > weight(this.#failure)) this.#failure = error;
+      this.flush(); // what comes now may be sound again
+      const [from, to] = [this.#done + 1, this.#submission - 1];
+      const last = this.#lost.at(-1);
+      if (last?.from === from) {
+        last.to = to;
+        if (weight(error) > weight(last.error)) last.error = error;
+      } else this.#lost.push({ from, to, error });
     };
     this.capabilities = capabilitiesOf(handle, adapter);
     this.pipelines = new Pipelines(handle, fail);
@@ -168,11 +181,15 @@ export class Device {
       dtype === 'f32' && bytes > 0 && bytes % 16 === 0,
       () => `texels: ${dtype} [${shape}] is not f32 in a multiple of 4 elements`,
     );
+    this.#own('texels', x);
     const y = this.#make(shape, dtype, bytes, true);
     const storages = [x.live(), y.live()] as const;
     if (this.#recorder)
       this.#recorder.push({ kernel: texelCopy, storages, params: {}, grid: [1, 1, 1], flops: 0 });
-    else this.copyIntoTexels(storages);
+    else {
+      this.touch([storages[0]], [storages[1]]);
+      this.copyIntoTexels(storages);
+    }
     return y;
   }
 
@@ -248,6 +265,7 @@ export class Device {
 
   write(tensor: Tensor, data: Numbers): void {
     check(!this.#recorder, () => 'write: a program is being recorded; write to its inputs between runs');
+    this.#own('write', tensor);
     check(
       data.length === tensor.size,
       () => `write: tensor [${tensor.shape}] has ${tensor.size} elements, got ${data.length}`,
@@ -261,17 +279,23 @@ export class Device {
       values = padded;
     }
     this.flush(); // what was recorded before must still see the old elements
-    tensor.live().version++;
+    const storage = tensor.live();
+    storage.version++;
+    storage.written = 0;
+    storage.failure = null;
     this.handle.queue.writeBuffer(this.bufferOf(tensor), 0, values as Float32Array<ArrayBuffer>);
   }
 
   async read(tensor: Tensor): Promise<HostData> {
     check(!this.#recorder, () => 'read: a program is being recorded; read its outputs after run()');
+    this.#own('read', tensor);
     const source = this.bufferOf(tensor);
-    const bytes = tensor.live().bytes;
+    const storage = tensor.live();
+    const { bytes } = storage;
     const staging = this.#staging.acquire(bytes, 'read');
     this.#endPass();
     this.#commands().copyBufferToBuffer(source, 0, staging, 0, bytes);
+    const [at, written, failed] = [this.#submission, storage.written, storage.failure];
     this.flush();
     try {
       await waitFor(staging.mapAsync(1, 0, bytes));
@@ -285,7 +309,10 @@ export class Device {
     const copy = staging.getMappedRange(0, bytes).slice(0);
     staging.unmap();
     this.#staging.release(staging);
+    this.#done = Math.max(this.#done, at);
     this.#throwFailure();
+    const failure = failed ?? this.#lostAt(written) ?? this.#lostAt(at);
+    if (failure) throw failure;
     if (tensor.dtype === 'f16') return new Uint16Array(copy, 0, tensor.size);
     const Type = { f32: Float32Array, u32: Uint32Array, i32: Int32Array }[tensor.dtype];
     return new Type(copy, 0, tensor.size);
@@ -294,8 +321,32 @@ export class Device {
   /** Waits for all work and throws what failed since the last wait. */
   async sync(): Promise<void> {
     this.flush();
+    const [at, since] = [this.#submission - 1, this.#done];
     await waitFor(this.handle.queue.onSubmittedWorkDone());
+    this.#done = Math.max(this.#done, at);
     this.#throwFailure();
+    const failure = at > since ? this.#lostAt(at) : undefined;
+    if (failure) throw failure;
+  }
+
+  #lostAt(submission: number): Error | undefined {
+    return this.#lost.find(({ from, to }) => from <= submission && submission <= to)?.error;
+  }
+
+  /** Says that commands made now read and write these; what is made of something lost is lost too. */
+  touch(read: Iterable<Storage>, written: Iterable<Storage>): void {
+    let failure: Error | null = null;
+    if (this.#lost.length > 0) for (const s of read) failure ??= s.failure ?? this.#lostAt(s.written) ?? null;
+    for (const storage of written) {
+      storage.version++;
+      storage.written = this.#submission;
+      storage.failure = failure;
+    }
+  }
+
+  #own(name: string, tensor: Tensor): void {
+    if (tensor.device !== this)
+      throw new CmapError(`${name}: tensor [${tensor.shape}] lives on another device`);
   }
 
   /** Throws what failed and forgets it, except that a lost device stays lost. */
@@ -334,6 +385,18 @@ export class Device {
       else this.#scopes.at(-1)?.add(tensor);
     }
     return result;
+  }
+
+  /** Runs `f` and says what tensors it made, which live on as if they had been made without it. */
+  gather<T>(f: () => T): { readonly result: T; readonly made: ReadonlySet<Tensor> } {
+    const made = new Set<Tensor>();
+    this.#scopes.push(made);
+    try {
+      return { result: f(), made };
+    } finally {
+      this.#scopes.pop();
+      for (const tensor of made) this.#scopes.at(-1)?.add(tensor);
+    }
   }
 
   /** Excludes a tensor from all open scopes: it lives until `dispose()`. */
@@ -412,10 +475,12 @@ export class Device {
         () => `${k.name}: grid [${grid}] is outside 1..${this.capabilities.maxGrid}`,
       );
     }
-    const storages = k.bindings.map(({ name, texels }) => {
+    const storages = k.bindings.map(({ name, texels, floats }) => {
       const tensor = tensors[name];
       if (!tensor) throw new CmapError(`${k.name}: no tensor given for ${name}`);
       if (tensor.device !== this) throw new CmapError(`${k.name}: ${name} lives on another device`);
+      if (floats && tensor.dtype !== 'f32')
+        throw new CmapError(`${k.name}: ${name} is ${tensor.dtype}, the kernel has it as f32`);
       const storage = tensor.live();
       if (storage.texels !== texels)
         throw new CmapError(`${k.name}: ${name} is ${storage.texels ? '' : 'not '}in texels`);
@@ -428,7 +493,7 @@ export class Device {
       ) {
         throw new CmapError(`${k.name}: ${b.name} is written and shares memory with another argument`);
       }
-      if (b.writable) (storages[i] as Storage).version++;
+      if (b.writable && this.#recorder) (storages[i] as Storage).version++;
     });
     if (this.#recorder) {
       this.#recorder.push({ kernel: k, storages, params, grid, flops: work.flops ?? 0 });
@@ -440,6 +505,10 @@ export class Device {
     if (k.paramsIndex >= 0) this.#slot++;
     const { pipeline, layout } = this.pipelines.get(k);
     const bindGroup = this.bindGroup(k, layout, storages, this.#slots, offset);
+    this.touch(
+      storages,
+      storages.filter((_, i) => k.bindings[i]?.writable),
+    );
     this.dispatch(k, pipeline, bindGroup, grid, work.flops ?? 0);
   }
 
@@ -527,6 +596,7 @@ export class Device {
     this.#submissionFlops = 0;
     const collectTimes = this.#profiler?.resolve(encoder);
     this.handle.queue.submit([encoder.finish()]);
+    this.#submission++;
     collectTimes?.();
   }
 
@@ -554,14 +624,16 @@ export class Device {
   record<T>(name: string, f: () => T): Program<T> {
     check(!this.#recorder, () => `record ${name}: a program is already being recorded`);
     this.flush();
-    const recorder = new Recorder(this);
+    const recorder = new Recorder();
     this.#recorder = recorder;
     try {
-      const outputs = this.scope(f);
+      const { result: outputs, made } = this.gather(() => this.scope(f));
       this.#recorder = null;
       const tensors = new Set<Tensor>();
       collect(outputs, tensors);
-      return new Program(this, name, recorder, outputs, [...tensors]);
+      // Outputs over memory from outside are the program's own, too, unless they were there before it.
+      const own = [...tensors].filter((t) => made.has(t) || recorder.virtual.has(t.storage));
+      return new Program(this, name, recorder, outputs, own);
     } catch (error) {
       for (const storage of recorder.owned) this.drop(storage);
       throw error;
@@ -579,7 +651,7 @@ export class Device {
   cost(f: () => unknown): ProgramCost {
     check(!this.#recorder, () => 'cost: a program is already being recorded');
     this.flush();
-    const recorder = new Recorder(this);
+    const recorder = new Recorder();
     this.#recorder = recorder;
     try {
       const tensors = new Set<Tensor>();

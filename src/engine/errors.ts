@@ -58,3 +58,9 @@ export function formatBytes(bytes: number): string {
   }
   return `${unit === 0 ? bytes : bytes.toFixed(1)} ${units[unit]}`;
 }
+
+/** A value as JSON for a message, of at most `most` characters. */
+export function brief(value: unknown, most = 60): string {
+  const text = JSON.stringify(value) ?? 'not set';
+  return text.length > most ? `${text.slice(0, most - 3)}...` : text;
+}

@@ -16,6 +16,8 @@ export interface Binding {
   readonly writable: boolean;
   /** Whether it is read from texels, not from a buffer. */
   readonly texels: boolean;
+  /** An array of f32 or of vectors of them. One of u32 may be the bits of anything. */
+  readonly floats: boolean;
 }
 
 export interface ParamField {
@@ -98,10 +100,17 @@ export function assemble(shortName: string, source: string, constants: Constants
       index: v.binding,
       writable: v.access === 'read_write',
       texels: v.type.name.startsWith('texture'),
+      floats: /^array<(?:f32|vec[234]f)\b/.test(v.type.getTypeName()),
     }))
     .sort((a, b) => a.index - b.index);
   const uniform = reflection.uniforms[0];
   const struct = uniform?.type as StructInfo | undefined;
+  // Of anything else nothing would be written, and the kernel read what lay there.
+  if (uniform && !struct?.members)
+    throw new KernelError(
+      `kernel ${name}: the uniform ${uniform.name} is no struct; put its values into a struct Params`,
+      numbered(code),
+    );
   return {
     name,
     code,

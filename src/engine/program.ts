@@ -5,7 +5,7 @@
  * kernels are those of eager execution, so a replay equals it bit for bit.
  */
 import { type Device, type Grid, SLOT } from './device.ts';
-import { CmapError } from './errors.ts';
+import { CmapError, check } from './errors.ts';
 import { type Kernel, kernel, linearGrid, type ParamValues, packParams } from './kernel.ts';
 import notFiniteSource from './not-finite.wgsl';
 import { sizeClass } from './pool.ts';
@@ -29,8 +29,6 @@ export class Recorder {
   /** Storages the program must keep alive although nobody else may. */
   readonly owned = new Set<Storage>();
   #named = 0;
-
-  constructor(readonly device: Device) {}
 
   /** Says what the steps are that have no name yet. */
   name(operation: string): void {
@@ -104,7 +102,7 @@ function planOf(recorder: Recorder, outputs: readonly Tensor[]) {
     minimumBytes = Math.max(minimumBytes, alive);
   }
   const cost: ProgramCost = {
-    plannedBytes: plan.slots.reduce((sum, { bytes }) => sum + bytes, 0),
+    plannedBytes: plan.slots.reduce((sum, { bytes }) => sum + sizeClass(bytes), 0),
     minimumBytes,
     unplannedBytes: lives.reduce((sum, life) => sum + sizeClass(life.storage.bytes), 0),
     flops: recorder.steps.reduce((sum, step) => sum + step.flops, 0),
@@ -122,6 +120,8 @@ export class Program<T> {
   readonly cost: ProgramCost;
   readonly #memory: Memory[] = [];
   readonly #owned: Set<Storage>;
+  /** What a run writes. */
+  readonly #written: Set<Storage>;
   readonly #uniform: GPUBuffer;
   readonly #outputTensors: readonly Tensor[];
   #steps: readonly Step[];
@@ -138,7 +138,10 @@ export class Program<T> {
   ) {
     this.#steps = recorder.steps;
     this.#owned = recorder.owned;
-    this.#outputTensors = outputTensors.filter((t) => recorder.virtual.has(t.storage));
+    this.#written = new Set(
+      recorder.steps.flatMap(({ kernel: k, storages }) => storages.filter((_, i) => k.bindings[i]?.writable)),
+    );
+    this.#outputTensors = outputTensors;
     const { lives, plan, cost } = planOf(recorder, this.#outputTensors);
     this.cost = cost;
     const params = new DataView(new ArrayBuffer(Math.max(SLOT, SLOT * recorder.steps.length)));
@@ -184,6 +187,8 @@ export class Program<T> {
    */
   run(times = 1): T {
     const dispatches = this.#ready();
+    // Before the first dispatch: the last may have ended its submission, and the number be that of one still to come.
+    if (times > 0) this.device.touch(this.#owned, this.#written);
     for (let i = 0; i < times; i++) for (const d of dispatches) this.#dispatch(d);
     this.device.flush();
     return this.outputs;
@@ -203,6 +208,7 @@ export class Program<T> {
     const first = device.tensor([0xffffffff], [1], 'u32');
     this.#ready().forEach((d, index) => {
       this.#dispatch(d);
+      if (index === 0) device.touch(this.#owned, this.#written);
       const { storages } = this.#steps[index] as Step;
       d.kernel.bindings.forEach(({ writable, texels }, i) => {
         // A copy shows in what reads it.
@@ -247,6 +253,11 @@ export class Program<T> {
   }
 
   #ready(): Dispatch[] {
+    const { name } = this;
+    check(
+      !this.device.recording,
+      () => `program ${name}: a program is being recorded, which would not hold this run`,
+    );
     if (this.#dispatches) return this.#dispatches;
     this.#dispatches = this.#steps.map((step, i) => {
       if (step.kernel === texelCopy) return { ...step, bound: null };
@@ -323,7 +334,7 @@ export function planMemory(lives: readonly Life[]): { slots: Slot[]; slotOf: Map
     );
     if (slot < 0) {
       slot = tenants.push([]) - 1;
-      slots.push({ bytes: sizeClass(bytes), texels });
+      slots.push({ bytes, texels });
     }
     (tenants[slot] as Life[]).push(life);
     slotOf.set(life.storage, slot);

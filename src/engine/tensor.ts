@@ -44,6 +44,9 @@ export class Storage {
   references = 1;
   /** How often it was written: a gradient of what it held before can no longer be taken. */
   version = 0;
+  /** The submission that wrote it last, 0 for the host; and why what it holds is not what was computed. */
+  written = 0;
+  failure: Error | null = null;
   constructor(
     readonly bytes: number,
     memory: Memory | null,

@@ -24,8 +24,8 @@ export const texelCopy: Kernel = {
   name: 'copy into texels',
   code: '',
   bindings: [
-    { name: 'x', index: 0, writable: false, texels: false },
-    { name: 'y', index: 1, writable: true, texels: true },
+    { name: 'x', index: 0, writable: false, texels: false, floats: true },
+    { name: 'y', index: 1, writable: true, texels: true, floats: true },
   ],
   params: [],
   paramsIndex: -1,

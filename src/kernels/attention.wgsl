@@ -36,7 +36,7 @@ fn main(@builtin(local_invocation_index) i: u32, @builtin(workgroup_id) group: v
   var query: array<T, WIDTH>;
   var sum: array<T, WIDTH>;
   for (var c = 0u; c < WIDTH; c++) { query[c] = q[own + c * PARTS] * params.scale; }
-  var top = -3.4e38;
+  var top = -0x1.fffffep+127;
   var weight = 0.0;
   for (var first = 0u; first < params.keys; first += KEYS) {
     for (var e = i; e < KEYS * D; e += THREADS) {

@@ -54,17 +54,23 @@ export function batchNorm(x: Tensor, parameters: BatchNormParameters, options: B
   checkArguments('batchNorm', x, parameters, eps);
   const y = apply(x, parameters, eps, relu);
   // du = dy·[y > 0]: dx = du·scale/√(variance + eps), dscale = Σ du·(x − mean)/√(variance + eps), dbias = Σ du.
-  return differentiable('batchNorm', [x, scale, bias], y, (dy, needs) => {
-    let dx: Tensor | null = null;
-    if (needs[0]) {
-      dx = x.device.empty(x.shape);
-      const { T, params, grid } = layoutOf(x);
-      const k = kernel('batch-norm-backward', backwardSource, { T, RELU: relu });
-      x.device.run(k, { y: relu ? y : dy, dy, scale, variance, dx }, { ...params, eps }, grid);
-    }
-    const sums = needs[1] || needs[2] ? sumsOf(x, y, dy, mean, variance, eps, relu) : null;
-    return [dx, sums?.dscale ?? null, sums?.dbias ?? null];
-  });
+  return differentiable(
+    'batchNorm',
+    [x, scale, bias],
+    y,
+    (dy, needs) => {
+      let dx: Tensor | null = null;
+      if (needs[0]) {
+        dx = x.device.empty(x.shape);
+        const { T, params, grid } = layoutOf(x);
+        const k = kernel('batch-norm-backward', backwardSource, { T, RELU: relu });
+        x.device.run(k, { y: relu ? y : dy, dy, scale, variance, dx }, { ...params, eps }, grid);
+      }
+      const sums = needs[1] || needs[2] ? sumsOf(x, y, dy, mean, variance, eps, relu) : null;
+      return [dx, sums?.dscale ?? null, sums?.dbias ?? null];
+    },
+    [mean, variance],
+  );
 }
 
 /**

@@ -13,7 +13,7 @@ import { sumTo } from './reduce.ts';
 import { halves, kernelRank, maxRank, mergeAxes, stridesOf, widen } from './shape-index.ts';
 
 /** The shape that a and b broadcast to. @throws ShapeError when they do not */
-export function broadcastShape(name: string, a: Shape, b: Shape): number[] {
+function broadcastShape(name: string, a: Shape, b: Shape): number[] {
   const rank = Math.max(a.length, b.length);
   const shape: number[] = [];
   for (let k = 0; k < rank; k++) {

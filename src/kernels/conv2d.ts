@@ -158,8 +158,8 @@ export function conv2d(x: Tensor, w: Tensor, options: Conv2dOptions = {}): Tenso
   check(Number.isInteger(stride) && stride >= 1, () => `conv2d: stride ${stride} is not a positive integer`);
   const sides = typeof padding === 'number' ? [padding, padding, padding, padding] : padding;
   check(
-    sides.every((p) => Number.isInteger(p) && p >= 0),
-    () => `conv2d: padding [${sides}] has a side that is not an integer ≥ 0`,
+    sides.length === 4 && sides.every((p) => Number.isInteger(p) && p >= 0),
+    () => `conv2d: padding [${sides}] is not a number or four sides, integers ≥ 0`,
   );
   const [top, bottom, left, right] = sides as [number, number, number, number];
   const oh = Math.floor((height + top + bottom - kh) / stride) + 1;

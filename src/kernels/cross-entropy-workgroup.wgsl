@@ -14,7 +14,7 @@ fn main(@builtin(local_invocation_index) i: u32, @builtin(workgroup_id) group: v
   let r = group.x + group.y * groups.x;
   if (r >= params.rows) { return; }
   let first = r * params.classes;
-  var highest = -3.4e38;
+  var highest = -0x1.fffffep+127;
   for (var c = i; c < params.classes; c += THREADS) { highest = max(highest, x[first + c]); }
   part[i] = vec2<f32>(highest);
   workgroupBarrier();

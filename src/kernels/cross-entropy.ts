@@ -68,16 +68,22 @@ export function crossEntropy(logits: Tensor, labels: Tensor, options: CrossEntro
     onWorkgroups ? linearGrid(rows, 1) : linearGrid(rows, 16),
   );
   // dlogits = (softmax − target)·dy.
-  return differentiable('crossEntropy', [logits], loss, (dy) => {
-    const dx = device.empty(logits.shape);
-    device.run(
-      kernel('cross-entropy-backward', backwardSource),
-      { x: logits, labels, norms, dy, dx },
-      { count: dx.size, classes, smoothing, nan },
-      linearGrid(dx.size),
-    );
-    return [dx];
-  });
+  return differentiable(
+    'crossEntropy',
+    [logits],
+    loss,
+    (dy) => {
+      const dx = device.empty(logits.shape);
+      device.run(
+        kernel('cross-entropy-backward', backwardSource),
+        { x: logits, labels, norms, dy, dx },
+        { count: dx.size, classes, smoothing, nan },
+        linearGrid(dx.size),
+      );
+      return [dx];
+    },
+    [labels],
+  );
 }
 
 /**

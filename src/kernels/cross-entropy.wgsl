@@ -13,7 +13,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
   let r = id.x + id.y * groups.x * 16u;
   if (r >= params.rows) { return; }
   let first = r * params.classes;
-  var top = -3.4e38;
+  var top = -0x1.fffffep+127;
   for (var c = 0u; c < params.classes; c++) { top = max(top, x[first + c]); }
   var sum = 0.0;
   var plain = 0.0;

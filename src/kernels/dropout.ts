@@ -49,5 +49,5 @@ export function dropout(x: Tensor, { rate, seed, purpose, step, first = 0 }: Dro
     return to;
   };
   // dx = dy keep/(1 − rate): the same function of dy.
-  return differentiable('dropout', [x], apply(x), (dy) => [apply(dy)]);
+  return differentiable('dropout', [x], apply(x), (dy) => [apply(dy)], [step]);
 }

@@ -23,8 +23,9 @@ const table = {
   negate: { f: '-x', df: 'T(-1.0)' },
   square: { f: 'x * x', df: '2.0 * x' },
   sqrt: { f: 'sqrt(x)', df: '0.5 / sqrt(x)' },
-  exp: { f: 'exp(x)', df: 'exp(x)' },
-  log: { f: 'log(x)', df: 'T(1.0) / x' },
+  exp: { f: orNaN('exp(x)'), df: orNaN('exp(x)') },
+  // On SwiftShader log of a negative number is that of its magnitude, and log and exp of NaN are numbers.
+  log: { f: orNaN('select(log(x), sqrt(x), x < T(0.0))'), df: 'T(1.0) / x' },
   abs: { f: 'abs(x)', df: 'sign(x)' },
   sign: { f: 'sign(x)', df: 'T(0.0)' },
   // A NaN stays one, which max would take for 0.

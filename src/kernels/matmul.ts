@@ -224,7 +224,7 @@ export const tilesOf = ({ batch, m, n }: Omit<MatmulShape, 'k'>, tile: Tile) =>
  * The tile of a GPU's product: the largest of which there are enough, unless a smaller one has less past the edges. `time` is that of a
  * product in tiles of 128: all instructions of the loop over its multiply-adds, in the machine code of an RDNA 3.
  */
-export function tileFor(shape: Omit<MatmulShape, 'k'>): Tile {
+function tileFor(shape: Omit<MatmulShape, 'k'>): Tile {
   const sizes = [
     { tile: 128, least: MANY_TILES, time: 1 },
     { tile: 64, least: FEW_TILES, time: 1.14 },
@@ -240,7 +240,7 @@ export function tileFor(shape: Omit<MatmulShape, 'k'>): Tile {
  * Rows and columns a lane, by a model of lavapipe's time: loads of rows and columns, where scalars take longer than
  * vectors, and multiplications.
  */
-export function subgroupTile(
+function subgroupTile(
   m: number,
   n: number,
   lanes: number,

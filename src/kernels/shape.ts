@@ -36,6 +36,10 @@ export function reshape(x: Tensor, shape: Shape): Tensor {
     );
     full = shape.map((d, i) => (i === open ? x.size / known : d));
   }
+  check(
+    full.every((d) => Number.isInteger(d) && d >= 0),
+    () => `reshape: [${full}] is not a shape`,
+  );
   const y = x.alias([...full]);
   // y and x are the same numbers: dx = dy under x's shape.
   return differentiable('reshape', [x], y, (dy) => [reshape(dy, x.shape)]);

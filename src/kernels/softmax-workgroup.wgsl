@@ -14,7 +14,7 @@ fn main(@builtin(local_invocation_index) i: u32, @builtin(workgroup_id) group: v
   if (r >= params.rows) { return; }
   let start = r * params.columns + i;
   let end = (r + 1u) * params.columns;
-  var highest = T(-3.4e38);
+  var highest = T(-0x1.fffffep+127);
   for (var at = start; at < end; at += THREADS) { highest = max(highest, x[at]); }
   let h = vec4<f32>(highest);
   part[i] = max(max(h.x, h.y), max(h.z, h.w));

@@ -11,7 +11,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
   if (r >= params.rows) { return; }
   let first = r * params.columns;
   let end = first + params.columns;
-  var highest = T(-3.4e38);
+  var highest = T(-0x1.fffffep+127);
   for (var at = first; at < end; at++) { highest = max(highest, x[at]); }
   let h = vec4<f32>(highest);
   let top = T(max(max(h.x, h.y), max(h.z, h.w)));

@@ -73,16 +73,22 @@ export function ssim(x: Tensor, y: Tensor | SsimTarget): Tensor {
   const { parts, slopes } = map(sides, x.node !== null);
   const inputs = y instanceof Tensor ? [x, y] : [x];
   const mean = rowSum(parts, scale);
-  differentiable('ssim', inputs, mean, (dy, [needsX, needsY]) => {
-    const dx = needsX ? backward(sides, slopes ?? (map(sides, true).slopes as Tensor), dy, scale) : null;
-    if (!needsY) return [dx, null];
-    // SSIM is symmetric: the same with x and y exchanged, then summed over the K images of a target.
-    const swapped: Sides = { x: target.y, groupX: group, y: x, groupY: 1, moments: ssimTarget(x).moments };
-    const each = backward(swapped, map(swapped, true).slopes as Tensor, dy, scale);
-    if (group === 1) return [dx, each];
-    const [b, ...image] = target.y.shape;
-    return [dx, sum(each.alias([b as number, group, ...image]), [1])];
-  });
+  differentiable(
+    'ssim',
+    inputs,
+    mean,
+    (dy, [needsX, needsY]) => {
+      const dx = needsX ? backward(sides, slopes ?? (map(sides, true).slopes as Tensor), dy, scale) : null;
+      if (!needsY) return [dx, null];
+      // SSIM is symmetric: the same with x and y exchanged, then summed over the K images of a target.
+      const swapped: Sides = { x: target.y, groupX: group, y: x, groupY: 1, moments: ssimTarget(x).moments };
+      const each = backward(swapped, map(swapped, true).slopes as Tensor, dy, scale);
+      if (group === 1) return [dx, each];
+      const [b, ...image] = target.y.shape;
+      return [dx, sum(each.alias([b as number, group, ...image]), [1])];
+    },
+    [target.y, target.moments],
+  );
   if (!mean.node) {
     slopes?.dispose();
     if (target !== y) target.moments.dispose();

@@ -264,7 +264,7 @@ test('NaN is seen in its bits, on the device and after reading', async () => {
   const device = await testDevice();
   // A quiet NaN, a signalling one, negative, ±infinity, the largest number, 0.
   const words = [0x7fc00000, 0x7f800001, 0xffc00001, 0x7f800000, 0xff800000, 0x7f7fffff, 0];
-  const x = device.tensor(words, [7], 'u32');
+  const x = device.tensor(new Float32Array(Uint32Array.from(words).buffer));
   const y = device.empty([7], 'u32');
   const k = kernel(
     'nan test',

@@ -5,8 +5,9 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { CmapError, KernelError } from '../../src/engine/errors.ts';
 import { assemble, kernel, linearGrid, numbered, packParams } from '../../src/engine/kernel.ts';
+import type { Tensor } from '../../src/engine/tensor.ts';
 import { affine } from '../../src/kernels/elementwise.ts';
-import { root, testDevice } from '../support.ts';
+import { newDevice, root, testDevice } from '../support.ts';
 
 const test = suite('kernel');
 
@@ -37,8 +38,8 @@ test('constants stand before the source, types as aliases, directives before all
 test('bindings and params are read off the source', () => {
   const k = kernel('kernel test 2', source, { T: 'vec4<f32>', FACTOR: 1, ON: false });
   assert.equal(k.bindings, [
-    { name: 'x', index: 0, writable: false, texels: false },
-    { name: 'y', index: 2, writable: true, texels: false },
+    { name: 'x', index: 0, writable: false, texels: false, floats: true },
+    { name: 'y', index: 2, writable: true, texels: false, floats: true },
   ]);
   assert.is(k.paramsIndex, 1);
   assert.equal(
@@ -189,6 +190,53 @@ test('WGSL that does not compile is a KernelError of one line, with numbered sou
   await device.sync();
   x.dispose();
   fine.dispose();
+});
+
+test('what a refused kernel may have emptied is not read as numbers, what is sound is', async () => {
+  const device = await newDevice();
+  const k = assemble('bad test', bad, { ANY: 2 });
+  const w = device.tensor([1, 2, 3]);
+  await device.sync();
+  const refused = (x: Tensor) =>
+    x.floats().then(
+      () => assert.unreachable('read succeeded'),
+      (e) => assert.instance(e, KernelError),
+    );
+  // The driver drops a submission whole: what ran before and after in it, and what is made of that, is lost.
+  const before = affine(w, 10);
+  const y = device.empty([1]);
+  device.run(k, { y }, {}, [1, 1, 1]);
+  const after = affine(w, 100);
+  for (const x of [before, y, after, before, after, affine(after, 2)]) await refused(x);
+  assert.equal([...(await w.floats())], [1, 2, 3]);
+  assert.equal([...(await affine(w, 2).floats())], [2, 4, 6]);
+  // Of two reads under way, the one of the refused submission is not given its zeros.
+  device.run(k, { y }, {}, [1, 1, 1]);
+  await refused(w);
+  y.write([7]);
+  assert.equal([...(await y.floats())], [7]);
+  device.close();
+});
+
+test('integers are not taken for floats, the bits of floats may be looked at', async () => {
+  const device = await testDevice();
+  const source = (T: string) => `
+    @group(0) @binding(0) var<storage, read> x: array<${T}>;
+    @group(0) @binding(1) var<storage, read_write> y: array<u32>;
+    @compute @workgroup_size(1) fn main() { y[0] = u32(x[0].x); }`;
+  const integers = device.tensor([1, 2], [2], 'u32');
+  const floats = device.tensor([3, 4]);
+  const y = device.zeros([1], 'u32');
+  const ofFloats = kernel('of floats', source('vec2<f32>'));
+  assert.throws(
+    () => device.run(ofFloats, { x: integers, y }, {}, [1, 1, 1]),
+    /x is u32, the kernel has it as f32/,
+  );
+  device.run(ofFloats, { x: floats, y }, {}, [1, 1, 1]);
+  assert.equal([...(await y.read())], [3]);
+  device.run(kernel('of bits', source('vec2<u32>')), { x: floats, y }, {}, [1, 1, 1]);
+  assert.equal([...(await y.read())], [0x40400000]);
+  for (const tensor of [integers, floats, y]) tensor.dispose();
 });
 
 test('run checks its tensors and its grid', async () => {

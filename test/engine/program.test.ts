@@ -3,14 +3,16 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { valueAndGrad, vjp } from '../../src/engine/autograd.ts';
 import { Device } from '../../src/engine/device.ts';
-import { kernel } from '../../src/engine/kernel.ts';
+import { KernelError } from '../../src/engine/errors.ts';
+import { assemble, kernel } from '../../src/engine/kernel.ts';
 import { type Life, lifetimes, planMemory } from '../../src/engine/program.ts';
 import { advance } from '../../src/engine/random.ts';
 import { Storage, type Tensor } from '../../src/engine/tensor.ts';
 import { Adam } from '../../src/kernels/adam.ts';
 import { affine, sigmoid, silu, sqrt, square, tanh } from '../../src/kernels/elementwise.ts';
 import { mae } from '../../src/kernels/mae.ts';
-import { lcg, testDevice } from '../support.ts';
+import { reshape } from '../../src/kernels/shape.ts';
+import { lcg, newDevice, testDevice } from '../support.ts';
 
 const test = suite('program');
 
@@ -213,6 +215,62 @@ test('a disposed program cannot be read and runs nothing', async () => {
   constant.outputs.dispose();
   constant.dispose();
   assert.is(device.memory().liveBytes, liveBytes);
+});
+
+test('a run writes: a gradient of what it overwrote is an error, and so is a run inside a recording', async () => {
+  const device = await testDevice();
+  const x = device.tensor([1, 2, 3]);
+  const program = device.record('p', () => affine(x, 2));
+  const { pullback } = vjp((u) => square(u), [program.run()]);
+  program.run();
+  assert.throws(() => pullback(), /\[3\] of square was written after it was computed with/);
+  assert.throws(() => device.record('q', () => affine(program.run(), 3)), /a program is being recorded/);
+  program.dispose();
+  x.dispose();
+});
+
+test('what a refused kernel of a program may have taken is refused, also where the run ended its submission itself', async () => {
+  const device = await newDevice();
+  const bad = assemble(
+    'bad in program',
+    '@group(0) @binding(0) var<storage, read_write> y: array<f32>;\n@compute @workgroup_size(1) fn main() { y[0] = missing; }',
+  );
+  const good = kernel(
+    'good in program',
+    '@group(0) @binding(0) var<storage, read_write> y: array<f32>;\n@compute @workgroup_size(1) fn main() { y[0] = 1.0; }',
+  );
+  for (const flops of [0, 2e11]) {
+    const program = device.record('p', () => {
+      const y = device.empty([1]);
+      device.run(bad, { y }, {}, [1, 1, 1]);
+      device.run(good, { y }, {}, [1, 1, 1], { flops });
+      return y;
+    });
+    const y = program.run();
+    const refused = (f: () => Promise<unknown>) =>
+      f().then(
+        () => assert.unreachable(`${flops}`),
+        (error) => assert.instance(error, KernelError),
+      );
+    await refused(() => device.sync());
+    await device.sync(); // told once
+    await refused(() => y.floats());
+    program.dispose();
+  }
+  device.close();
+});
+
+test('outputs over memory from outside go with the program, tensors from outside stay', async () => {
+  const device = await testDevice();
+  const { liveBytes, tensors } = device.memory();
+  const x = device.zeros([4]);
+  const program = device.record('p', () => [reshape(x, [2, 2]), x] as const);
+  const [view] = program.run();
+  program.dispose();
+  assert.throws(() => view.live(), /disposed/);
+  assert.equal([...(await x.floats())], [0, 0, 0, 0]);
+  x.dispose();
+  assert.equal([device.memory().liveBytes, device.memory().tensors], [liveBytes, tensors]);
 });
 
 test('several runs in one submission follow one another', async () => {

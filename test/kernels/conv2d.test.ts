@@ -12,7 +12,7 @@ import { matmul } from '../../src/kernels/matmul.ts';
 import { assertClose, checkOp, lcg, testDevice } from '../support.ts';
 
 checkOp('conv2d', {
-  run: ({ x, w, bias }, { stride, padding }) => conv2d(x, w, { bias, stride, padding }),
+  run: ({ x, w, bias }, { stride, padding }) => conv2d(x!, w!, { bias, stride, padding }),
 });
 
 const test = suite('conv2d kernels');

@@ -8,7 +8,7 @@ import { assertClose, checkOp, lcg, testDevice } from '../support.ts';
 
 checkOp('matmul', {
   run: ({ x, w, bias, a, b }, { linear: dense, ...options }) =>
-    dense ? linear(x, w, bias) : matmul(a, b, options),
+    dense ? linear(x!, w!, bias) : matmul(a!, b!, options),
 });
 
 const test = suite('matmul kernels');
