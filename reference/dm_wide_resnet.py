@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from wide_resnet import pooled
+
 CIFAR10_MEAN, CIFAR10_STD = [0.4914, 0.4822, 0.4465], [0.2471, 0.2435, 0.2616]
 
 
@@ -61,4 +63,4 @@ class DMWideResNet(nn.Module):
 
     def forward(self, x):
         h = self.layer(self.init_conv((x - self.mean) / self.std))
-        return self.logits(F.silu(self.batchnorm(h)).mean((2, 3)))
+        return self.logits(pooled(F.silu(self.batchnorm(h))))

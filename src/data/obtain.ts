@@ -27,8 +27,6 @@ export interface Obtained {
   readonly size: number;
 }
 
-export type DataSetName = 'cifar10' | 'fashion-mnist';
-
 /**
  * Checked against the published sums whatever the source; every file is written whole or not at all.
  * @param folder the target; made when it is not there

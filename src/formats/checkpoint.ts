@@ -1,6 +1,6 @@
 // biome-ignore-all lint/suspicious/noControlCharactersInRegex: signatures of file formats are bytes
 /** Checkpoints of any format that we read, recognised by their first bytes and offered in one shape. */
-import { InputError } from '../engine/errors.ts';
+import { brief, InputError } from '../engine/errors.ts';
 import { type HostArray, toFloat32 } from './array.ts';
 import { decodeElements, type ElementType } from './elements.ts';
 import { readFlax } from './flax.ts';
@@ -8,7 +8,7 @@ import { checkNpy } from './npy.ts';
 import { readNpz } from './npz.ts';
 import { type OpenedFile, openFile } from './read.ts';
 import { checkSafetensors } from './safetensors.ts';
-import { quote, StoredTensor, type StoredTensors } from './stored.ts';
+import { StoredTensor, type StoredTensors } from './stored.ts';
 import { readTorchLegacy, readTorchZip } from './torch.ts';
 import { readZip } from './zip.ts';
 
@@ -57,7 +57,7 @@ export class Checkpoint {
   /** The numbers: F16 and BF16 as Float32Array, 64-bit integers as Float64Array, else arrays of their own type. */
   array(name: string): HostArray {
     const { shape, type, bytes } = this.tensor(name);
-    return { shape, data: decodeElements(type, bytes(), `${this.label}: tensor ${quote(name)}`) };
+    return { shape, data: decodeElements(type, bytes(), `${this.label}: tensor ${brief(name)}`) };
   }
 
   /** The numbers as 32-bit floats, whatever their type. */
@@ -68,9 +68,12 @@ export class Checkpoint {
   private tensor(name: string): StoredTensor {
     const tensor = this.tensors.get(name);
     if (tensor) return tensor;
-    const some = this.names.slice(0, 4).map(quote).join(', ');
+    const some = this.names
+      .slice(0, 4)
+      .map((name) => brief(name))
+      .join(', ');
     throw new InputError(
-      `${this.label}: no tensor ${quote(name)}; it has ${this.names.length}${some ? `: ${some}${this.names.length > 4 ? ', ...' : ''}` : ''}`,
+      `${this.label}: no tensor ${brief(name)}; it has ${this.names.length}${some ? `: ${some}${this.names.length > 4 ? ', ...' : ''}` : ''}`,
     );
   }
 }
@@ -104,7 +107,14 @@ export async function readCheckpoint(file: OpenedFile, label: string): Promise<C
     if (names.length > 0 && names.every((name) => name.endsWith('.npy')))
       return of('npz', readNpz(entries, label));
     throw new InputError(
-      `${label}: a zip archive, but neither of PyTorch (data.pkl) nor of NumPy (.npy): it has ${names.length} entries${names.length > 0 ? `: ${names.slice(0, 3).map(quote).join(', ')}` : ''}`,
+      `${label}: a zip archive, but neither of PyTorch (data.pkl) nor of NumPy (.npy): it has ${names.length} entries${
+        names.length > 0
+          ? `: ${names
+              .slice(0, 3)
+              .map((name) => brief(name))
+              .join(', ')}`
+          : ''
+      }`,
     );
   }
   if (text.startsWith('\x93NUMPY')) {
@@ -114,8 +124,9 @@ export async function readCheckpoint(file: OpenedFile, label: string): Promise<C
   // The header's length is below 10^8, so four of its eight bytes are zero.
   if (text.startsWith('\0\0\0\0{', 4)) return of('safetensors', safetensors(file, label));
   if (/^\x80[\x02-\x05]/.test(text)) return of('torch-legacy', readTorchLegacy(file, label));
+  const other = /^\x89(PNG|HDF)\r\n\x1a\n/.test(text);
   // A map of msgpack; 0x80, an empty one, is left to pickle.
-  if (/^[\x81-\x8f\xde\xdf]/.test(text)) return of('flax', readFlax(file, label));
+  if (!other && /^[\x81-\x8f\xde\xdf]/.test(text)) return of('flax', readFlax(file, label));
   throw new InputError(
     `${label}: ${likely(text)}; checkpoints of safetensors, PyTorch, Flax (msgpack), .npz and .npy are read`,
   );

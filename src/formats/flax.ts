@@ -4,12 +4,12 @@
  * An array of more than 2^30 bytes is a map of flat chunks. Only places and shapes are kept, so a file of any size
  * may be opened.
  */
-import { InputError } from '../engine/errors.ts';
+import { brief, InputError } from '../engine/errors.ts';
 import { elementCount } from './array.ts';
 import { decodeElements, type ElementType, elementBytes } from './elements.ts';
 import { Msgpack, MsgpackBytes } from './msgpack.ts';
 import type { ByteSource } from './read.ts';
-import { flatten, quote, StoredTensor, type StoredTensors } from './stored.ts';
+import { flatten, StoredTensor, type StoredTensors } from './stored.ts';
 
 const dtypes: Readonly<Record<string, ElementType>> = {
   float64: 'F64',
@@ -33,7 +33,7 @@ const chunkedMark = '__msgpack_chunked_array__';
 export function readFlax(file: ByteSource, label: string): StoredTensors {
   const reader = new Msgpack(file, label, (code, begin, end, path) => {
     // Of up to a hundred keys: made for a message alone.
-    const what = () => quote(path.join('.'));
+    const what = () => brief(path.join('.'));
     if (code === 2) return reader.object(begin, end, path);
     if (code !== 1 && code !== 3)
       throw reader.error(`${what()} is the extension ${code}; Flax has 1, 2 and 3`);
@@ -41,7 +41,7 @@ export function readFlax(file: ByteSource, label: string): StoredTensors {
     if (!isSizes(shape)) throw reader.error(`array ${what()} has a shape that is no list of sizes`);
     if (typeof dtype !== 'string' || !Object.hasOwn(dtypes, dtype)) {
       throw reader.error(
-        `array ${what()} has dtype ${quote(String(dtype))}; supported are ${Object.keys(dtypes).join(', ')}`,
+        `array ${what()} has dtype ${brief(String(dtype))}; supported are ${Object.keys(dtypes).join(', ')}`,
       );
     }
     const type = dtypes[dtype] as ElementType;

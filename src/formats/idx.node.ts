@@ -1,17 +1,9 @@
-/** IDX files, gzipped or not. */
+/** IDX files are often gzipped. */
 import { gunzipSync } from 'node:zlib';
 import { formatBytes, InputError } from '../engine/errors.ts';
-import type { HostArray } from './array.ts';
-import { parseIdx } from './idx.ts';
-import { readInput } from './read.ts';
 
 /** The most bytes that a gzipped file may unfold to. */
 const mostInflated = 2 ** 29;
-
-/** Reads a file, gzipped or not. @throws InputError */
-export function readIdx(path: string): HostArray {
-  return parseIdx(unpackIdx(readInput(path), path), path);
-}
 
 /** The bytes of a file, gunzipped where they are gzipped. @throws InputError for damaged gzip data */
 export function unpackIdx(file: Uint8Array, label: string): Uint8Array {

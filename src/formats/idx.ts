@@ -1,6 +1,6 @@
 /**
  * IDX, the format of MNIST and its kin: a magic number, sizes, raw big-endian data. This file works in a browser;
- * idx.node.ts reads files, which are often gzipped.
+ * idx.node.ts unpacks files, which are often gzipped.
  */
 import { InputError } from '../engine/errors.ts';
 import { elementCount, type HostArray } from './array.ts';

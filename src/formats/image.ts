@@ -37,14 +37,6 @@ export function imageToFloats(image: Image): Float32Array {
   return Float32Array.from(image.data, (value) => value / 255);
 }
 
-/** True when every pixel has R = G = B: a gray image, even one stored as RGB. */
-export function isGray({ channels, data }: Image): boolean {
-  if (channels === 1) return true;
-  for (let i = 0; i < data.length; i += 3)
-    if (data[i] !== data[i + 1] || data[i] !== data[i + 2]) return false;
-  return true;
-}
-
 /** One channel: the luma of Rec. 601, which leaves R = G = B as it is. */
 export function toGray(image: Image): Image {
   if (image.channels === 1) return image;

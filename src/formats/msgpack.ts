@@ -2,9 +2,8 @@
  * MessagePack, walked rather than loaded: maps, lists, numbers and text become values, while the bytes of binary
  * and extension objects stay in the file. Depth and the number of objects are bounded.
  */
-import { formatBytes, InputError } from '../engine/errors.ts';
+import { brief, formatBytes, InputError } from '../engine/errors.ts';
 import { type ByteSource, Cursor } from './read.ts';
-import { quote } from './stored.ts';
 
 /** Binary data, or text where it is long: bytes begin..end (exclusive) of the file. */
 export class MsgpackBytes {
@@ -142,10 +141,10 @@ export class Msgpack {
     for (let i = 0; i < count; i++) {
       const key = this.next(path);
       if (typeof key !== 'string' && typeof key !== 'number')
-        throw this.error(`a map in ${quote(path.join('.'))} has a key that is neither text nor a number`);
+        throw this.error(`a map in ${brief(path.join('.'))} has a key that is neither text nor a number`);
       const name = String(key);
       path.push(name);
-      if (map.has(name)) throw this.error(`${quote(path.join('.'))} is there twice`);
+      if (map.has(name)) throw this.error(`${brief(path.join('.'))} is there twice`);
       map.set(name, this.next(path));
       path.pop();
     }

@@ -1,7 +1,7 @@
 /** NumPy's .npz: a zip archive of .npy files, stored or deflated. */
-import { InputError } from '../engine/errors.ts';
+import { brief, InputError } from '../engine/errors.ts';
 import { checkNpy } from './npy.ts';
-import { quote, StoredTensor, type StoredTensors } from './stored.ts';
+import { StoredTensor, type StoredTensors } from './stored.ts';
 import type { ZipEntry } from './zip.ts';
 
 /** Bytes of a deflated entry that are inflated to learn its shape. */
@@ -14,9 +14,9 @@ const frontBytes = 4096;
 export function readNpz(entries: ReadonlyMap<string, ZipEntry>, label: string): StoredTensors {
   const tensors = new Map<string, StoredTensor>();
   for (const [path, entry] of entries) {
-    if (!path.endsWith('.npy')) throw new InputError(`${label}: entry ${quote(path)} is no .npy file`);
+    if (!path.endsWith('.npy')) throw new InputError(`${label}: entry ${brief(path)} is no .npy file`);
     const name = path.slice(0, -4);
-    tensors.set(name, checkEntry(entry, `${label}: array ${quote(name)}`));
+    tensors.set(name, checkEntry(entry, `${label}: array ${brief(name)}`));
   }
   return { tensors, metadata: {} };
 }

@@ -222,7 +222,7 @@ const toText: PickleCall = ([value = ''], { error }) => {
 };
 
 /** Python's own containers and numbers. */
-export const plainGlobals: PickleGlobals = {
+const plainGlobals: PickleGlobals = {
   'builtins.object': null,
   'builtins.set': toSet,
   'builtins.frozenset': toSet,
@@ -272,7 +272,7 @@ const fromBuffer: PickleCall = ([content, dtype, shape, order], { error, charge 
 };
 
 /** NumPy's arrays, dtypes and numbers, under the module names of NumPy 1 and 2. */
-export const numpyGlobals: PickleGlobals = {
+const numpyGlobals: PickleGlobals = {
   'numpy.ndarray': null,
   'numpy.dtype': dtype,
   ...Object.fromEntries(

@@ -2,7 +2,7 @@
  * PNG through pngjs. The chunks and the size of the pixels are checked first, so that a damaged file is named with
  * its numbers and a small file cannot unfold to gigabytes.
  */
-import { constants, inflateSync } from 'node:zlib';
+import { constants, crc32, inflateSync } from 'node:zlib';
 import { PNG, type PNGOptions } from 'pngjs';
 import { InputError } from '../engine/errors.ts';
 import { writeFileAtomic } from '../report/files.ts';
@@ -126,6 +126,11 @@ function checkChunks(bytes: Uint8Array, fail: Fail) {
     const length = file.readUInt32BE(at);
     type = file.toString('latin1', at + 4, at + 8);
     ask(at + 12 + length, /^[a-zA-Z]{4}$/.test(type) ? `chunk ${type}` : 'a chunk');
+    // pngjs passes over chunks that it does not know, and a damaged name is one.
+    if (crc32(file.subarray(at + 4, at + 8 + length)) !== file.readUInt32BE(at + 8 + length))
+      fail(
+        `damaged PNG: chunk ${JSON.stringify(type)} at byte ${at} has another CRC-32 than it says; get it again`,
+      );
     if (type === 'IDAT') pixels.push(file.subarray(at + 8, at + 8 + length));
     // With a palette this chunk holds alphas; else it names a colour, which pngjs would turn to black.
     if (type !== 'tRNS' || colour === 3) kept.push(file.subarray(at, at + 12 + length));

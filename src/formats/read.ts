@@ -1,5 +1,5 @@
 /** Reading files that a user names: every failure is an InputError of one line with the path. */
-import { closeSync, fstatSync, openSync, readFileSync, readSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readFileSync, readSync } from 'node:fs';
 import { formatBytes, InputError } from '../engine/errors.ts';
 
 const reasons: Record<string, string> = {
@@ -16,7 +16,7 @@ const reasons: Record<string, string> = {
 /** An operating system's refusal in words. */
 export function cannotRead(path: string, error: unknown): InputError {
   const { code = '', message } = error as NodeJS.ErrnoException;
-  return new InputError(`${path}: cannot read it: ${reasons[code] ?? (code || message)}`);
+  return new InputError(`${path}: cannot read it: ${reasons[code] ?? (code || message)}`, { cause: error });
 }
 
 /** Bytes that can be read at any place, such as an opened file. */
@@ -39,7 +39,8 @@ const longestRead = 2 ** 30;
 export function openFile(path: string): OpenedFile {
   let descriptor: number;
   try {
-    descriptor = openSync(path, 'r');
+    // A pipe without a writer would be waited for.
+    descriptor = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
   } catch (error) {
     throw cannotRead(path, error);
   }

@@ -4,7 +4,7 @@
  *
  * Nothing in a header is believed before it is checked, so memory is taken only for bytes that are there.
  */
-import { InputError } from '../engine/errors.ts';
+import { brief, InputError } from '../engine/errors.ts';
 import { elementCount, type HostArray, type HostData, toFloat32 } from './array.ts';
 import {
   decodeElements,
@@ -43,10 +43,6 @@ export class Safetensors {
     this.names = [...entries.keys()];
   }
 
-  has(name: string): boolean {
-    return this.entries.has(name);
-  }
-
   /** @throws InputError when there is no such tensor */
   shape(name: string): number[] {
     return [...this.entry(name).shape];
@@ -60,7 +56,7 @@ export class Safetensors {
   /** The numbers, row-major: every float type as Float32Array, integers in arrays of their own type. */
   read(name: string): HostData {
     const { type, begin, end } = this.entry(name);
-    const data = decodeElements(type, this.readBytes(begin, end), `${this.label}: tensor ${quote(name)}`);
+    const data = decodeElements(type, this.readBytes(begin, end), `${this.label}: tensor ${brief(name)}`);
     return type === 'F64' ? toFloat32(data) : data;
   }
 
@@ -75,16 +71,12 @@ export class Safetensors {
     return toFloat32(this.read(name));
   }
 
-  array(name: string): HostArray {
-    return { shape: this.shape(name), data: this.read(name) };
-  }
-
   private entry(name: string): Entry {
     const entry = this.entries.get(name);
     if (!entry) {
       const some = this.names.slice(0, 4).join(', ');
       throw new InputError(
-        `${this.label}: no tensor ${quote(name)}; it has ${this.names.length}${some ? `: ${some}${this.names.length > 4 ? ', ...' : ''}` : ''}`,
+        `${this.label}: no tensor ${brief(name)}; it has ${this.names.length}${some ? `: ${some}${this.names.length > 4 ? ', ...' : ''}` : ''}`,
       );
     }
     return entry;
@@ -127,7 +119,7 @@ export function checkSafetensors(
     if (name === '__metadata__') {
       if (!isObject(value)) fail('__metadata__ is not an object of strings');
       for (const [key, text] of Object.entries(value as object)) {
-        if (typeof text !== 'string') fail(`__metadata__ ${quote(key)} is not a string`);
+        if (typeof text !== 'string') fail(`__metadata__ ${brief(key)} is not a string`);
         // Plain assignment would lose a key named __proto__.
         Object.defineProperty(metadata, key, { value: text, enumerable: true });
       }
@@ -143,11 +135,11 @@ export function checkSafetensors(
   for (const [name, { begin, end }] of entries) {
     if (begin !== at) {
       fail(
-        `tensor ${quote(name)} begins at byte ${begin}, but ${before} ends at ${at}: ${begin < at ? 'they overlap' : 'unused bytes between them'}`,
+        `tensor ${brief(name)} begins at byte ${begin}, but ${before} ends at ${at}: ${begin < at ? 'they overlap' : 'unused bytes between them'}`,
       );
     }
     at = end;
-    before = `tensor ${quote(name)}`;
+    before = `tensor ${brief(name)}`;
   }
   if (at !== size) fail(`${size - at} bytes after the last tensor, which ends at byte ${at} of ${size}`);
   return new Safetensors(label, metadata, new Map(entries), read, close);
@@ -186,7 +178,7 @@ function checkStructure(text: string, fail: (problem: string) => never): void {
       if (text[next] !== ':') continue;
       const key = JSON.parse(text.slice(begin, at + 1)) as string;
       const keys = open[open.length - 1] as Set<string>;
-      if (keys.has(key)) fail(`the header names ${quote(key)} twice`);
+      if (keys.has(key)) fail(`the header names ${brief(key)} twice`);
       keys.add(key);
     }
   }
@@ -198,21 +190,21 @@ function parseEntry(
   dataBegin: number,
   fail: (problem: string) => never,
 ): Entry {
-  const what = `tensor ${quote(name)}`;
+  const what = `tensor ${brief(name)}`;
   if (!isObject(value)) fail(`${what} is not described by an object`);
   const { dtype, shape, data_offsets: offsets } = value as Record<string, unknown>;
   if (!isElementType(dtype)) {
-    return fail(`${what} has dtype ${quote(dtype)}; supported are ${Object.keys(elementBytes).join(', ')}`);
+    return fail(`${what} has dtype ${brief(dtype)}; supported are ${Object.keys(elementBytes).join(', ')}`);
   }
-  if (!isSizes(shape)) return fail(`${what} has shape ${quote(shape)}; sizes are integers of at least 0`);
+  if (!isSizes(shape)) return fail(`${what} has shape ${brief(shape)}; sizes are integers of at least 0`);
   if (!isSizes(offsets) || offsets.length !== 2 || (offsets[1] as number) < (offsets[0] as number)) {
-    return fail(`${what} has data_offsets ${quote(offsets)}; [begin, end] in bytes is wanted`);
+    return fail(`${what} has data_offsets ${brief(offsets)}; [begin, end] in bytes is wanted`);
   }
   const [begin, end] = offsets as [number, number];
   const needed = elementCount(shape) * elementBytes[dtype];
   if (needed !== end - begin) {
     return fail(
-      `${what}, ${dtype} ${quote(shape)}, needs ${needed} bytes, but its data_offsets hold ${end - begin}`,
+      `${what}, ${dtype} ${brief(shape)}, needs ${needed} bytes, but its data_offsets hold ${end - begin}`,
     );
   }
   return { type: dtype, shape, begin: dataBegin + begin, end: dataBegin + end };
@@ -224,12 +216,6 @@ function isObject(value: unknown): boolean {
 
 function isSizes(value: unknown): value is number[] {
   return Array.isArray(value) && value.every((size) => Number.isSafeInteger(size) && size >= 0);
-}
-
-/** What a file holds, as JSON on one line and cut to a length fit for a message. */
-function quote(value: unknown): string {
-  const text = JSON.stringify(value) ?? 'undefined';
-  return text.length > 60 ? `${text.slice(0, 57)}...` : text;
 }
 
 /** A tensor to write; `type` asks for F16 or BF16 of Float32Array data, or BOOL of Uint8Array data. */
@@ -258,10 +244,10 @@ export function piecesOfSafetensors(
   const parts = Object.entries(tensors).map(([name, { shape, data, type = elementTypeOf(data) }]) => {
     if (!isSizes(shape) || elementCount(shape) !== data.length) {
       throw new InputError(
-        `tensor ${quote(name)}: shape ${quote(shape)} does not hold ${data.length} numbers`,
+        `tensor ${brief(name)}: shape ${brief(shape)} does not hold ${data.length} numbers`,
       );
     }
-    const bytes = encodeElements(type, data, `tensor ${quote(name)}`);
+    const bytes = encodeElements(type, data, `tensor ${brief(name)}`);
     return { name, shape, type, bytes: () => bytes };
   });
   return streamSafetensors(parts, metadata);
@@ -322,6 +308,6 @@ function checkedBytes(tensor: TensorToStream): Uint8Array {
   const bytes = tensor.bytes();
   const needed = elementCount(tensor.shape) * elementBytes[tensor.type];
   if (bytes.length !== needed)
-    throw new InputError(`tensor ${quote(tensor.name)}: ${bytes.length} bytes, its shape needs ${needed}`);
+    throw new InputError(`tensor ${brief(tensor.name)}: ${bytes.length} bytes, its shape needs ${needed}`);
   return bytes;
 }

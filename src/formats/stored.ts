@@ -1,5 +1,5 @@
 /** What all checkpoint readers share: a tensor that lies in a file, and the way from nested containers to names. */
-import { InputError } from '../engine/errors.ts';
+import { brief, InputError } from '../engine/errors.ts';
 import type { ElementType } from './elements.ts';
 
 /** A tensor that lies in a file and is read when it is asked for. */
@@ -68,7 +68,7 @@ export function flatten(
   let nodes = 0;
   let characters = 0;
   const fail = (path: string, problem: string): never => {
-    throw new InputError(`${label}: ${quote(path)} ${problem}`);
+    throw new InputError(`${label}: ${brief(path)} ${problem}`);
   };
   const visit = (value: unknown, path: string): void => {
     nodes += 1 + (Array.isArray(value) ? value.length : 0);
@@ -120,10 +120,4 @@ function describe(value: unknown): string {
   else text = String(value);
   const line = text.replaceAll(/\s+/g, ' ');
   return line.length > longestText ? `${line.slice(0, longestText - 3)}...` : line;
-}
-
-/** A name on one line and cut to a length fit for a message. */
-export function quote(name: string): string {
-  const text = JSON.stringify(name);
-  return text.length > 80 ? `${text.slice(0, 77)}...` : text;
 }

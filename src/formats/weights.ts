@@ -1,10 +1,9 @@
 /** What is done with a checkpoint as a whole: choosing tensors, statistics, comparison, conversion. One tensor at a time. */
-import { InputError } from '../engine/errors.ts';
+import { brief, InputError } from '../engine/errors.ts';
 import { elementCount, type HostData, toFloat32 } from './array.ts';
 import type { Checkpoint } from './checkpoint.ts';
 import { type ElementType, encodeElements } from './elements.ts';
 import { writeSafetensorsStream } from './safetensors.node.ts';
-import { quote } from './stored.ts';
 
 export interface Selection {
   /** Only tensors below this name are taken, and it is taken off: "state_dict.module", "params_ema". */
@@ -22,8 +21,11 @@ export function selectTensors(source: Checkpoint, { prefix = '', drop }: Selecti
     if (name.startsWith(begin) && short !== '' && !drop?.test(short)) chosen.set(short, name);
   }
   if (chosen.size === 0) {
-    const some = source.names.slice(0, 3).map(quote).join(', ');
-    const rule = [begin && ` below ${quote(begin)}`, drop && ` that --drop ${drop.source} leaves`]
+    const some = source.names
+      .slice(0, 3)
+      .map((name) => brief(name))
+      .join(', ');
+    const rule = [begin && ` below ${brief(begin)}`, drop && ` that --drop ${drop.source} leaves`]
       .filter(Boolean)
       .join('');
     throw new InputError(
@@ -117,7 +119,7 @@ function checkFinite(source: Checkpoint, name: string): number {
     if (Number.isFinite(data[i])) continue;
     const bad = tensorStatistics(data).notFinite;
     throw new InputError(
-      `${source.label}: tensor ${quote(name)} [${shape.join(', ')}] holds ${data[i]} at position ${i}; ${bad} of its ${data.length} numbers are not finite`,
+      `${source.label}: tensor ${brief(name)} [${shape.join(', ')}] holds ${data[i]} at position ${i}; ${bad} of its ${data.length} numbers are not finite`,
     );
   }
   return data.length;
@@ -144,13 +146,13 @@ export function compareTensors(
   const chosen = selectTensors(a, selection);
   const wanted = b.names.filter((name) => !selection.drop?.test(name));
   const problems = [
-    ...wanted.filter((name) => !chosen.has(name)).map((name) => `${quote(name)} is missing`),
-    ...[...chosen.keys()].filter((name) => !b.has(name)).map((name) => `${quote(name)} is there alone`),
+    ...wanted.filter((name) => !chosen.has(name)).map((name) => `${brief(name)} is missing`),
+    ...[...chosen.keys()].filter((name) => !b.has(name)).map((name) => `${brief(name)} is there alone`),
     ...wanted
       .filter(
         (name) => chosen.has(name) && String(a.shape(chosen.get(name) as string)) !== String(b.shape(name)),
       )
-      .map((name) => `${quote(name)} is [${a.shape(chosen.get(name) as string)}], not [${b.shape(name)}]`),
+      .map((name) => `${brief(name)} is [${a.shape(chosen.get(name) as string)}], not [${b.shape(name)}]`),
   ];
   if (problems.length > 0) {
     throw new InputError(
@@ -225,7 +227,7 @@ function isFloat(type: ElementType): boolean {
 function converted(source: Checkpoint, name: string, type: ElementType): Uint8Array {
   const { data } = source.array(name);
   const floats = toFloat32(data);
-  const what = `${source.label}: tensor ${quote(name)}`;
+  const what = `${source.label}: tensor ${brief(name)}`;
   // Half of the step above float16's largest number rounds to infinity, as does 2^128 in float32.
   const most = type === 'F16' ? 65520 : Number.POSITIVE_INFINITY;
   for (let i = 0; i < data.length; i++) {

@@ -1,9 +1,8 @@
 /** Zip archives, as PyTorch and NumPy write them: the directory by yauzl, entries read where they lie. */
 import { constants, crc32, inflateRawSync } from 'node:zlib';
 import { fromRandomAccessReaderPromise, RandomAccessReader } from 'yauzl';
-import { formatBytes, InputError } from '../engine/errors.ts';
+import { brief, formatBytes, InputError } from '../engine/errors.ts';
 import type { ByteSource } from './read.ts';
-import { quote } from './stored.ts';
 
 /** The contents of one file of an archive. */
 export interface ZipEntry extends ByteSource {
@@ -11,8 +10,7 @@ export interface ZipEntry extends ByteSource {
   readonly deflated: boolean;
   /**
    * Bytes begin..end (exclusive).
-   * @throws InputError when the whole entry is read and its CRC-32 is not that of the directory, or its deflated
-   * data is damaged
+   * @throws InputError when the CRC-32 of the entry is not that of the directory, or its deflated data is damaged
    */
   read(begin: number, end: number): Uint8Array;
   /** About the first `n` bytes, at the cost of those alone. */
@@ -22,6 +20,7 @@ export interface ZipEntry extends ByteSource {
 const mostEntries = 100_000;
 /** An inflated entry lies in memory whole. */
 const mostInflated = 2 ** 30;
+const pieceBytes = 2 ** 24;
 
 /** What the archive library reads through; it never learns of a file. */
 class SourceReader extends RandomAccessReader {
@@ -60,7 +59,7 @@ export async function readZip(source: ByteSource, label: string): Promise<Map<st
     for await (const entry of zip.eachEntry()) {
       const { fileName: name, compressedSize, uncompressedSize, compressionMethod: method } = entry;
       const fail = (problem: string): never => {
-        throw new InputError(`${label}: entry ${quote(name)} ${problem}`);
+        throw new InputError(`${label}: entry ${brief(name)} ${problem}`);
       };
       if (name.endsWith('/')) continue;
       if (entries.has(name)) fail('is there twice');
@@ -105,13 +104,25 @@ function entryOf(
   const whole = (): Uint8Array => {
     const raw = source.read(begin, begin + stored);
     const bytes = deflated ? inflate(raw) : raw;
-    const found = crc32(bytes);
+    check(crc32(bytes));
+    return bytes;
+  };
+  const check = (found: number) => {
     if (found !== crc) {
       throw new InputError(
-        `${label}: entry ${quote(name)} is damaged: its CRC-32 is ${hex(found)}, the archive says ${hex(crc)}`,
+        `${label}: entry ${brief(name)} is damaged: its CRC-32 is ${hex(found)}, the archive says ${hex(crc)}`,
       );
     }
-    return bytes;
+  };
+  let intact = false;
+  /** The whole stored entry, once, a piece at a time: of a storage that tensors share only parts are read. */
+  const checkStored = () => {
+    if (intact) return;
+    let found = 0;
+    for (let at = 0; at < stored; at += pieceBytes)
+      found = crc32(source.read(begin + at, begin + Math.min(stored, at + pieceBytes)), found);
+    check(found);
+    intact = true;
   };
   const inflate = (raw: Uint8Array): Uint8Array => {
     let bytes: Uint8Array;
@@ -119,12 +130,12 @@ function entryOf(
       bytes = inflateRawSync(raw, { maxOutputLength: Math.max(1, size) });
     } catch (error) {
       throw new InputError(
-        `${label}: entry ${quote(name)} does not inflate to its ${size} bytes: ${(error as Error).message}`,
+        `${label}: entry ${brief(name)} does not inflate to its ${size} bytes: ${(error as Error).message}`,
       );
     }
     if (bytes.length !== size) {
       throw new InputError(
-        `${label}: entry ${quote(name)} inflates to ${bytes.length} bytes, the archive says ${size}`,
+        `${label}: entry ${brief(name)} inflates to ${bytes.length} bytes, the archive says ${size}`,
       );
     }
     return bytes;
@@ -134,7 +145,9 @@ function entryOf(
     deflated,
     read(from, to) {
       if (from === 0 && to === size) return whole();
-      return deflated ? whole().subarray(from, to) : source.read(begin + from, begin + to);
+      if (deflated) return whole().subarray(from, to);
+      checkStored();
+      return source.read(begin + from, begin + to);
     },
     front(n) {
       if (!deflated) return source.read(begin, begin + Math.min(n, size));
@@ -144,7 +157,7 @@ function entryOf(
         const bytes = inflateRawSync(raw, { finishFlush: constants.Z_SYNC_FLUSH });
         return bytes.subarray(0, Math.min(n, size));
       } catch (error) {
-        throw new InputError(`${label}: entry ${quote(name)} does not inflate: ${(error as Error).message}`);
+        throw new InputError(`${label}: entry ${brief(name)} does not inflate: ${(error as Error).message}`);
       }
     },
   };

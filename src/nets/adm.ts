@@ -21,7 +21,14 @@ import { nearestUpsample } from '../kernels/resample.ts';
 import { concat, reshape, slice } from '../kernels/shape.ts';
 import { type ParameterShapes, type Parameters, StateDict, torchConv } from './parameters.ts';
 import { blockRunner } from './recompute.ts';
-import { checkCounts, type Embedding, type ForwardOptions, type UNet, withDefaults } from './unet.ts';
+import {
+  checkChoices,
+  checkCounts,
+  type Embedding,
+  type ForwardOptions,
+  type UNet,
+  withDefaults,
+} from './unet.ts';
 
 /** Names as in the published scripts' flags. */
 export interface AdmConfig {
@@ -52,7 +59,10 @@ export interface AdmConfig {
   readonly diffusion_steps: number;
   readonly noise_schedule: 'linear' | 'cosine';
   readonly rescale_timesteps: boolean;
-  /** How qkv lies: 'flash' (queries, keys, values; each by heads), 'legacy' (heads; each q, k, v). */
+  /**
+   * How qkv lies: 'flash' (queries, keys, values; each by heads), 'legacy' (heads; each q, k, v), as the reshapes of CMAP's code have
+   * it. openai/consistency_models' own QKVAttentionLegacy is laid out as 'flash' here.
+   */
   readonly attention_type: 'flash' | 'legacy';
 }
 
@@ -155,7 +165,7 @@ export function adm(given: Partial<AdmConfig>): UNet & { readonly config: AdmCon
 }
 
 function numbers(name: string, value: readonly number[] | string): number[] {
-  const list = typeof value === 'string' ? value.split(',').map(Number) : [...value];
+  const list = typeof value === 'string' ? value.split(',').map(Number) : Array.isArray(value) ? value : [];
   if (list.length === 0 || !list.every((n) => Number.isFinite(n) && n > 0))
     throw new InputError(
       `adm config: ${name} must be positive numbers such as "1,2,3,4", got ${JSON.stringify(value)}`,
@@ -178,6 +188,16 @@ function layersOf(config: AdmConfig): Layer[] {
     num_classes,
     diffusion_steps: config.diffusion_steps,
   });
+  const flag = [true, false];
+  checkChoices('adm config', config, {
+    use_scale_shift_norm: flag,
+    resblock_updown: flag,
+    learn_sigma: flag,
+    class_cond: flag,
+    attention_type: ['flash', 'legacy'],
+  });
+  for (const name of ['num_head_channels', 'num_heads_upsample'] as const)
+    if (config[name] !== -1) checkCounts('adm config', { [name]: config[name] });
   if (!['linear', 'cosine'].includes(config.noise_schedule))
     fail(`noise_schedule must be linear or cosine, got ${JSON.stringify(config.noise_schedule)}`);
   if (typeof config.rescale_timesteps !== 'boolean')

@@ -20,6 +20,16 @@ export interface Sigmas {
 /** σ_min, σ_max and σ_data of the published models. */
 export const publishedSigmas: Sigmas = { min: 0.002, max: 80, data: 0.5 };
 
+/** Ascending noise levels σ_1 = min … σ_N = max (Karras et al. 2022, Eq. 5): (min^(1/ρ) + (i/(N−1))(max^(1/ρ) − min^(1/ρ)))^ρ. */
+export function karrasLevels(count: number, min: number, max: number, rho = 7): number[] {
+  if (!Number.isInteger(count) || count < 2)
+    throw new InputError(`levels must be an integer from 2, got ${count}`);
+  const [low, high] = [min ** (1 / rho), max ** (1 / rho)];
+  return Array.from({ length: count }, (_, i) =>
+    i === 0 ? min : i === count - 1 ? max : (low + (i / (count - 1)) * (high - low)) ** rho,
+  );
+}
+
 /** What configurations call them: consistency_models' those of ADM networks, jcm the others. @param net a name or a family */
 export const sigmaNamesOf = (net: string) =>
   /^(adm|improved-diffusion)/.test(net)

@@ -29,7 +29,14 @@ import {
   torchLinear,
 } from './parameters.ts';
 import { blockRunner } from './recompute.ts';
-import { checkCounts, type Embedding, type ForwardOptions, type UNet, withDefaults } from './unet.ts';
+import {
+  checkChoices,
+  checkCounts,
+  type Embedding,
+  type ForwardOptions,
+  type UNet,
+  withDefaults,
+} from './unet.ts';
 
 /** Names as in the published configuration files; `patch_size` is ours. */
 export interface NcsnppConfig {
@@ -143,6 +150,11 @@ function layersOf(config: NcsnppConfig): Layer[] {
   const fail = (what: string) => {
     throw new InputError(`ncsnpp config: ${what}`);
   };
+  checkChoices('ncsnpp config', config, {
+    fir: [true, false],
+    progressive_input: ['residual', 'none'],
+    embedding_type: ['fourier', 'positional'],
+  });
   checkCounts('ncsnpp config', { image_size, nf, num_res_blocks, num_channels, patch_size: patch });
   if (!Number.isInteger(config.augment_dim) || config.augment_dim < 0)
     fail(`augment_dim must be an integer of at least 0, got ${config.augment_dim}`);

@@ -130,7 +130,7 @@ export function bindParameters(
   file: TensorSource,
   options: BindOptions = {},
 ): Parameters {
-  const source = withShadowParameters(file);
+  const source = withShadowParameters(file, options.prefix);
   const found = findNames(declared, source, options.prefix);
   const problems: string[] = [];
   const used = new Set<string>();
@@ -138,7 +138,8 @@ export function bindParameters(
   for (const [name, parameter] of declared) {
     const layout = found.also ? parameter.also : parameter;
     const own = found.also ? (parameter.also?.name ?? name) : name;
-    const full = found.prefix + own;
+    const beside = (parameter.statistic || parameter.host) && !found.names.has(found.prefix + own);
+    const full = (beside ? found.rest : found.prefix) + own;
     used.add(full);
     if (!layout || !found.names.has(full)) {
       problems.push(`${full} [${(layout ?? parameter).file}] is missing`);
@@ -212,11 +213,20 @@ function findNames(declared: ParameterShapes, source: TensorSource, wanted: stri
         if (full === name || full.endsWith(`.${name}`)) prefixes.add(full.slice(0, -name.length));
     }
     for (const prefix of wanted === undefined ? prefixes : [wanted]) {
-      const rank = /(^|[._])ema/.test(prefix) ? 0 : prefix === '' ? 1 : /opt/.test(prefix) ? 3 : 2;
+      const rank = /(^|[._])ema/i.test(prefix) ? 0 : prefix === '' ? 1 : /opt/.test(prefix) ? 3 : 2;
       candidates.push({ prefix, also, hits: count(prefix, also), rank });
     }
   }
   candidates.sort((a, b) => b.hits - a.hits || a.rank - b.rank);
+  // An average of the trained parameters alone: what is not trained comes from the copy beside it.
+  const [first] = candidates;
+  const untrained = [...declared.values()].filter(({ statistic, host }) => statistic || host).length;
+  const average = candidates.find(
+    ({ also, hits, rank }) =>
+      wanted === undefined && rank === 0 && also === first?.also && hits === declared.size - untrained,
+  );
+  if (first && average && first.hits === declared.size && first.rank !== 0)
+    return { prefix: average.prefix, rest: first.prefix, also: average.also, names };
   const [best, second] = candidates;
   if (wanted !== undefined && best?.hits === 0)
     throw new InputError(`${source.label}: no tensor of the network lies under the prefix "${wanted}"`);
@@ -226,7 +236,7 @@ function findNames(declared: ParameterShapes, source: TensorSource, wanted: stri
   const own = candidates.find(
     ({ prefix, hits, rank }) => prefix === exported && hits === best?.hits && rank === best.rank,
   );
-  if (own && wanted === undefined) return { prefix: own.prefix, also: own.also, names };
+  if (own && wanted === undefined) return { prefix: own.prefix, rest: own.prefix, also: own.also, names };
   const tied =
     second && best?.hits === second.hits && best.rank === second.rank && best.prefix !== second.prefix;
   if (whole && tied && (best.rank === 0 || best.rank === 2)) {
@@ -234,7 +244,8 @@ function findNames(declared: ParameterShapes, source: TensorSource, wanted: stri
       `${source.label}: holds several copies of the network, under "${best.prefix}" and "${second.prefix}"; choose one with --prefix`,
     );
   }
-  return { prefix: best?.prefix ?? wanted ?? '', also: best?.also ?? false, names };
+  const prefix = best?.prefix ?? wanted ?? '';
+  return { prefix, rest: prefix, also: best?.also ?? false, names };
 }
 
 /** The average that `cmap train` exports, the first of its configuration: in a checkpoint of it that one is meant. */
@@ -247,6 +258,7 @@ function exportedAverage(source: TensorSource): string | null {
 export function trainedWith({ metadata }: TensorSource): {
   readonly averages?: unknown;
   readonly task?: unknown;
+  readonly sigma_data?: unknown;
 } {
   try {
     return JSON.parse(metadata?.config ?? '{}') ?? {};
@@ -259,9 +271,9 @@ export function trainedWith({ metadata }: TensorSource): {
  * score_sde's checkpoints keep the moving average as a list without names, in the order of the model's trained
  * parameters: gives the list those names, under `ema.`.
  */
-function withShadowParameters(source: TensorSource): TensorSource {
+function withShadowParameters(source: TensorSource, wanted: string | undefined): TensorSource {
   const shadows = source.names.filter((name) => name.startsWith('ema.shadow_params.'));
-  if (shadows.length === 0) return source;
+  if (shadows.length === 0 || (wanted !== undefined && !wanted.startsWith('ema.'))) return source;
   const trained = source.names.filter(
     (name) => name.startsWith('model.') && !ignored.test(name) && !/all_modules\.0\.W$/.test(name),
   );
@@ -293,6 +305,31 @@ export function countParameters(declared: ParameterShapes): number {
   let count = 0;
   for (const { shape, statistic } of declared.values()) if (!statistic) count += sizeOf(shape);
   return count;
+}
+
+/** A tensor's elements in the layout of its file. */
+export function fileLayout({ file, view, axes, shape }: Parameter, data: Float32Array): Float32Array {
+  if (!axes) return data;
+  const inverse = (view ?? file).map((_, axis) => axes.indexOf(axis));
+  return permuted(data, shape, inverse);
+}
+
+/** A tensor's elements in the layout of the device. */
+export function deviceLayout({ file, view, axes }: Parameter, data: Float32Array): Float32Array {
+  return axes ? permuted(data, view ?? file, axes) : data;
+}
+
+/** The way back of `bindParameters`: all that is declared, in the names and layouts of the file, for `writeSafetensors`. */
+export async function unbindParameters(
+  declared: ParameterShapes,
+  parameters: Parameters,
+): Promise<Record<string, { shape: Shape; data: Float32Array }>> {
+  const tensors: Record<string, { shape: Shape; data: Float32Array }> = {};
+  for (const [name, parameter] of declared) {
+    const values = await parameters.get(name).floats();
+    tensors[name] = { shape: parameter.file, data: fileLayout(parameter, values) };
+  }
+  return tensors;
 }
 
 /** Elements of `data` in the order of `axes` (NumPy's transpose). */

@@ -65,7 +65,11 @@ const small = (make: () => Architecture): Entry => ({
 
 /** guided-diffusion's flag: true is [q, k, v] x heads, as consistency_models' flash attention has them, false heads x [q, k, v]. */
 function attentionOrder({ use_new_attention_order: flag, attention_type: type }: Config): Config {
-  if (typeof flag !== 'boolean') return {};
+  if (flag === undefined) return {};
+  if (typeof flag !== 'boolean')
+    throw new InputError(
+      `improved-diffusion config: use_new_attention_order must be true or false, got ${JSON.stringify(flag)}`,
+    );
   const meant = flag ? 'flash' : 'legacy';
   if (type !== undefined && type !== meant)
     throw new InputError(

@@ -65,6 +65,21 @@ export function checkCounts(what: string, values: Readonly<Record<string, unknow
   }
 }
 
+/** Checks that settings have one of the values that are built. @throws InputError */
+export function checkChoices(
+  what: string,
+  config: object,
+  choices: Readonly<Record<string, readonly unknown[]>>,
+): void {
+  for (const [name, values] of Object.entries(choices)) {
+    const value = (config as Record<string, unknown>)[name];
+    if (!values.includes(value))
+      throw new InputError(
+        `${what}: ${name} ${JSON.stringify(value)} is not built, only ${values.map((v) => JSON.stringify(v)).join(' and ')}`,
+      );
+  }
+}
+
 /** What published configurations say beside the settings of a family. */
 export interface Beside {
   /** Settings of training, or that change nothing here. */

@@ -11,6 +11,7 @@ import { conv2d } from '../kernels/conv2d.ts';
 import { relu, silu } from '../kernels/elementwise.ts';
 import { linear } from '../kernels/matmul.ts';
 import { globalAveragePool } from '../kernels/pool.ts';
+import { slice } from '../kernels/shape.ts';
 import {
   type Architecture,
   blockOf,
@@ -50,6 +51,12 @@ interface Block {
   readonly stride: number;
 }
 
+/** The published avg_pool2d(8) sees the one whole window of 8×8 of a last side of 9 to 15, as of images of 33 to 60. */
+function window(h: Tensor): Tensor {
+  const side = h.shape[1] as number;
+  return side > 8 && side < 16 ? slice(slice(h, 1, 0, 8), 2, 0, 8) : h;
+}
+
 /** @param name of block `index` of stage 0..2 */
 function blocksOf(config: WideResNetConfig, name: (stage: number, index: number) => string): Block[] {
   const { depth, widen_factor, num_classes, in_channels, image_size } = config;
@@ -79,7 +86,7 @@ function checkConstants(what: string, { mean, std, in_channels }: WideResNetConf
 export function wideResNet(given: Partial<WideResNetConfig>): Architecture {
   const config = withDefaults('wide_resnet config', given, wrn28x10);
   const { in_channels, image_size, num_classes, mean, std } = config;
-  const normalises = mean.length > 0 || std.length > 0;
+  const normalises = [mean, std].some((values) => !Array.isArray(values) || values.length > 0);
   if (normalises) checkConstants('wide_resnet config', config);
   const blocks = blocksOf(config, (stage, i) => `block${stage + 1}.layer.${i}`);
   const last = (blocks.at(-1) as Block).out;
@@ -107,7 +114,7 @@ export function wideResNet(given: Partial<WideResNetConfig>): Architecture {
       for (const block of blocks) {
         h = blockOf(p, h, recompute, (q, y) => basicBlock(block, q, y, dropout));
       }
-      h = globalAveragePool(normalise('bn1', p, h, { relu: true }));
+      h = globalAveragePool(window(normalise('bn1', p, h, { relu: true })));
       return linear(h, p.get('fc.weight'), p.get('fc.bias'));
     },
   };
@@ -145,7 +152,14 @@ export const dmWrn70x16: DmWideResNetConfig = {
 export function dmWideResNet(given: Partial<DmWideResNetConfig>): Architecture {
   const config = withDefaults('dm_wide_resnet config', given, dmWrn70x16);
   const { in_channels, image_size, num_classes, activation, mean, std } = config;
-  const act = { swish: silu, relu }[activation];
+  if (image_size % 4 !== 0)
+    throw new InputError(
+      `dm_wide_resnet config: image_size must be a multiple of 4, got ${image_size} (RobustBench pads other images first)`,
+    );
+  const act = new Map([
+    ['swish', silu],
+    ['relu', relu],
+  ]).get(activation);
   if (!act)
     throw new InputError(
       `dm_wide_resnet config: activation is swish or relu, not ${JSON.stringify(activation)}`,
@@ -177,7 +191,7 @@ export function dmWideResNet(given: Partial<DmWideResNetConfig>): Architecture {
       for (const block of blocks) {
         h = blockOf(p, h, recompute, (q, y) => dmBlock(block, act, q, y, dropout));
       }
-      h = globalAveragePool(act(normalise('batchnorm', p, h)));
+      h = globalAveragePool(window(act(normalise('batchnorm', p, h))));
       return linear(h, p.get('logits.weight'), p.get('logits.bias'));
     },
   };

@@ -7,7 +7,6 @@ import {
   type Image,
   imageFromFloats,
   imageToFloats,
-  isGray,
   toGray,
   toRgb,
   upscale,
@@ -141,6 +140,13 @@ test('bad files are refused with their numbers', () => {
   const damaged = good.slice();
   damaged[60]! ^= 1;
   refuses(decode(damaged), 'damaged PNG');
+  // Of a chunk that a damaged name makes unknown only the checksum tells.
+  const clear = png({
+    ...{ width: 1, height: 1, depth: 8, colour: 3, rows: new Uint8Array(2) },
+    before: [chunk('PLTE', new Uint8Array(3)), chunk('tRNS', new Uint8Array(1))],
+  });
+  clear[Buffer.from(clear).indexOf('tRNS') + 3] = 0x54;
+  refuses(decode(clear), 'damaged PNG: chunk "tRNT"', 'another CRC-32');
   refuses(
     decode(png({ width: 5000, height: 5000, depth: 8, colour: 0, rows: new Uint8Array(1) })),
     '5000 x 5000 = 25000000',
@@ -200,8 +206,6 @@ test('floats, gray and enlargement', () => {
   assert.equal([...imageFromFloats(imageToFloats(image(9, 9, 3)), 9, 9, 3).data].length, 243);
   const bytes = image(16, 16, 1);
   assert.equal(imageFromFloats(imageToFloats(bytes), 16, 16, 1), bytes);
-  assert.ok(isGray(toRgb(bytes)));
-  assert.not(isGray(image(4, 4, 3)));
   assert.equal(toGray(toRgb(bytes)), bytes);
   assert.equal(
     [...upscale({ width: 2, height: 1, channels: 3, data: Uint8Array.of(1, 2, 3, 4, 5, 6) }, 2).data],

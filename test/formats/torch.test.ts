@@ -123,6 +123,13 @@ test('damaged archives are refused', async () => {
     const checkpoint = await open(part(more));
     await refusesAsync(async () => checkpoint.floats('tensor'), 'f.pt: entry "any/data/0"', 'CRC-32');
   }
+  // Of a storage that tensors share each reads a part, and the whole is checked.
+  const shared = await open(
+    archive(tensorCode({ sizes: [2], strides: [1], offset: 1 }), [
+      { name: 'any/data/0', data: numbers, crc: 1 },
+    ]),
+  );
+  await refusesAsync(async () => shared.floats('tensor'), 'f.pt: entry "any/data/0"', 'CRC-32');
   // An archive that claims 16 bytes where 4 MiB are is stopped at 16.
   const bomb = await open(
     archive(tensorCode(), [{ name: 'any/data/0', data: new Uint8Array(1 << 22), deflate: true, size: 16 }]),

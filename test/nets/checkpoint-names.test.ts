@@ -79,6 +79,20 @@ test('a moving average is taken before the raw weights, optimiser states never',
   await fails(own, /no tensor of the network lies under the prefix "model\."/, 'model.');
 });
 
+test('of an average of the trained parameters alone the rest comes from the copy beside it', async () => {
+  const withStatistic = new Map<string, Parameter>([
+    ...declared,
+    ['norm.running_mean', { shape: [3], file: [3], statistic: true }],
+  ]);
+  const whole = { ...under('model.'), 'model.norm.running_mean': [3] };
+  const source = file({ ...whole, ...under('EMA.') });
+  const parameters = bindParameters(await testDevice(), withStatistic, source);
+  const name = async (of: string) => source.names[(await parameters.get(of).floats())[0] as number];
+  assert.is(await name('conv.bias'), 'EMA.conv.bias');
+  assert.is(await name('norm.running_mean'), 'model.norm.running_mean');
+  parameters.dispose();
+});
+
 test('score_sde keeps its moving average as a list', async () => {
   const lists = { 'ema.shadow_params.0': [3, 2, 1, 1], 'ema.shadow_params.1': [3] };
   assert.is(
@@ -89,6 +103,7 @@ test('score_sde keeps its moving average as a list', async () => {
     { ...under('model.'), 'ema.shadow_params.0': [3] },
     /moving average has 1 tensors that do not match the model's 2/,
   );
+  assert.is(await taken({ ...under('model.'), 'ema.shadow_params.0': [3] }, 'model.'), 'model.conv.bias');
 });
 
 test('missing, misshapen and unknown tensors are named with both shapes', async () => {

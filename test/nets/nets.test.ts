@@ -18,7 +18,7 @@ import {
   type TensorSource,
 } from '../../src/nets/parameters.ts';
 import { type Network, network } from '../../src/nets/registry.ts';
-import { wideResNet } from '../../src/nets/wide-resnet.ts';
+import { dmWideResNet, wideResNet } from '../../src/nets/wide-resnet.ts';
 import { assertClose, fromNchw, loadFixture, parametersOf, testDevice, toNchw } from '../support.ts';
 import { parity, syntheticCheckpoint, syntheticTensor } from './parity.ts';
 
@@ -78,6 +78,8 @@ const families: [fixture: string, name: string, config?: Record<string, unknown>
   ['improved-small', 'improved-diffusion'],
   ['wrn-10-2', 'wrn-10-2', {}],
   ['dm-wrn-10-1', 'dm-wrn-10-1', {}],
+  ['wrn-10-1-40', 'wrn-10-1', { image_size: 40 }],
+  ['dm-wrn-10-1-40', 'dm-wrn-10-1', { image_size: 40 }],
   ['resnet-small', 'resnet', { layers: [1, 1, 1, 1], num_classes: 7 }],
   ['resnet-small-wide', 'resnet', { layers: [1, 1, 1, 1], num_classes: 7, width_per_group: 128 }],
   ['resnet20', 'resnet20', {}],
@@ -195,6 +197,19 @@ test('a configuration that cannot be built is named', () => {
     () => network('ncsnpp', { resblock_type: 'ddpm' }),
     /resblock_type "ddpm" is not built, only "biggan"/,
   );
+  fails(
+    () => network('ncsnpp', { progressive_input: 'input_skip' }),
+    /progressive_input "input_skip" is not built, only "residual" and "none"/,
+  );
+  fails(() => adm({ attention_type: 'Legacy' as 'legacy' }), /attention_type "Legacy" is not built/);
+  fails(() => adm({ num_head_channels: -2 }), /num_head_channels must be a positive integer, got -2/);
+  fails(() => adm({ channel_mult: 5 as never }), /channel_mult must be positive numbers/);
+  fails(
+    () => network('improved-diffusion', { use_new_attention_order: 'True' }),
+    /use_new_attention_order must be true or false, got "True"/,
+  );
+  fails(() => dmWideResNet({ image_size: 30 }), /image_size must be a multiple of 4, got 30/);
+  fails(() => wideResNet({ mean: 0.5 as never, std: 0.5 as never }), /mean/);
   fails(() => adm({ num_channels: 40 }), /40 channels do not divide into 32 groups/);
   fails(() => adm({ channel_mult: 'a,b' }), /channel_mult must be positive numbers/);
   fails(() => adm({ ...admImageNet64, image_size: 60 }), /image_size 60 cannot be halved 3 times/);
