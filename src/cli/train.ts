@@ -123,7 +123,8 @@ async function run(words: string[], options: TrainOptions): Promise<void> {
     process.stderr.write('\nstopping after the updates in flight; Ctrl-C again to leave at once\n');
     stop.abort();
   };
-  process.on('SIGINT', interrupt);
+  // Schedulers send SIGTERM some time before they kill.
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, interrupt);
   let bar: Progress | null = null;
   let note = '';
   let last: Look | null = null;
@@ -170,7 +171,7 @@ async function run(words: string[], options: TrainOptions): Promise<void> {
     throw error;
   } finally {
     (bar as Progress | null)?.stop();
-    process.off('SIGINT', interrupt);
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.off(signal, interrupt);
   }
 }
 

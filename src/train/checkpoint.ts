@@ -6,10 +6,9 @@
 import { CmapError, InputError } from '../engine/errors.ts';
 import type { Tensor } from '../engine/tensor.ts';
 import { openSafetensors, writeSafetensors } from '../formats/safetensors.node.ts';
-import type { Parameter } from '../nets/parameters.ts';
+import { deviceLayout, fileLayout, type Parameter, unbindParameters } from '../nets/parameters.ts';
 import { defaults, resumable, spread, steerable, type TrainConfig } from './config.ts';
 import type { Session } from './session.ts';
-import { deviceLayout, fileLayout } from './store.ts';
 
 /** Every tensor of the state by its name in the file. */
 function stateOf({ store, step, config }: Session): { key: string; tensor: Tensor; parameter: Parameter }[] {
@@ -88,7 +87,13 @@ export function savedRun(path: string): SavedRun {
       `${path}: no checkpoint of a training run: it says no step; take its weights with init=${path}`,
     );
   // A setting that came later had its default.
-  return { step: done, config: { ...defaults, ...(JSON.parse(config) as TrainConfig) }, adapter };
+  let settings: unknown;
+  try {
+    settings = JSON.parse(config);
+  } catch {}
+  if (typeof settings !== 'object' || settings === null)
+    throw new InputError(`${path}: its configuration is no JSON object, the file was changed`);
+  return { step: done, config: { ...defaults, ...(settings as TrainConfig) }, adapter };
 }
 
 /**
@@ -141,9 +146,6 @@ export function continued(
 /** The result alone, under the published names: what other commands load. */
 export async function saveResult(path: string, session: Session, done: number): Promise<void> {
   const { store, config } = session;
-  const result = session.result();
-  const tensors: Record<string, { shape: readonly number[]; data: Float32Array }> = {};
-  for (const [name, parameter] of store.declared)
-    tensors[name] = { shape: parameter.file, data: fileLayout(parameter, await result.get(name).floats()) };
+  const tensors = await unbindParameters(store.declared, session.result());
   writeSafetensors(path, tensors, { step: String(done), config: JSON.stringify(config) });
 }

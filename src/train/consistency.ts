@@ -16,6 +16,7 @@ import type { Tensor } from '../engine/tensor.ts';
 import { add, div, mul, sub } from '../kernels/broadcast.ts';
 import { abs, affine, sqrt, square } from '../kernels/elementwise.ts';
 import { mean, sum } from '../kernels/reduce.ts';
+import { karrasLevels } from '../nets/consistency.ts';
 import type { Lpips } from '../nets/lpips.ts';
 import type { Parameters } from '../nets/parameters.ts';
 import type { UNet } from '../nets/unet.ts';
@@ -23,14 +24,7 @@ import type { BatchSource } from './batches.ts';
 import { uniforms } from './draws.ts';
 import { type GenerativeOptions, type Given, Levels, logNormal, NoisyBatch } from './levels.ts';
 import { type Recipe, type Rows, rowsOf } from './recipe.ts';
-import {
-  consistencyLevels,
-  doublingLevels,
-  ectLower,
-  karrasLevels,
-  logNormalPairs,
-  targetRate,
-} from './schedules.ts';
+import { consistencyLevels, doublingLevels, ectLower, logNormalPairs, targetRate } from './schedules.ts';
 import type { ParameterStore } from './store.ts';
 
 export interface ConsistencyTraining extends GenerativeOptions {

@@ -6,7 +6,8 @@ import { appendFileSync, existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Device } from '../engine/device.ts';
 import { CmapError, InputError } from '../engine/errors.ts';
-import { ensureDirectory, writeFileAtomic } from '../report/files.ts';
+import { cannotRead } from '../formats/read.ts';
+import { cannotWrite, ensureDirectory, lockFolder, writeFileAtomic } from '../report/files.ts';
 import {
   continued,
   loadCheckpoint,
@@ -110,35 +111,44 @@ export async function train(
   const path = within(out);
   if (!resume) checkUnused(out);
   checkFiles(config);
-  const saved = resume ? resumed(out) : null;
-  const changed = saved ? continued(path('checkpoint'), saved, config) : {};
-  const kept = saved ? keptLog(path('log'), saved.step) : [];
-  const before = kept.findLast((line): line is LogEntry => 'loss' in line);
-  if (saved && isFinished(out, saved, config))
-    return {
-      steps: saved.step,
-      interrupted: false,
-      loss: before?.loss ?? Number.NaN,
-      seconds: 0,
-      imagesPerSecond: 0,
-      waited: 0,
-    };
-  const session = await Session.open(device, config, data, saved ? path('checkpoint') : undefined);
+  if (resume) resumed(out);
+  // Two runs in one folder would each end well, and one of them be lost.
+  let unlock = resume ? lockFolder(out) : () => {};
+  let session: Session | null = null;
   try {
+    const saved = resume ? resumed(out) : null;
+    const changed = saved ? continued(path('checkpoint'), saved, config) : {};
+    const kept = saved ? keptLog(path('log'), saved.step) : [];
+    const before = kept.findLast((line): line is LogEntry => 'loss' in line);
+    if (saved && isFinished(out, saved, config))
+      return {
+        steps: saved.step,
+        interrupted: false,
+        loss: before?.loss ?? Number.NaN,
+        seconds: 0,
+        imagesPerSecond: 0,
+        waited: 0,
+      };
+    session = await Session.open(device, config, data, saved ? path('checkpoint') : undefined);
     if (saved) loadCheckpoint(path('checkpoint'), session);
+    else {
+      ensureDirectory(out);
+      unlock = lockFolder(out);
+      checkUnused(out);
+    }
     if (saved && saved.adapter !== device.adapter.name)
       hooks.onNotice?.(
         `the checkpoint was made on ${saved.adapter}, this is ${device.adapter.name}: what follows is not bit for bit what would have followed there`,
       );
     const first = saved?.step ?? 0;
-    ensureDirectory(out);
     writeFileAtomic(path('config'), `${JSON.stringify(config, null, 1)}\n`);
     writeFileAtomic(path('net'), `${JSON.stringify(netConfigOf(config, data.classes), null, 1)}\n`);
     const lines = Object.keys(changed).length > 0 ? [...kept, { step: first, changed }] : kept;
     writeFileAtomic(path('log'), lines.map((line) => `${JSON.stringify(line)}\n`).join(''));
     return await loop(session, first, before, path, hooks);
   } finally {
-    session.dispose();
+    session?.dispose();
+    unlock();
   }
 }
 
@@ -151,15 +161,19 @@ function keptLog(path: string, step: number): (LogEntry | { step: number; change
 /** The lines of a log; the last of a run that was killed may be none. */
 function readLog(path: string): (LogEntry | { step: number; changed: object })[] {
   if (!existsSync(path)) return [];
-  return readFileSync(path, 'utf8')
-    .split('\n')
-    .flatMap((line) => {
-      try {
-        return [JSON.parse(line) as LogEntry];
-      } catch {
-        return [];
-      }
-    });
+  let text: string;
+  try {
+    text = readFileSync(path, 'utf8');
+  } catch (error) {
+    throw cannotRead(path, error);
+  }
+  return text.split('\n').flatMap((line) => {
+    try {
+      return [JSON.parse(line) as LogEntry];
+    } catch {
+      return [];
+    }
+  });
 }
 
 /** What the log of a run says of its updates; empty where there is none. */
@@ -216,7 +230,7 @@ async function loop(
         await batches.ready(t);
         const why = await step.diagnose(t);
         throw new CmapError(
-          `train: update ${t + 1}: the loss is ${value}, the gradient's norm ${norm}: ${why}; ${wayOn(saved, path('checkpoint'))}`,
+          `train: update ${t + 1}: the loss is ${value}, the gradient's norm ${norm}: ${why}; ${wayOn(saved, path('checkpoint'), t)}`,
         );
       }
       const lr = learningRate(config, t);
@@ -232,7 +246,7 @@ async function loop(
       await saveCheckpoint(path('checkpoint'), session, done);
     } catch (error) {
       if (!(error instanceof NotFiniteError)) throw error;
-      throw new CmapError(`train: ${error.message}; ${wayOn(saved, path('checkpoint'))}`);
+      throw new CmapError(`train: ${error.message}; ${wayOn(saved, path('checkpoint'), done)}`);
     }
     saved = done;
     await hooks.onCheckpoint?.(done);
@@ -306,12 +320,18 @@ async function loop(
   return { steps: t, interrupted, loss, seconds: seconds(), imagesPerSecond: rate(finished - first), waited };
 }
 
-/** After an update that is no number. @param saved updates in the last checkpoint; 0 is none */
-const wayOn = (saved: number, path: string) =>
-  saved === 0
-    ? 'no checkpoint was written yet; begin anew with a lower lr, or clip=1'
-    : `${path} is of update ${saved}; --resume with a lower lr=, or clip=1, may go on from it`;
+/** After `done` updates the next is no number. @param saved updates in the last checkpoint; 0 is none */
+function wayOn(saved: number, path: string, done: number): string {
+  if (saved === 0) return 'no checkpoint was written yet; begin anew with a lower lr, or clip=1';
+  if (saved === done)
+    return `${path} is of the update before, which went wrong already; begin anew with a lower lr, or clip=1`;
+  return `${path} is of update ${saved}; --resume with a lower lr=, or clip=1, may go on from it`;
+}
 
 function append(path: string, entries: readonly LogEntry[]): void {
-  appendFileSync(path, entries.map((entry) => `${JSON.stringify(entry)}\n`).join(''));
+  try {
+    appendFileSync(path, entries.map((entry) => `${JSON.stringify(entry)}\n`).join(''));
+  } catch (error) {
+    throw cannotWrite(path, error);
+  }
 }

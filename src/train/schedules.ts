@@ -21,21 +21,11 @@ export function learningRate({ lr, schedule, warmup, steps }: RateSchedule, step
 }
 
 /**
- * The weight of the new value in an average of rate r: 1 − r, early more, so that the half-life is no longer than a twentieth of
- * the updates so far (the ramp-up of Karras et al. 2022).
+ * The weight of the new value in an average of rate r: 1 − r, early more, so that the half-life is no longer than the share `rampUp` of
+ * the updates so far (Karras et al. 2022: 0.05; 0 is none).
  */
-export function averageWeight(rate: number, step: number): number {
-  return Math.max(1 - rate, 1 - 0.5 ** (20 / step));
-}
-
-/** Ascending noise levels σ_1 = min … σ_N = max (Karras et al. 2022, Eq. 5): (min^(1/ρ) + (i/(N−1))(max^(1/ρ) − min^(1/ρ)))^ρ. */
-export function karrasLevels(count: number, min: number, max: number, rho = 7): number[] {
-  if (!Number.isInteger(count) || count < 2)
-    throw new InputError(`levels must be an integer from 2, got ${count}`);
-  const [low, high] = [min ** (1 / rho), max ** (1 / rho)];
-  return Array.from({ length: count }, (_, i) =>
-    i === 0 ? min : i === count - 1 ? max : (low + (i / (count - 1)) * (high - low)) ** rho,
-  );
+export function averageWeight(rate: number, step: number, rampUp: number): number {
+  return rampUp === 0 ? 1 - rate : Math.max(1 - rate, 1 - 0.5 ** (1 / rampUp / step));
 }
 
 /** N(k) = ⌈√(k/K ((s₁+1)² − s₀²) + s₀²) − 1⌉ + 1 (Song et al. 2023, App. C). */

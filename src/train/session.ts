@@ -9,9 +9,15 @@ import { add, sub } from '../kernels/broadcast.ts';
 import { affine, clamp } from '../kernels/elementwise.ts';
 import { argmax } from '../kernels/reduce.ts';
 import { ClassifierNet, checkNormalisation } from '../nets/classifier.ts';
-import { ConsistencyModel, type Sigmas, sigmaNamesOf, sigmaSettings } from '../nets/consistency.ts';
+import {
+  ConsistencyModel,
+  karrasLevels,
+  type Sigmas,
+  sigmaNamesOf,
+  sigmaSettings,
+} from '../nets/consistency.ts';
 import { Lpips } from '../nets/lpips.ts';
-import type { ParameterShapes, Parameters, TensorSource } from '../nets/parameters.ts';
+import { type ParameterShapes, type Parameters, type TensorSource, trainedWith } from '../nets/parameters.ts';
 import type { Recompute } from '../nets/recompute.ts';
 import { type Network, network } from '../nets/registry.ts';
 import { augmentLabels } from './augment.ts';
@@ -24,7 +30,6 @@ import { EdmRecipe } from './edm.ts';
 import { initialWeights } from './initial.ts';
 import { BatchWorkers } from './prefetch.ts';
 import type { Recipe } from './recipe.ts';
-import { karrasLevels } from './schedules.ts';
 import { TrainingStep } from './step.ts';
 import { ParameterStore } from './store.ts';
 
@@ -62,8 +67,12 @@ export function networkOf(config: TrainConfig, classes?: number): Network {
   }
   const plain = config.augment > 0 ? network(net, config.net_config) : null;
   if (plain && !(plain.kind !== 'classifier' && plain.unet.family === 'ncsnpp'))
-    throw new InputError(`train: augment is built for NCSN++ and DDPM++, not ${net}; set augment=0`);
+    throw new InputError(`train: augment is built for NCSN++, not ${net}; set augment=0`);
   const found = network(net, netConfigOf(config, classes));
+  if (found.kind === 'score')
+    throw new InputError(
+      `train: ${net} predicts noise at times of its own, which training does not; take net=ncsnpp or adm with its settings`,
+    );
   if ((found.kind === 'classifier') !== (task === 'classifier'))
     throw new InputError(`train: task ${task} does not train ${net}, a ${found.kind} network`);
   const { fourier_scale: scale } = config.net_config;
@@ -233,6 +242,7 @@ export class Session {
       clip: config.clip,
       accumulate: config.accumulate,
       averages: config.averages,
+      averageRampUp: config.average_rampup,
       frozenStatistics: config.trained === 'head',
       traceLength: config.log_every,
     });
@@ -397,11 +407,20 @@ async function lpipsOf(
 
 async function teacherOf(
   device: Device,
-  { teacher }: TrainConfig,
+  { teacher, sigma_data }: TrainConfig,
   declared: ParameterShapes,
 ): Promise<ParameterStore> {
   const file = await openCheckpoint(teacher);
   try {
+    const { task = 'edm', sigma_data: data = sigma_data } = trainedWith(file);
+    if (task !== 'edm')
+      throw new InputError(
+        `train: teacher=${teacher} was trained as ${task}; cd wants a denoiser (task edm)`,
+      );
+    if (data !== sigma_data)
+      throw new InputError(
+        `train: teacher=${teacher} was trained with sigma_data=${data}, this run has ${sigma_data}; set sigma_data=${data}`,
+      );
     return new ParameterStore(device, declared, file);
   } finally {
     file.close();

@@ -32,6 +32,8 @@ export interface StepOptions {
   readonly accumulate?: number;
   /** Rates of the moving averages kept for the result. */
   readonly averages: readonly number[];
+  /** See `averageWeight`; default 0.05. */
+  readonly averageRampUp?: number;
   /** Normalisations keep their running statistics and use them, as where only the last layer is trained. */
   readonly frozenStatistics?: boolean;
   /** Rows of the trace between two readings. */
@@ -114,7 +116,9 @@ export class TrainingStep {
     this.optimiser.begin(step + 1, learningRate(options.rate, step));
     const weights = store.averages.map((_, a) => {
       const rate = options.averages[a];
-      return rate === undefined ? 1 - (recipe.targetRate?.(step) ?? 0) : averageWeight(rate, step);
+      return rate === undefined
+        ? 1 - (recipe.targetRate?.(step) ?? 0)
+        : averageWeight(rate, step, options.averageRampUp ?? 0.05);
     });
     this.#weights.write([...weights, momentum]);
     this.program.run();

@@ -5,10 +5,8 @@ import type { Tensor } from '../engine/tensor.ts';
 import { gradientControl, updateAverage } from '../kernels/optimiser.ts';
 import {
   bindParameters,
-  type Parameter,
   type ParameterShapes,
   type Parameters,
-  permuted,
   type TensorSource,
 } from '../nets/parameters.ts';
 
@@ -79,16 +77,4 @@ export class ParameterStore {
     this.parameters.dispose();
     for (const tensor of this.averages.flat()) tensor.dispose();
   }
-}
-
-/** A tensor's elements in the layout of its file. */
-export function fileLayout({ file, view, axes, shape }: Parameter, data: Float32Array): Float32Array {
-  if (!axes) return data;
-  const inverse = (view ?? file).map((_, axis) => axes.indexOf(axis));
-  return permuted(data, shape, inverse);
-}
-
-/** A tensor's elements in the layout of the device. */
-export function deviceLayout({ file, view, axes }: Parameter, data: Float32Array): Float32Array {
-  return axes ? permuted(data, view ?? file, axes) : data;
 }

@@ -7,11 +7,12 @@ import { dropout } from '../../src/kernels/dropout.ts';
 import { mean } from '../../src/kernels/reduce.ts';
 import { ClassifierNet } from '../../src/nets/classifier.ts';
 import { ncsnpp } from '../../src/nets/ncsnpp.ts';
+import { fileLayout } from '../../src/nets/parameters.ts';
 import { wideResNet } from '../../src/nets/wide-resnet.ts';
 import { ClassifierRecipe } from '../../src/train/classifier.ts';
 import { configure } from '../../src/train/config.ts';
 import { ConsistencyRecipe } from '../../src/train/consistency.ts';
-import { fileLayout, ParameterStore } from '../../src/train/store.ts';
+import { ParameterStore } from '../../src/train/store.ts';
 import { syntheticCheckpoint } from '../nets/parity.ts';
 import { assertClose, lcg, loadFixture, testDevice } from '../support.ts';
 

@@ -4,6 +4,7 @@ import * as assert from 'uvu/assert';
 import { ClassifierNet } from '../../src/nets/classifier.ts';
 import { publishedSigmas } from '../../src/nets/consistency.ts';
 import { ncsnpp } from '../../src/nets/ncsnpp.ts';
+import { fileLayout } from '../../src/nets/parameters.ts';
 import type { Recompute } from '../../src/nets/recompute.ts';
 import { wideResNet } from '../../src/nets/wide-resnet.ts';
 import type { BatchSource } from '../../src/train/batches.ts';
@@ -12,7 +13,7 @@ import { ConsistencyRecipe, type ConsistencyTraining } from '../../src/train/con
 import { EdmRecipe } from '../../src/train/edm.ts';
 import type { Recipe } from '../../src/train/recipe.ts';
 import { type StepOptions, TrainingStep } from '../../src/train/step.ts';
-import { fileLayout, ParameterStore } from '../../src/train/store.ts';
+import { ParameterStore } from '../../src/train/store.ts';
 import { syntheticCheckpoint } from '../nets/parity.ts';
 import { assertClose, loadFixture, testDevice } from '../support.ts';
 

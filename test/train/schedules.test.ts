@@ -1,6 +1,7 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { purposes } from '../../src/engine/random.ts';
+import { karrasLevels } from '../../src/nets/consistency.ts';
 import { Batches } from '../../src/train/batches.ts';
 import { beta, normals, permutation, uniforms } from '../../src/train/draws.ts';
 import {
@@ -9,7 +10,6 @@ import {
   doublingLevels,
   ectLower,
   erf,
-  karrasLevels,
   learningRate,
   logNormalPairs,
   targetRate,
@@ -35,11 +35,12 @@ test('learning rate: warm-up, constant, cosine', () => {
 });
 
 test('an average begins with the first value, and forgets half of it within a twentieth of the updates', () => {
-  assert.is(averageWeight(0.9999, 0), 1);
+  assert.is(averageWeight(0.9999, 0, 0.05), 1);
   let left = 1;
-  for (let t = 1000; t < 1050; t++) left *= 1 - averageWeight(0.9999, t);
+  for (let t = 1000; t < 1050; t++) left *= 1 - averageWeight(0.9999, t, 0.05);
   assert.ok(Math.abs(left - 0.5) < 0.02, `${left}`);
-  assert.ok(Math.abs(averageWeight(0.99, 2000) - 0.01) < 1e-12, 'later the rate itself');
+  assert.ok(Math.abs(averageWeight(0.99, 2000, 0.05) - 0.01) < 1e-12, 'later the rate itself');
+  assert.is(averageWeight(0.5, 1, 0), 0.5, 'without a ramp-up from the first update on');
 });
 
 test('N(k) and mu(k) of consistency training', () => {

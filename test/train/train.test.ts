@@ -326,7 +326,7 @@ test('a loss that is no number names the kernel; the last good checkpoint stays'
   // A checkpoint an update: the first is of finite, if huge, parameters.
   assert.match(
     await fails(['steps=8', 'lr=1e20', 'checkpoint_every=1'], 'nan2'),
-    /update 2: .*nan2\/checkpoint.safetensors is of update 1; --resume with a lower lr=, or clip=1, may go on/,
+    /update 2: .*nan2\/checkpoint.safetensors is of the update before, which went wrong already; begin anew with a lower lr/,
   );
   // Adam's first step is lr: beyond the largest f32 the parameters themselves are lost, though the loss was a number.
   assert.match(
@@ -420,6 +420,8 @@ test('what is wrong with a setting is said in one line', () => {
   edm('lerning=1', /there is no setting "lerning"; there are task, dataset/);
   edm('lr=fast', /lr wants a number, got "fast"/);
   edm('steps=0', /steps must be an integer of at least 1, got 0/);
+  edm('net=ddpmpp', /ddpmpp predicts noise at times of its own/);
+  edm('average_rampup=2', /average_rampup must be in \[0, 1\], got 2/);
   edm('averages=0.9,1', /averages must be in \[0, 1\), got 1/);
   edm('averages=0.9,0.9', /averages must differ from each other, got 0.9, 0.9/);
   edm('flip=yes', /flip wants true or false/);
@@ -451,7 +453,7 @@ test('what is wrong with a setting is said in one line', () => {
   wrong('cifar10-wrn-adversarial', ['attack_eps=8'], /attack_eps must be above 0, at most 1, got 8/);
   wrong('cifar10-wrn', ['net=resnet20', 'dropout=0.1'], /resnet20 has no place for dropout/);
   const adm = ['augment=0.1', 'net=adm-imagenet64', 'net_config={}'];
-  wrong('cifar10-edm', adm, /augment is built for NCSN\+\+ and DDPM\+\+, not adm-imagenet64/);
+  wrong('cifar10-edm', adm, /augment is built for NCSN\+\+, not adm-imagenet64/);
   wrong('mnist', [], /there is no preset "mnist"; there are fashion-mnist-edm/);
   assert.is(configure('cifar10-wrn-adversarial', ['attack_eps=8/255']).attack_eps, 8 / 255);
   assert.is(configure('fashion-mnist-edm', ['net_config.nf=32']).net_config.nf, 32);
@@ -492,25 +494,27 @@ test('a setting without effect is refused with what it belongs to; turned off it
   configure('fashion-mnist-edm', ['mixup=0', 'adversarial=none', 'teacher=']);
 });
 
+/** A run that is not begun. */
+async function refusedRun(preset: string, settings: string[], message: RegExp) {
+  const error = await run(preset, settings, 'refused').then(
+    () => null,
+    (e: Error) => e,
+  );
+  assert.ok(error instanceof InputError && message.test(error.message), String(error));
+  assert.not(existsSync(join(folder, 'refused')), 'no folder');
+}
+
 test('nothing is begun where a setting, a file or the data are wrong', async () => {
   const before = (await testDevice()).memory().tensors;
-  const refused = async (preset: string, settings: string[], message: RegExp) => {
-    const error = await run(preset, settings, 'refused').then(
-      () => null,
-      (e: Error) => e,
-    );
-    assert.ok(error instanceof InputError && message.test(error.message), String(error));
-    assert.not(existsSync(join(folder, 'refused')), 'no folder');
-  };
-  await refused('cifar10-ct-published', small, /distance=lpips wants its weights: lpips=BACKBONE,LIN/);
-  await refused('fashion-mnist-cd', small, /cd wants teacher=FILE/);
-  await refused('fashion-mnist-cd', [...small, 'teacher=nowhere.pt'], /nowhere\.pt/);
-  await refused('fashion-mnist-edm', [...small, 'init=nowhere.pt'], /nowhere\.pt/);
+  await refusedRun('cifar10-ct-published', small, /distance=lpips wants its weights: lpips=BACKBONE,LIN/);
+  await refusedRun('fashion-mnist-cd', small, /cd wants teacher=FILE/);
+  await refusedRun('fashion-mnist-cd', [...small, 'teacher=nowhere.pt'], /nowhere\.pt/);
+  await refusedRun('fashion-mnist-edm', [...small, 'init=nowhere.pt'], /nowhere\.pt/);
   // The student is on the device by then, its teacher is not.
   const half = [...small, 'teacher=nowhere.pt', `init=${join(folder, 'smoke', 'weights.safetensors')}`];
-  await refused('fashion-mnist-cd', [...half, 'net_config.nf=16'], /nowhere\.pt/);
-  await refused('fashion-mnist-wrn', [...wrn, 'trained=head'], /trained=head wants init=FILE/);
-  await refused(
+  await refusedRun('fashion-mnist-cd', [...half, 'net_config.nf=16'], /nowhere\.pt/);
+  await refusedRun('fashion-mnist-wrn', [...wrn, 'trained=head'], /trained=head wants init=FILE/);
+  await refusedRun(
     'fashion-mnist-edm',
     [...small, 'crop=28'],
     /crop must be an integer of 0 to 27 pixels, got 28/,
@@ -531,6 +535,13 @@ test('a distilled student starts from its teacher, or from init; iCT embeds nois
   await run('fashion-mnist-edm', once, 'teacher');
   await run('fashion-mnist-edm', [...once, 'seed=1'], 'other');
   const [teacher, other] = ['teacher', 'other'].map((out) => join(folder, out, 'weights.safetensors'));
+  // A teacher is a denoiser under the student's scalings.
+  await run('fashion-mnist-edm', [...once, 'sigma_data=1'], 'scaled');
+  const scaled = join(folder, 'scaled', 'weights.safetensors');
+  await refusedRun('fashion-mnist-cd', [...once, `teacher=${scaled}`], /with sigma_data=1, this run has 0.5/);
+  await run('fashion-mnist-cd', [...once, `teacher=${teacher}`], 'student');
+  const student = join(folder, 'student', 'weights.safetensors');
+  await refusedRun('fashion-mnist-cd', [...once, `teacher=${student}`], /trained as cd; cd wants a denoiser/);
   const [taught, given, fresh] = [
     await start('fashion-mnist-cd', [small.at(-1)!, `teacher=${teacher}`]),
     await start('fashion-mnist-cd', [small.at(-1)!, `teacher=${teacher}`, `init=${other}`]),
