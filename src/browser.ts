@@ -31,13 +31,14 @@ export { Fgsm, type FgsmOptions } from './attacks/fgsm.ts';
 export { attackLoss, type Loss, type LossName } from './attacks/losses.ts';
 export { LowFrequency, type LowFrequencyOptions } from './attacks/low-frequency.ts';
 export { Noise, type NoiseOptions } from './attacks/noise.ts';
-export { checkPgdOptions, Pgd, type PgdHooks, type PgdOptions, pgd } from './attacks/pgd.ts';
+export { checkPgdOptions, Pgd, type PgdOptions, pgd } from './attacks/pgd.ts';
 export { type PortfolioOptions, portfolio } from './attacks/portfolio.ts';
 export type { Eot } from './attacks/query.ts';
 export { Square, type SquareOptions } from './attacks/square.ts';
-export { karrasGrid, publishedAttackSigma, surrogate } from './attacks/surrogate.ts';
+export { publishedAttackSigma, surrogate } from './attacks/surrogate.ts';
 export type { Draw, GraphTarget, Process, ProcessTarget, Target } from './attacks/target.ts';
 export { ThroughCmap, type ThroughCmapOptions, type UnrollOptions } from './attacks/through-cmap.ts';
+export { type Distance, generate, type Objective, objective } from './cmap/objective.ts';
 export { type CmapOptions, checkCmapOptions, paperCifar10, paperImageNet100 } from './cmap/options.ts';
 export { type Purified, type PurifyHooks, purify, type TraceEntry } from './cmap/purify.ts';
 export {
@@ -54,17 +55,35 @@ export { centerCrop, evaluationTransform, resizeBilinear } from './data/transfor
 export { type AdpSettings, adp, adpDefaults } from './defences/adp.ts';
 export { bitDepthDefence } from './defences/bits.ts';
 export { cmapDefence } from './defences/cmap.ts';
-export type { AttackSurface, Defence, Judged, JudgeHooks } from './defences/defence.ts';
+export {
+  type AttackSurface,
+  bareSurface,
+  type Defence,
+  type Judged,
+  type JudgeHooks,
+  type Knowledge,
+  single,
+} from './defences/defence.ts';
 export { consistencyDenoiser, type Denoiser, scoreDenoiser } from './defences/denoiser.ts';
 export { type DiffPureSettings, diffPure, diffPureDefaults } from './defences/diffpure.ts';
 export { type GdmpSettings, gdmp, gdmpDefaults } from './defences/gdmp.ts';
 export { type GnsSettings, gns, gnsDefaults } from './defences/gns.ts';
 export { undefended } from './defences/none.ts';
 export { type AdapterRecord, listAdapters, type OpenOptions } from './engine/adapter.ts';
-export { differentiable, noGrad, recompute, valueAndGrad, vjp } from './engine/autograd.ts';
+export { differentiable, noGrad, recompute, type Vjp, valueAndGrad, vjp } from './engine/autograd.ts';
 export type { Capabilities } from './engine/capabilities.ts';
 export { Device, type MemoryReport } from './engine/device.ts';
-export * from './engine/errors.ts';
+export {
+  AdapterError,
+  CmapError,
+  check,
+  DeviceLostError,
+  formatBytes,
+  InputError,
+  KernelError,
+  OutOfMemoryError,
+  ShapeError,
+} from './engine/errors.ts';
 export { type Kernel, kernel, linearGrid } from './engine/kernel.ts';
 export type { KernelTime, ProfileRow, Profiler } from './engine/profile.ts';
 export type { Program, ProgramCost } from './engine/program.ts';
@@ -82,10 +101,12 @@ export { type Architecture, ClassifierNet } from './nets/classifier.ts';
 export {
   ConsistencyModel,
   type ConsistencyOptions,
+  karrasLevels,
   preconditioning,
   publishedSigmas,
   type Sigmas,
 } from './nets/consistency.ts';
+export { Lpips, type LpipsOptions } from './nets/lpips.ts';
 export { ddpmppCifar10, type NcsnppConfig, ncsnpp, ncsnppCifar10 } from './nets/ncsnpp.ts';
 export {
   type BindOptions,
@@ -98,6 +119,7 @@ export {
   type TensorSource,
   torchConv,
   torchLinear,
+  unbindParameters,
 } from './nets/parameters.ts';
 export { type Network, network, networkNames } from './nets/registry.ts';
 export { cifarResNet, resNet } from './nets/resnet.ts';

@@ -14,7 +14,7 @@ export {
 } from './eval/attacks.ts';
 export type { AttackSummary, EvaluationSummary } from './eval/metrics.ts';
 export { featureMoments, type ImageSource, imagesOf, restore, samplesOf } from './eval/quality.ts';
-export { type EvaluationImages, type EvaluationPlan, runEvaluation } from './eval/run.ts';
+export { type EvaluationImages, type EvaluationPlan, evaluationConfig, runEvaluation } from './eval/run.ts';
 export {
   type EvaluationConfig,
   type EvaluationRecord,

@@ -61,7 +61,8 @@ export function shippedNetwork(
   );
 }
 
-function presetOf(dataset: string): Record<string, unknown> | undefined {
+/** Networks and hyper-parameters of a data set; undefined where none are shipped. */
+export function presetOf(dataset: string): Record<string, unknown> | undefined {
   const { presets = {} } = readJson(join(weightsFolder(), 'manifest.json')) as {
     presets?: Record<string, Record<string, unknown>>;
   };

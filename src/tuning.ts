@@ -38,7 +38,7 @@ export function tuningPath(device: Device): string {
 }
 
 /** The table of this adapter that comes with the project, if there is one. */
-export function shippedTuningPath(device: Device): string {
+function shippedTuningPath(device: Device): string {
   return join(packageRoot(), 'weights', 'tuning', fileName(device));
 }
 

@@ -35,7 +35,7 @@ import {
 import { dropFooled, eachRemaining } from './clean.ts';
 import { projectL1 } from './l1.ts';
 import { attackLoss } from './losses.ts';
-import { checkEot, type Eot, Query } from './query.ts';
+import { checkEot, type Eot, once, Query } from './query.ts';
 import type { Target } from './target.ts';
 
 export interface ApgdOptions {
@@ -70,11 +70,7 @@ export function apgdCheckpoints(steps: number): number[] {
 }
 
 /** The balls of a run, one after another, as multiples of eps and iterations. */
-export function apgdPhases(
-  norm: Norm,
-  steps: number,
-  largerRadii: boolean,
-): { scale: number; steps: number }[] {
+function apgdPhases(norm: Norm, steps: number, largerRadii: boolean): { scale: number; steps: number }[] {
   if (norm !== 'L1' || !largerRadii || steps < 3) return [{ scale: 1, steps }];
   const early = Math.ceil(0.3 * steps);
   return [
@@ -97,7 +93,7 @@ export class Apgd implements Attack {
       targetClasses: 9,
       rho: 0.75,
       largerRadii: true,
-      eot: { draws: 1 },
+      eot: once,
       seed: 0,
       ...options,
     };
@@ -146,7 +142,7 @@ export class Apgd implements Attack {
       }),
     }));
     try {
-      const ranked = await dropFooled(job, slots, query, target.classes);
+      const ranked = await dropFooled(job, slots, query);
       const all = { runs: classes * restarts, steps, onStep: hooks.onStep };
       await eachRemaining(job, slots, query, all, async (images, run, onIteration) => {
         if (targeted)

@@ -60,6 +60,8 @@ export interface AscentEnd {
   readonly hit: Float32Array;
   readonly bestLoss: number[];
   readonly bestHit: number[];
+  /** At `hit`. */
+  readonly hitLoss: number[];
   readonly anyHit: number[];
   readonly stepSize: number[];
 }
@@ -216,12 +218,17 @@ export class Ascent {
       [x, this.#best, this.#hit, this.#state, this.#trace].map((t) => t.floats()),
     )) as [Float32Array, Float32Array, Float32Array, Float32Array, Float32Array];
     const column = (k: number) => slots.images.map((_, b) => state[b * fields + k] as number);
-    slots.images.forEach((i, b) => {
+    const hitLoss = slots.images.map((i, b) => {
       const history = job.trace[i] as { loss: number[]; hit: number[] };
+      let [most, atMost] = [0, Number.NaN];
       for (let t = 0; t <= options.steps; t++) {
-        history.loss.push(trace[2 * (t * slots.batch + b)] as number);
-        history.hit.push(outside ? 0 : (trace[2 * (t * slots.batch + b) + 1] as number));
+        const at = 2 * (t * slots.batch + b);
+        const [loss, share] = [trace[at] as number, trace[at + 1] as number];
+        history.loss.push(loss);
+        history.hit.push(outside ? 0 : share);
+        if (share > 0 && share >= most) [most, atMost] = [share, loss];
       }
+      return atMost;
     });
     return {
       last,
@@ -229,6 +236,7 @@ export class Ascent {
       hit,
       bestLoss: column(0),
       bestHit: column(1),
+      hitLoss,
       anyHit: column(2),
       stepSize: column(5),
     };
@@ -280,9 +288,10 @@ export const shortened = (delta: Tensor, length: Tensor, radius: number): Tensor
 export function keepBest(job: Job, images: readonly number[], end: AscentEnd): void {
   images.forEach((i, b) => {
     const hit = (end.anyHit[b] as number) >= 0.5;
-    const loss = end.bestLoss[b] as number;
+    const apart = hit && (end.bestHit[b] as number) < 0.5;
+    const loss = (apart ? end.hitLoss : end.bestLoss)[b] as number;
     if (hit === job.success[i] ? loss <= (job.loss[i] as number) : !hit) return;
-    job.keep(i, hit && (end.bestHit[b] as number) < 0.5 ? end.hit : end.best, b, loss);
+    job.keep(i, apart ? end.hit : end.best, b, loss);
     job.success[i] = hit;
   });
 }

@@ -122,6 +122,7 @@ export const streams = {
   surrogate: 70,
   attackLatents: 71,
   wantedClass: 72,
+  unevenness: 73,
 } as const;
 
 /** Largest and smallest f32 that lie within eps of v, cut to [0, 1]: a clamp to them is exact in real numbers. */
@@ -248,9 +249,14 @@ export class Job {
     return new Job(name, target, x, host, from, labels, ball, hooks);
   }
 
+  /** All images, by their places. */
+  get all(): number[] {
+    return this.success.map((_, i) => i);
+  }
+
   /** Images that were not fooled yet. */
   get remaining(): number[] {
-    return this.success.flatMap((done, i) => (done ? [] : [i]));
+    return this.all.filter((i) => !this.success[i]);
   }
 
   /** Groups of at most `batch` of the given images. */

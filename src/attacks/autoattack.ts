@@ -166,15 +166,14 @@ export class AutoAttack implements Attack {
     hooks: AttackHooks = {},
   ): Promise<AutoAttackResult> {
     const job = await Job.open(this.name, target, x, labels, this, hooks);
-    const everyone = job.ids.map((_, i) => i);
     const slots = new Slots(job);
     // Candidates are judged by other draws than those they were made for.
     const query = new Query(target, slots, { loss: null, goal: 'untargeted', seed: judgingSeed(this.#seed) });
     const stages: Stage[] = [];
     const passes = { forward: 0, backward: 0 };
     try {
-      const before = await this.#show(job, slots, query, everyone, job.x);
-      for (const i of everyone) {
+      const before = await this.#show(job, slots, query, job.all, job.x);
+      for (const i of job.all) {
         const { wrong, margin } = before[i] as Shown;
         job.success[i] = wrong && job.misread === 'left';
         job.loss[i] = -margin;
@@ -275,7 +274,7 @@ export class AutoAttack implements Attack {
   async #warnings(job: Job, slots: Slots, query: Query, target: Target, before: readonly Shown[]) {
     const notes: string[] = [];
     const { version } = this;
-    const some = job.ids.map((_, i) => i).slice(0, slots.batch);
+    const some = job.all.slice(0, slots.batch);
     if (!this.#forRandom) {
       // The draws go on, so a second look at a randomised target differs.
       slots.load(some);
@@ -294,12 +293,8 @@ export class AutoAttack implements Attack {
       notes.push(
         'the target runs a process of its own at inference; the ensemble may be insufficient, add adaptive attacks',
       );
-    const distribution = some.every((i) => {
-      const { logits } = before[i] as Shown;
-      const total = logits.reduce((a, b) => a + b, 0);
-      return logits.every((z) => z >= -1e-5 && z <= 1 + 1e-5) && Math.abs(total - 1) < 1e-5;
-    });
-    if (distribution) notes.push('the outputs are probabilities; give the attacks logits');
+    if (some.every((i) => isDistribution((before[i] as Shown).logits)))
+      notes.push('the outputs are probabilities; give the attacks logits');
     return notes;
   }
 }
@@ -309,6 +304,16 @@ interface Shown {
   readonly margin: number;
   /** Of the last evaluation. */
   readonly logits: readonly number[];
+}
+
+/** Whether the outputs for an image are probabilities: in [0, 1], of sum 1, to 1e-5 as in the published code. */
+export function isDistribution(outputs: Iterable<number>): boolean {
+  let total = 0;
+  for (const z of outputs) {
+    if (!(z >= -1e-5 && z <= 1 + 1e-5)) return false;
+    total += z;
+  }
+  return Math.abs(total - 1) < 1e-5;
 }
 
 /** z_y − max_{j≠y} z_j. */

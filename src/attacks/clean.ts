@@ -7,9 +7,10 @@ import type { Query } from './query.ts';
  * @returns each image's other classes by falling logit
  * @throws InputError where the target gives NaN: no attack has done that
  */
-export async function dropFooled(job: Job, slots: Slots, query: Query, classes: number): Promise<number[][]> {
+export async function dropFooled(job: Job, slots: Slots, query: Query): Promise<number[][]> {
+  const classes = query.logits.shape[1] as number;
   const ranked = new Array<number[]>(job.count);
-  for (const images of job.batches(job.ids.map((_, i) => i))) {
+  for (const images of job.batches(job.all)) {
     slots.load(images);
     slots.x.write(slots.rows(job.x));
     query.restart();
@@ -29,26 +30,19 @@ export async function dropFooled(job: Job, slots: Slots, query: Query, classes: 
 }
 
 /**
- * Runs of an attack over the images that were not fooled yet, batch by batch; over all of them where misread ones are
- * attacked, because a success there is not the defence's word.
+ * Runs of an attack over the images that were not fooled yet; over all of them where misread ones are attacked, because a
+ * success there is not the defence's word. Each batch is loaded into the slots, its randomness begun anew.
+ * @param steps iterations of one batch in one run
  */
-export interface Runs {
-  readonly runs: number;
-  /** Iterations of one batch in one run. */
-  readonly steps: number;
-  readonly onStep?: AttackHooks['onStep'];
-}
-
-/** Loads each such batch into the slots, its randomness begun anew, and lets `attack` work on it. */
 export async function eachRemaining(
   job: Job,
   slots: Slots,
   query: Query,
-  { runs, steps, onStep }: Runs,
+  { runs, steps, onStep }: { readonly runs: number; readonly steps: number } & Pick<AttackHooks, 'onStep'>,
   attack: (images: readonly number[], run: number, onIteration: (t: number) => void) => Promise<void>,
 ): Promise<void> {
   for (let run = 0; run < runs; run++) {
-    const batches = job.batches(job.misread === 'left' ? job.remaining : job.ids.map((_, i) => i));
+    const batches = job.batches(job.misread === 'left' ? job.remaining : job.all);
     for (const [at, images] of batches.entries()) {
       slots.load(images);
       query.restart(run);

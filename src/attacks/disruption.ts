@@ -144,7 +144,7 @@ export class Disruption implements Attack {
     const { model, classifier, options } = this;
     const { cmap, steps, tau, norm, eps, form = 'equation' } = options;
     const released = form === 'released';
-    const { k, alpha, lambda } = cmap;
+    const { k, alpha, lambda, distance } = cmap;
     const { device } = x;
     const job = await Job.open(this.name, target, x, labels, this, hooks);
     const slots = new Slots(job);
@@ -183,10 +183,10 @@ export class Disruption implements Attack {
           const g = generate(model, u);
           const images = disrupt ? (form === 'latent' ? affine(g, 0.5, 0.5) : project(g)) : null;
           const compared = images ? affine(images, 2, -1) : g;
-          const parts = objective(u, compared, wanted, { alpha, lambda, sigma });
+          const parts = objective(u, compared, wanted, { alpha, lambda, sigma, distance });
           let total = parts.total;
           if (images && released) {
-            const own = objective(u, g, wanted, { alpha, lambda, sigma });
+            const own = objective(u, g, wanted, { alpha, lambda, sigma, distance });
             total = add(total, affine(sub(parts.ssim, own.ssim), alpha));
           }
           const loss = affine(sum(total), k * size);
@@ -213,7 +213,7 @@ export class Disruption implements Attack {
     const passes = { forward: 0, backward: 0 };
     try {
       for (const program of [plain, attack, end]) await program.prepare();
-      const groups = job.batches(job.ids.map((_, i) => i));
+      const groups = job.batches(job.all);
       let done = 0;
       for (const images of groups) {
         slots.load(images);

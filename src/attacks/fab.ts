@@ -119,7 +119,7 @@ export class Fab implements Attack {
     const search = new Search(slots, query, norm, options, target.classes);
     const smallest = new Array<number>(job.count).fill(none);
     try {
-      const ranked = await dropFooled(job, slots, query, target.classes);
+      const ranked = await dropFooled(job, slots, query);
       const all = { runs: classes * restarts, steps, onStep: hooks.onStep };
       await eachRemaining(job, slots, query, all, async (images, run, onIteration) => {
         if (run % restarts > 0) randomStart(slots, norm, eps, seed, run);

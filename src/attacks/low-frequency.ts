@@ -124,7 +124,7 @@ export class LowFrequency implements Attack {
     };
     const ascent = new Ascent(slots, query, { norm, eps, steps, stepSize, move });
     try {
-      const groups = job.batches(job.ids.map((_, i) => i));
+      const groups = job.batches(job.all);
       for (const [at, images] of groups.entries()) {
         slots.load(images);
         query.restart();

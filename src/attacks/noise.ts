@@ -61,7 +61,7 @@ export class Noise implements Attack {
     const query = new Query(target, slots, { loss: null, goal: 'untargeted', eot, seed });
     const search = new BestPoint(slots, query);
     try {
-      await dropFooled(job, slots, query, target.classes);
+      await dropFooled(job, slots, query);
       const all = { runs: 1, steps: points, onStep: hooks.onStep };
       await eachRemaining(job, slots, query, all, async (images, _, onIteration) => {
         const draw = (p: number) => randomPoint(slots, norm, eps, seed, p);

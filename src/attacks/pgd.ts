@@ -30,8 +30,9 @@ import {
   Slots,
   streams,
 } from './attack.ts';
+import { dropFooled } from './clean.ts';
 import { projectL1 } from './l1.ts';
-import { attackLoss, type LossName } from './losses.ts';
+import { attackLoss, type Loss, type LossName } from './losses.ts';
 import { checkEot, type Eot, Query } from './query.ts';
 import type { Target } from './target.ts';
 
@@ -47,8 +48,8 @@ export interface PgdOptions {
   readonly norm?: Norm;
   /** In L2: u = ∇L/‖∇L‖₂, or sign(∇L) as CMAP's released code, whose step is then √d times as long. Default gradient. */
   readonly direction?: 'gradient' | 'sign';
-  /** Default cross-entropy. */
-  readonly loss?: LossName;
+  /** By name, or a function of logits, true and wanted classes, made of differentiable operations. Default cross-entropy. */
+  readonly loss?: LossName | Loss;
   /** Towards `hooks.targets` instead of away from the true classes. */
   readonly targeted?: boolean;
   /** Runs from different random points; default 1. */
@@ -57,21 +58,6 @@ export interface PgdOptions {
   readonly keep?: 'last' | 'best';
   readonly eot?: Eot;
 }
-
-export interface PgdHooks {
-  readonly onStep?: (done: number, total: number) => void;
-  /** Global number of each image, so that its random start does not depend on the batch. */
-  readonly imageIds?: readonly number[];
-}
-
-/** L∞, CIFAR-10, of the paper. */
-export const publishedPgd: PgdOptions = {
-  eps: 8 / 255,
-  steps: 20,
-  stepSize: 2 / 255,
-  randomStart: true,
-  seed: 0,
-};
 
 /** @throws InputError naming the field, its value and its range */
 export function checkPgdOptions(o: PgdOptions): void {
@@ -112,14 +98,19 @@ export class Pgd implements Attack {
     const { targeted = false, restarts = 1, steps, stepSize, seed, eot } = options;
     if (targeted && !hooks.targets)
       throw new InputError(`${name}: a targeted attack needs hooks.targets, a class an image`);
-    const loss = attackLoss(options.loss ?? 'ce', targeted, target.classes);
+    const { loss: wanted = 'ce' } = options;
+    const loss = typeof wanted === 'function' ? wanted : attackLoss(wanted, targeted, target.classes);
     const job = await Job.open(name, target, x, labels, this, hooks);
     const slots = new Slots(job);
     const query = new Query(target, slots, { loss, goal: targeted ? 'targeted' : 'untargeted', eot, seed });
     const move = options.direction === 'sign' ? { move: () => signMove(slots, query, eps, stepSize) } : {};
     const ascent = new Ascent(slots, query, { norm, eps, steps, stepSize, sparsity: 0.01, ...move });
     try {
-      const batches = job.batches(job.ids.map((_, i) => i));
+      // A misread image is an answer already: a run takes its place where it fools too.
+      const starts = options.randomStart || hooks.start !== undefined;
+      if (options.keep === 'best' && starts && !targeted && job.misread === 'left')
+        await dropFooled(job, slots, query);
+      const batches = job.batches(job.all);
       let done = 0;
       for (let restart = 0; restart < restarts; restart++) {
         for (const images of batches) {
@@ -204,7 +195,8 @@ export function randomPoint(slots: Slots, norm: Norm, eps: number, seed: number,
 /** Numbers of density exp(−|t|)/2 from uniform ones in [0, 1). */
 function laplacian(uniform: Tensor): Tensor {
   const t = affine(uniform, 2, -1);
-  return mul(sign(t), affine(log(affine(abs(t), -1, 1 + 2 ** -24)), -1));
+  // In f32 1 + 2^-24 is 1: only a bound keeps the logarithm of 0 out.
+  return mul(sign(t), affine(log(clamp(affine(abs(t), -1, 1), 2 ** -24, 1)), -1));
 }
 
 /**
@@ -218,7 +210,7 @@ export async function pgd(
   x: Tensor,
   labels: readonly number[],
   options: PgdOptions,
-  hooks: PgdHooks = {},
+  hooks: AttackHooks = {},
 ): Promise<Tensor> {
   const result = await new Pgd(options).run(classifier, x, labels, { ...hooks, batch: x.shape[0] });
   return result.adversarial;

@@ -49,5 +49,5 @@ export function portfolio(options: PortfolioOptions): AutoAttack {
     ...(eot.draws > 1 ? [] : [new Fab({ ...ball, targeted: true, steps, targetClasses })]),
     new Square({ ...ball, queries, eot }),
   ];
-  return new AutoAttack({ norm, eps, version: 'custom', attacks, evaluations, seed });
+  return new AutoAttack({ norm, eps, version: 'custom', attacks, evaluations, eot, seed });
 }

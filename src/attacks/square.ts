@@ -34,7 +34,7 @@ import {
 import { BestPoint } from './best-point.ts';
 import { dropFooled, eachRemaining } from './clean.ts';
 import { l1Source } from './l1.ts';
-import { checkEot, type Eot, Query } from './query.ts';
+import { checkEot, type Eot, once, Query } from './query.ts';
 import l2Source from './square-l2.wgsl';
 import l2StartSource from './square-l2-start.wgsl';
 import linfSource from './square-linf.wgsl';
@@ -57,10 +57,7 @@ export interface SquareOptions {
 }
 
 /** The share p of query q. */
-export function squareShare(
-  q: number,
-  o: Pick<Required<SquareOptions>, 'p' | 'queries' | 'rescale'>,
-): number {
+function squareShare(q: number, o: Pick<Required<SquareOptions>, 'p' | 'queries' | 'rescale'>): number {
   const at = o.rescale ? Math.floor((q / o.queries) * 10000) : q;
   const halvings = [10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000].filter((limit) => at > limit).length;
   return o.p / 2 ** halvings;
@@ -117,7 +114,7 @@ export class Square implements Attack {
       p: 0.8,
       restarts: 1,
       rescale: false,
-      eot: { draws: 1 },
+      eot: once,
       seed: 0,
       ...options,
     };
@@ -149,7 +146,7 @@ export class Square implements Attack {
     const query = new Query(target, slots, { loss: null, goal: 'untargeted', eot, seed });
     const search = new RandomSearch(slots, query, options);
     try {
-      await dropFooled(job, slots, query, target.classes);
+      await dropFooled(job, slots, query);
       const all = { runs: restarts, steps: queries, onStep: hooks.onStep };
       await eachRemaining(job, slots, query, all, async (images, run, onIteration) => {
         const { best, margins, hits } = await search.run(run, onIteration);

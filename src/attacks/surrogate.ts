@@ -15,18 +15,12 @@ import { randomNormal } from '../engine/random.ts';
 import type { Tensor } from '../engine/tensor.ts';
 import { add } from '../kernels/broadcast.ts';
 import { affine, clamp } from '../kernels/elementwise.ts';
-import type { ConsistencyModel } from '../nets/consistency.ts';
+import { type ConsistencyModel, karrasLevels, publishedSigmas } from '../nets/consistency.ts';
 import { streams } from './attack.ts';
 import type { GraphTarget } from './target.ts';
 
-/** Karras et al. 2022, Eq. 5: `levels` noise levels, ascending. */
-export function karrasGrid(levels = 18, min = 0.002, max = 80, rho = 7): number[] {
-  const [low, high] = [min ** (1 / rho), max ** (1 / rho)];
-  return Array.from({ length: levels }, (_, i) => (low + (i / (levels - 1)) * (high - low)) ** rho);
-}
-
 /** σ_a of the published attacks. */
-export const publishedAttackSigma = karrasGrid()[4] as number;
+export const publishedAttackSigma = karrasLevels(18, publishedSigmas.min, publishedSigmas.max)[4] as number;
 
 /** x in [0, 1] with standard normal n on it, restored by one step at σ; in [0, 1]. */
 export function consistencyStep(model: ConsistencyModel, x: Tensor, n: Tensor, sigma: number): Tensor {

@@ -29,7 +29,7 @@ export interface GraphTarget {
 export interface ProcessTarget {
   readonly classes: number;
   readonly randomised?: boolean;
-  /** As `logits`, with the way back. The caller calls `pullback` at most once, then `dispose`. */
+  /** As `logits`, with the way back. The caller calls `pullback` at most once, then `dispose`, before the next `process`. */
   process(x: Tensor, draw: Draw): Promise<Process>;
   /** Other images lie in x from now on: forget what was found for those before. */
   restart?(): void;

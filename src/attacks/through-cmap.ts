@@ -151,6 +151,8 @@ class Loop {
   /** Of the step behind backward `surrogate`. */
   readonly #noise: Tensor;
   #started = false;
+  /** Runs begun; the latents are those of the last alone. */
+  #runs = 0;
 
   constructor(
     readonly model: ConsistencyModel,
@@ -163,7 +165,7 @@ class Loop {
     const { device } = model;
     this.device = device;
     const { cmap, backward, sigma: step = publishedAttackSigma } = options;
-    const { k, lr, betas, alpha, lambda } = cmap;
+    const { k, lr, betas, alpha, lambda, distance } = cmap;
     const [b, ...image] = x.shape as [number, number, number, number];
     check(
       String(image) === String(model.imageShape),
@@ -184,7 +186,7 @@ class Loop {
         z,
         generate(model, z, smoothing),
         wanted,
-        { alpha, lambda, sigma },
+        { alpha, lambda, sigma, distance },
         smoothing,
       );
       return affine(sum(total), elements);
@@ -232,7 +234,14 @@ class Loop {
   async run(draw: Draw): Promise<Process> {
     const { device, options, unroll } = this;
     const { iterations } = options.cmap;
+    const own = ++this.#runs;
+    const current = () =>
+      check(
+        own === this.#runs,
+        () => 'through cmap: another process began before this one was pulled back; one after the other',
+      );
     for (const program of [this.#update, this.#logits, this.#head, this.#gradients]) await program?.prepare();
+    current();
     if (!this.#started || !options.warmStart) {
       device.scope(() => {
         if (options.latents) return copy(options.latents, this.#z);
@@ -259,13 +268,17 @@ class Loop {
       const { m, v } = this.#adam.moments[0] as { m: Tensor; v: Tensor };
       if (z) steps.push({ z, g: clone(g), m: clone(m), v: clone(v) });
       // A few iterations stay in flight.
-      if (t % 8 === 0) await device.sync();
+      if (t % 8 === 0) {
+        await device.sync();
+        current();
+      }
     }
     const logits = clone(this.#logits.run().logits);
     const first = iterations - steps.length;
     return {
       logits,
       pullback: async (cotangent) => {
+        current();
         copy(cotangent, this.#cotangent);
         const { dx, dz } = this.#head.run();
         return dx ? clone(dx) : this.#through(clone(dz as Tensor), steps, first);

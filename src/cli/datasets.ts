@@ -54,25 +54,24 @@ interface OpenedDataset {
 
 /** @throws InputError when a folder is not there */
 export function openDataset(
-  { dataset, data, imageSize: side = 64 }: DatasetChoice,
+  { dataset, data: folder, imageSize: side = 64 }: DatasetChoice,
   split: 'test' | 'train' = 'test',
 ): OpenedDataset {
-  const folder = data === undefined ? {} : { folder: data };
   if (dataset === 'cifar10')
     return {
       title: dataset,
       classes: cifar10Classes,
       paperCount: 10000,
-      load: (choice) => loadCifar10({ split, ...choice, ...folder }),
+      load: (choice) => loadCifar10({ split, ...choice, folder }),
     };
   if (dataset === 'fashion-mnist')
     return {
       title: dataset,
       classes: fashionMnistClasses,
       paperCount: null,
-      load: (choice) => loadFashionMnist({ ...(split === 'train' ? { split } : {}), ...choice, ...folder }),
+      load: (choice) => loadFashionMnist({ split: split === 'train' ? split : undefined, ...choice, folder }),
     };
-  const images = new ImageFolder(data ?? '', { split: split === 'test' ? 'val' : 'train' });
+  const images = new ImageFolder(folder ?? '', { split: split === 'test' ? 'val' : 'train' });
   return {
     title: `${basename(images.root)} ${side}x${side}`,
     // Of "tench, Tinca tinca" the first.

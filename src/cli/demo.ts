@@ -51,7 +51,7 @@ const attackName = 'pgd@classifier';
  * As many images as fit a few minutes with SwiftShader, a minute or two with lavapipe, seconds on a GPU. The networks of
  * CIFAR-10 cost four times those of Fashion-MNIST.
  */
-export function defaultCount(
+function defaultCount(
   adapter: Pick<AdapterRecord, 'kind' | 'source'>,
   dataset: DatasetName = 'fashion-mnist',
 ): number {

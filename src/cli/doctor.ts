@@ -15,7 +15,7 @@ export interface SelfTest {
 }
 
 /** A 3×3 convolution checked against the host, then repeated for about a second. */
-export async function selfTest(device: Device, milliseconds = 1000): Promise<SelfTest> {
+async function selfTest(device: Device, milliseconds = 1000): Promise<SelfTest> {
   const [n, side, c] = [8, 14, 48];
   const wave = (count: number, seed: number) =>
     Float32Array.from({ length: count }, (_, i) => Math.sin(seed + 0.37 * i));

@@ -189,9 +189,9 @@ async function evaluate(own: EvalFlags, command: Command): Promise<void> {
     eps,
     steps,
     stepSize: flags.stepSize ?? preset.stepSize,
-    ...(preset.start === undefined ? {} : { start: preset.start }),
-    ...(preset.direction === undefined ? {} : { direction: preset.direction }),
-    ...(preset.keep === undefined ? {} : { keep: preset.keep }),
+    start: preset.start,
+    direction: preset.direction,
+    keep: preset.keep,
     restarts: flags.restarts ?? preset.restarts,
     queries: flags.queries ?? preset.queries,
     eot: flags.eot ?? preset.eot,
@@ -230,7 +230,12 @@ async function evaluate(own: EvalFlags, command: Command): Promise<void> {
   for (const attack of attacks) attack.checkImages(data.ids, height, width);
   const config = configOf(plan, opened, { ...subject, flags: storedFlags(flags) }, norm, eps);
   const store = Store.open(flags.out, config, flags.resume ?? false);
+  if (store.lost > 0)
+    process.stderr.write(
+      `cmap: ${flags.out}: ${store.lost} records name images that are no longer in images/; they are made anew\n`,
+    );
   const interrupted = () => {
+    store.close();
     process.stderr.write(
       `\ncmap: interrupted; what is done is in ${flags.out}, ${resume(flags.out)} goes on\n`,
     );
@@ -403,7 +408,7 @@ function subjectOf(flags: EvalFlags): Subject {
     bits,
     ...(defence === 'cmap' ? { cmap: cmapSettings(flags) } : {}),
     ...(isPurifier(defence) ? { purifier: purifierSettings(defence, set) } : {}),
-    ...(edm ? { edm } : {}),
+    edm,
     ...placed(flags),
     ...Object.fromEntries(Object.entries(names).filter(([, value]) => value !== undefined)),
   };

@@ -1,5 +1,6 @@
 /** Pictures of purification: attacked images beside their purified ones, and the optimisation's course. */
 import { join } from 'node:path';
+import { lengthOf } from '../attacks/attack.ts';
 import type { EvaluationRecord, PurificationRecord } from '../eval/store.ts';
 import { type Image, imageFromFloats } from '../formats/image.ts';
 import { type Chart, chartToPng, lineChart, type Panel, type Series } from '../report/chart.ts';
@@ -119,15 +120,14 @@ export function evaluationGrid(
     record: EvaluationRecord,
     input: Float32Array,
     purified: Float32Array | null,
-  ): Cell[] =>
-    about.defended
-      ? [
-          {
-            ...(purified ? { image: picture(nearest(purified, input, record)) } : {}),
-            captions: [verdict(record)],
-          },
-        ]
-      : [];
+  ): Cell[] => {
+    if (!about.defended) return [];
+    const captions = [verdict(record)];
+    if (!purified) return [{ captions }];
+    const at =
+      input.length * nearest(purified, input, record.purification?.labels, record.labels[0] as number);
+    return [{ image: picture(purified.subarray(at, at + input.length)), captions }];
+  };
   const purifiedColumn = about.defended ? ['purified'] : [];
   return {
     title: about.title,
@@ -169,23 +169,23 @@ function magnification(rows: readonly EvaluatedImage[]): number {
   return Math.max(1, ...steps.filter((step) => step * usual <= 0.5));
 }
 
-/** Of K purified images the one nearest to the input, where their labels are known among those that agree with the vote. */
-function nearest(purified: Float32Array, input: Float32Array, record: EvaluationRecord): Float32Array {
+/**
+ * Of K purified images, one after another, the number of the one nearest to the input in L1, where their labels are known
+ * among those that agree with the vote.
+ */
+export function nearest(
+  purified: Float32Array,
+  input: Float32Array,
+  labels: readonly number[] | undefined,
+  vote: number,
+): number {
   const size = input.length;
-  const labels = record.purification?.labels;
-  let best = purified.subarray(0, size);
-  let least = Number.POSITIVE_INFINITY;
-  for (let k = 0; k < purified.length / size; k++) {
-    const image = purified.subarray(k * size, (k + 1) * size);
-    const distance = image.reduce((sum, v, i) => sum + Math.abs(v - (input[i] as number)), 0);
-    // Pixels lie in [0, 1]: no image is further away than its size.
-    const disagrees = labels && labels[k] !== record.labels[0];
-    if (distance + (disagrees ? size : 0) < least) {
-      best = image;
-      least = distance + (disagrees ? size : 0);
-    }
-  }
-  return best;
+  // Pixels lie in [0, 1]: no image is further away than its size.
+  const distances = Array.from({ length: purified.length / size }, (_, k) => {
+    const distance = lengthOf('L1', purified.subarray(k * size, (k + 1) * size), input);
+    return labels && labels[k] !== vote ? distance + size + 1 : distance;
+  });
+  return distances.indexOf(Math.min(...distances));
 }
 
 type Field = Exclude<keyof PurificationRecord, 'labels'>;
@@ -215,7 +215,7 @@ export function purificationChart(
     title,
     xLabel: 'iteration',
     series: named.map(([name, records]): Series => ({ name, y: average(records, field) })),
-    ...(level === undefined ? {} : { references: [{ y: level, label: `${level}` }] }),
+    references: level === undefined ? [] : [{ y: level, label: `${level}` }],
   });
   return {
     title: 'Latent optimisation',

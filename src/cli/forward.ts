@@ -5,6 +5,7 @@ import type { Device } from '../engine/device.ts';
 import { InputError } from '../engine/errors.ts';
 import type { Tensor } from '../engine/tensor.ts';
 import { writeNpy } from '../formats/npy.ts';
+import { checkWritable } from '../report/files.ts';
 import { progress } from '../report/progress.ts';
 import {
   addNetworkOptions,
@@ -63,6 +64,7 @@ export function forwardCommand(): Command {
       { '--input': options.input, '--cotangent': options.cotangent },
       { '--output': options.output, '--grad': options.grad },
     );
+    checkWritable(options.output, options.grad);
     checkNetwork(options);
     const input = readImagesNpy(options.input);
     const cotangent = options.cotangent === undefined ? undefined : readFloats(options.cotangent);

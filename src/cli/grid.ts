@@ -54,7 +54,7 @@ async function picture(folder: string, flags: GridFlags): Promise<Uint8Array> {
     throw new InputError(
       `${join(folder, 'config.json')}: does not say which data set its images are of (source.dataset is ${JSON.stringify(source?.dataset)})`,
     );
-  const of = { ...(source as DatasetChoice), ...(flags.data === undefined ? {} : { data: flags.data }) };
+  const of: DatasetChoice = { ...(source as DatasetChoice), data: flags.data ?? source.data };
   const { classes } = openDataset(of);
   const loaded = await loadImages(of, images);
   const [, height, width, channels] = loaded.shape;

@@ -100,20 +100,22 @@ export async function loadNetwork(device: Device, options: NetworkOptions): Prom
     const found = network(name, config, source);
     const bar = progress('load', 1, { quiet: options.quiet });
     const bind = {
-      ...(prefix === undefined ? {} : { prefix }),
+      prefix,
       onTensor: (done: number, total: number) => bar.update(done / total),
     };
     try {
       switch (found.kind) {
         case 'consistency': {
-          const edm = shippedDenoiser || trainedWith(source).task === 'edm';
+          const { task } = trainedWith(source);
+          const edm = shippedDenoiser || task === 'edm';
           return {
             kind: found.kind,
             edm,
             net: ConsistencyModel.load(device, found.unet, source, {
               ...bind,
               recompute: recompute ?? false,
-              sigmas: edm ? { ...found.sigmas, min: 0 } : found.sigmas,
+              // ECT keeps the denoiser's scalings.
+              sigmas: edm || task === 'ect' ? { ...found.sigmas, min: 0 } : found.sigmas,
             }),
           };
         }

@@ -11,10 +11,11 @@ import { channelsLast } from '../formats/layout.ts';
 import { resolveWeights } from '../formats/manifest.ts';
 import { writePng } from '../formats/png.ts';
 import { loadClassifier, loadConsistencyModel, shippedNetwork } from '../models.ts';
-import { ensureDirectory, writeFileAtomic } from '../report/files.ts';
+import { checkWritable, ensureDirectory, writeFileAtomic } from '../report/files.ts';
 import { progress } from '../report/progress.ts';
 import type { LoadedClassifier, LoadedModel } from '../shipped.ts';
 import { type DatasetName, datasetOption } from './datasets.ts';
+import { nearest } from './figures.ts';
 import { readImages } from './images.ts';
 import {
   addNetworkOptions,
@@ -137,21 +138,14 @@ async function purifyBatch(
     const input = host.subarray(i * size, (i + 1) * size);
     const each = labels[i] as number[];
     const vote = countVotes(each, classifier.net.classes);
-    let best = 0;
-    let least = Number.POSITIVE_INFINITY;
-    for (let k = 0; k < cmap.k; k++) {
-      if (each[k] !== vote.label) continue;
-      const candidate = generated.subarray((i * cmap.k + k) * size, (i * cmap.k + k + 1) * size);
-      const distance = candidate.reduce((sum, v, j) => sum + Math.abs(v - (input[j] as number)), 0);
-      if (distance < least) [best, least] = [k, distance];
-    }
-    const at = (i * cmap.k + best) * size;
+    const all = generated.subarray(i * cmap.k * size, (i + 1) * cmap.k * size);
+    const best = nearest(all, input, each, vote.label);
     return {
       path,
       undefended: undefended[i] as number,
       vote,
       best,
-      purified: generated.slice(at, at + size),
+      purified: all.slice(best * size, (best + 1) * size),
       trace: result.trace[i] ?? [],
     };
   });
@@ -274,6 +268,7 @@ async function purifyArray(path: string, options: ArrayOptions & CmapFlags): Pro
     { '--input': path, '--init-latents': options.initLatents },
     { '--trace': options.trace, '--latents-out': options.latentsOut, '--images-out': options.imagesOut },
   );
+  checkWritable(options.trace, options.latentsOut, options.imagesOut);
   checkNetwork(options);
   const device = await openDevice(options);
   const loaded = await loadNetwork(device, options);
@@ -314,7 +309,7 @@ async function purifyArray(path: string, options: ArrayOptions & CmapFlags): Pro
     const before = from * cmap.iterations;
     const result = await maybeProfiled(device, options, () =>
       purify(loaded.net, x, cmap, {
-        ...(z0 ? { latents: z0 } : {}),
+        latents: z0,
         imageIds: Array.from({ length: count }, (_, i) => from + i),
         onCompile: (done, total) => bar.update(before, `compile ${done}/${total}`),
         onIteration: (done) => bar.update(before + count * done),

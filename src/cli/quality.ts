@@ -25,7 +25,7 @@ import {
   openDataset,
 } from './datasets.ts';
 import { loadNetwork } from './networks.ts';
-import { addCommonOptions, type CommonOptions, openDevice, parseInteger } from './options.ts';
+import { addCommonOptions, type CommonOptions, flagOf, openDevice, parseInteger } from './options.ts';
 import { cmapSettings, defaultBatch, openSubject, type Subject, sha256 } from './subject.ts';
 
 interface QualityFlags extends CommonOptions {
@@ -84,7 +84,7 @@ function someImages(flags: QualityFlags, count: number, split: 'test' | 'train' 
   return loadImages(flags, length === null || count > length ? count : spread(count, length), split);
 }
 
-async function quality(flags: QualityFlags): Promise<void> {
+async function quality(flags: QualityFlags, command: Command): Promise<void> {
   const { dataset, count, iterations, seed, out } = flags;
   checkCount('--count', count);
   if (flags.features !== undefined && count < 2)
@@ -93,6 +93,10 @@ async function quality(flags: QualityFlags): Promise<void> {
   for (const t of iterations) checkCount('--iterations', t);
   if (flags.restore < 0) throw new InputError(`--restore must be at least 0, got ${flags.restore}`);
   if (seed < 0) throw new InputError(`--seed must be at least 0, got ${seed}`);
+  const takers = { iterations: 'restore', k: 'restore', featuresNet: 'features' } as const;
+  for (const [idle, taker] of Object.entries(takers))
+    if (command.getOptionValueSource(idle) === 'cli' && !flags[taker as 'restore'])
+      throw new InputError(`${flagOf(idle)} goes with --${taker}, which is not given`);
   checkDataset(flags);
   const { model: name, generatorWeights, generatorConfig, classifier, weights } = flags;
   const given = { model: name, generatorWeights, generatorConfig, classifier, weights };
@@ -101,7 +105,7 @@ async function quality(flags: QualityFlags): Promise<void> {
       dataset,
       model: name,
       generatorWeights,
-      ...(flags.k === undefined ? {} : { k: flags.k }),
+      k: flags.k,
     }),
     seed,
   };
@@ -121,6 +125,17 @@ async function quality(flags: QualityFlags): Promise<void> {
   const { model } = generator;
   const batch = flags.batch ?? (device.capabilities.cpu ? 32 : 256);
   const samples = samplesOf(model, count, seed);
+  let net: Awaited<ReturnType<typeof loadNetwork>> | null = null;
+  if (flags.features !== undefined) {
+    net = await loadNetwork(device, { ...flags, net: flags.featuresNet, weights: flags.features });
+    if (net.kind !== 'classifier')
+      throw new InputError(`--features-net ${flags.featuresNet}: is a ${net.kind} network, no classifier`);
+    const wanted = String(net.net.imageShape);
+    if (wanted !== String(model.imageShape))
+      throw new InputError(
+        `--features-net ${flags.featuresNet}: takes images of [${wanted}], the generator makes [${model.imageShape}]`,
+      );
+  }
   ensureDirectory(out);
 
   const picture = join(out, 'samples.png');
@@ -143,19 +158,12 @@ async function quality(flags: QualityFlags): Promise<void> {
 
   let distance: object | null = null;
   const rows: string[][] = [];
-  if (flags.features !== undefined && test && training) {
-    const net = await loadNetwork(device, { ...flags, net: flags.featuresNet, weights: flags.features });
-    if (net.kind !== 'classifier')
-      throw new InputError(`--features-net ${flags.featuresNet}: is a ${net.kind} network, no classifier`);
-    const wanted = String(net.net.imageShape);
-    if (wanted !== String(model.imageShape))
-      throw new InputError(
-        `--features-net ${flags.featuresNet}: takes images of [${wanted}], the generator makes [${model.imageShape}]`,
-      );
+  if (flags.features !== undefined && test && training && net) {
+    const features = net.net;
     const bar = progress('features', 3 * count, { quiet: flags.quiet });
     let before = 0;
     const moments = async (source: typeof samples, what: string) => {
-      const found = await featureMoments(net.net, source, batch, (done) => bar.update(before + done, what));
+      const found = await featureMoments(features, source, batch, (done) => bar.update(before + done, what));
       before += count;
       return found;
     };
@@ -212,7 +220,7 @@ async function quality(flags: QualityFlags): Promise<void> {
   const report = {
     schema: 1,
     dataset: openDataset(flags).title,
-    generator: { ...opened.generator, ...(shipped ? {} : { file: flags.generatorWeights }) },
+    generator: { ...opened.generator, file: shipped ? undefined : flags.generatorWeights },
     classifier: opened.classifier,
     frechetDistance: distance,
     restoration,

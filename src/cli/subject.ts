@@ -1,7 +1,6 @@
 /** What an evaluation is of, a data set, a classifier and its defence, and how it is opened: for eval, verify, quality and demo. */
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import type { Norm } from '../attacks/attack.ts';
 import { generate } from '../cmap/objective.ts';
 import { type CmapOptions, checkCmapOptions, paperCifar10, paperImageNet100 } from '../cmap/options.ts';
@@ -13,13 +12,12 @@ import { vjp } from '../engine/autograd.ts';
 import type { Device } from '../engine/device.ts';
 import { InputError } from '../engine/errors.ts';
 import type { Tensor } from '../engine/tensor.ts';
-import { attackConfig } from '../eval/attacks.ts';
 import { checkClassifier, checkPixelRange } from '../eval/guards.ts';
-import { type EvaluationImages, type EvaluationPlan, pickImages } from '../eval/run.ts';
+import { type EvaluationImages, type EvaluationPlan, evaluationConfig, pickImages } from '../eval/run.ts';
 import type { EvaluationConfig } from '../eval/store.ts';
-import { readManifest, resolveWeights, weightsFolder } from '../formats/manifest.ts';
-import { cannotRead, readJson } from '../formats/read.ts';
-import { loadPreset, shippedNetwork } from '../models.ts';
+import { readManifest, resolveWeights } from '../formats/manifest.ts';
+import { cannotRead } from '../formats/read.ts';
+import { loadPreset, presetOf, shippedNetwork } from '../models.ts';
 import { type DatasetChoice, openDataset } from './datasets.ts';
 import { type LoadedNetwork, loadNetwork } from './networks.ts';
 import type { CmapFlags, CommonOptions } from './options.ts';
@@ -76,10 +74,9 @@ export function cmapSettings(
   flags: Partial<Omit<CmapFlags, 'seed'>> & Pick<Subject, 'dataset' | 'model' | 'generatorWeights'>,
 ): CmapOptions {
   const { dataset, model, generatorWeights } = flags;
-  const { presets = {} } = readJson(join(weightsFolder(), 'manifest.json')) as { presets?: object };
   const shipped = generatorWeights === undefined && (!model || Object.hasOwn(readManifest(), model));
   const paper = dataset === 'image-folder' ? paperImageNet100 : paperCifar10;
-  const base = shipped && Object.hasOwn(presets, dataset) ? loadPreset(dataset).cmap : paper;
+  const base = shipped && presetOf(dataset) ? loadPreset(dataset).cmap : paper;
   const { k = base.k, iterations = base.iterations, lr = base.lr } = flags;
   const { alpha = base.alpha, lambda = base.lambda } = flags;
   const options = { k, iterations, lr, alpha, lambda, betas: base.betas, seed: 0 };
@@ -98,7 +95,7 @@ export interface OpenedSubject {
 export async function openSubject(
   device: Device,
   subject: Subject,
-  common: CommonOptions = {},
+  { quiet }: CommonOptions = {},
 ): Promise<OpenedSubject> {
   const { dataset, netConfig, prefix, generatorConfig } = subject;
   const load = async (
@@ -106,18 +103,15 @@ export async function openSubject(
     names: { name: string; weights: string },
     given: string | undefined,
     weights: string | undefined,
-    more: object,
+    own: { netConfig?: string | undefined; prefix?: string | undefined },
   ) => {
     const name = given ?? shippedNetwork(dataset, role, `name one by ${names.name} and ${names.weights}`);
     const options = networkOptions(names, name, weights);
-    const loaded = await loadNetwork(device, { ...common, ...options, ...more });
+    const loaded = await loadNetwork(device, { quiet, ...options, ...own });
     return { loaded, identity: { name, sha256: sha256(options.weights) } };
   };
   const flags = { name: '--classifier', weights: '--weights' };
-  const first = await load('classifier', flags, subject.classifier, subject.weights, {
-    ...(netConfig === undefined ? {} : { netConfig }),
-    ...(prefix === undefined ? {} : { prefix }),
-  });
+  const first = await load('classifier', flags, subject.classifier, subject.weights, { netConfig, prefix });
   if (first.loaded.kind !== 'classifier')
     throw new InputError(
       `--classifier ${first.identity.name}: is a ${first.loaded.kind} network, no classifier`,
@@ -140,7 +134,7 @@ export async function openSubject(
   const names = { name: '--model', weights: '--generator-weights' };
   const role = isPurifier(subject.defence) ? 'denoiser' : 'generator';
   const second = await load(role, names, subject.model, subject.generatorWeights, {
-    ...(generatorConfig === undefined ? {} : { netConfig: generatorConfig }),
+    netConfig: generatorConfig,
   });
   if (isPurifier(subject.defence)) {
     const denoiser = denoiserOf(
@@ -212,27 +206,13 @@ export async function checkSubject(device: Device, opened: OpenedSubject, data: 
 }
 
 /** What identifies an evaluation. */
-export function configOf(
+export const configOf = (
   plan: EvaluationPlan,
-  opened: OpenedSubject,
+  { classifier, generator }: OpenedSubject,
   subject: Subject & { readonly flags?: object },
   norm: Norm,
   eps: number,
-): EvaluationConfig {
-  const { defence, attacks, data, seed, runs, evaluations } = plan;
-  return {
-    schema: 1,
-    dataset: openDataset(subject).title,
-    images: data.ids,
-    classifier: opened.classifier,
-    generator: opened.generator,
-    defence: { name: defence.name, settings: defence.settings },
-    norm,
-    eps,
-    seed,
-    runs,
-    evaluations,
-    attacks: Object.fromEntries(attacks.map((attack) => [attack.id, attackConfig(attack, plan.batch)])),
-    source: { ...subject },
-  };
-}
+): EvaluationConfig => {
+  const dataset = openDataset(subject).title;
+  return evaluationConfig(plan, { dataset, classifier, generator, norm, eps, source: { ...subject } });
+};

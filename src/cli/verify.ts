@@ -41,7 +41,7 @@ async function verify(folder: string, flags: VerifyFlags): Promise<void> {
   const source = config.source as unknown as Subject | undefined;
   if (!source?.dataset)
     throw new InputError(`${folder}: config.json does not say how to open the networks (source is missing)`);
-  const subject = { ...source, ...(flags.data === undefined ? {} : { data: flags.data }) };
+  const subject = { ...source, data: flags.data ?? source.data };
   const data = await loadImages(subject, config.images);
   const device = await openDevice(flags);
   const opened = await openSubject(device, subject, flags);

@@ -187,6 +187,13 @@ function verifyCommand(): Command {
     async (path: string | undefined, options: Selecting & { against?: string; tolerance: number }) => {
       if (!(options.tolerance >= 0))
         throw new InputError(`--tolerance must be a number from 0, got ${options.tolerance}`);
+      const { prefix, drop, against } = options;
+      if (against === undefined && (prefix !== undefined || drop !== undefined))
+        throw new InputError(
+          `--${prefix === undefined ? 'drop' : 'prefix'} chooses tensors for --against; without it the file is read whole`,
+        );
+      if (against === undefined && command.getOptionValueSource('tolerance') === 'cli')
+        throw new InputError('--tolerance is of --against; name the file to compare with');
       if (path !== undefined) return verifyFile(path, options);
       if (options.against !== undefined) throw new InputError('--against: name the file to compare it with');
       for (const [name, { kind }] of Object.entries(readManifest())) {

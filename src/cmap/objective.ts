@@ -8,6 +8,7 @@
  * The paper's text aligns mean and variance; the standard deviation is what its released code computes.
  */
 import { differentiable } from '../engine/autograd.ts';
+import { check } from '../engine/errors.ts';
 import type { Tensor } from '../engine/tensor.ts';
 import { add, sub } from '../kernels/broadcast.ts';
 import { affine, clamp, sqrt, square } from '../kernels/elementwise.ts';
@@ -32,6 +33,12 @@ export interface Wanted {
   /** [B, H, W, C] in [0, 1], or its `ssimTarget`. */
   readonly similarity: Tensor | SsimTarget;
 }
+
+/**
+ * What stands for MAE − α SSIM in a variant of CMAP: of images g [B, K, H, W, C] and target [B, 1, H, W, C], both in [-1, 1], values
+ * [B, K], means over pixels so that λ keeps its meaning. Made of differentiable operations, as attacks take gradients of both.
+ */
+export type Distance = (g: Tensor, target: Tensor) => Tensor;
 
 export interface Objective {
   /** [B] each, means over K·H·W·C. */
@@ -60,21 +67,38 @@ export function objective(
   z: Tensor,
   g: Tensor,
   { target, similarity }: Wanted,
-  weights: { readonly alpha: number; readonly lambda: number; readonly sigma: number },
+  weights: {
+    readonly alpha: number;
+    readonly lambda: number;
+    readonly sigma: number;
+    readonly distance?: Distance | undefined;
+  },
   smoothing: Smoothing = {},
 ): Objective {
   const [b, k] = z.shape as [number, number];
   const byImage = (values: Tensor) => mean(reshape(values, [b, k]), [1]);
-  const distance = byImage(smoothing.huber ? pseudoHuber(g, target, smoothing.huber, b, k) : mae(g, target));
+  const [, ...image] = target.shape;
+  const each = [reshape(g, [b, k, ...image]), reshape(target, [b, 1, ...image])] as const;
+  const apart = byImage(smoothing.huber ? pseudoHuber(...each, smoothing.huber) : mae(g, target));
   const similar = byImage(ssim(affine(g, 0.5, 0.5), similarity));
   const constraint = latentConstraint(z, { mean: 0, std: weights.sigma });
-  const total = add(sub(distance, affine(similar, weights.alpha)), affine(constraint, weights.lambda));
-  return { total, mae: distance, ssim: similar, constraint };
+  const aligned = weights.distance
+    ? byImage(valuesOf(weights.distance, ...each, [b, k]))
+    : sub(apart, affine(similar, weights.alpha));
+  const total = add(aligned, affine(constraint, weights.lambda));
+  return { total, mae: apart, ssim: similar, constraint };
 }
 
-function pseudoHuber(g: Tensor, target: Tensor, tau: number, b: number, k: number): Tensor {
-  const [, ...image] = target.shape;
-  const difference = sub(reshape(g, [b, k, ...image]), reshape(target, [b, 1, ...image]));
-  const smooth = affine(sqrt(affine(square(difference), 1, tau ** 2)), 1, -tau);
-  return reshape(mean(smooth, [2, 3, 4]), [b * k]);
+function pseudoHuber(g: Tensor, target: Tensor, tau: number): Tensor {
+  const smooth = affine(sqrt(affine(square(sub(g, target)), 1, tau ** 2)), 1, -tau);
+  return mean(smooth, [2, 3, 4]);
+}
+
+function valuesOf(distance: Distance, g: Tensor, target: Tensor, shape: readonly [number, number]): Tensor {
+  const values = distance(g, target);
+  check(
+    String(values.shape) === String(shape),
+    () => `distance: gives [${values.shape}], wanted [${shape}], a value for each of the K images`,
+  );
+  return values;
 }

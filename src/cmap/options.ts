@@ -1,4 +1,5 @@
 import { InputError } from '../engine/errors.ts';
+import type { Distance } from './objective.ts';
 
 /** Hyper-parameters of CMAP, in the paper's names. */
 export interface CmapOptions {
@@ -12,6 +13,8 @@ export interface CmapOptions {
   /** Weight of the latent constraint (Eq. 9). */
   readonly lambda: number;
   readonly betas: readonly [number, number];
+  /** A variant's, in place of MAE − α SSIM (alpha is then unused); attacks through the defence take it, too. */
+  readonly distance?: Distance;
   /** Seeds the latents. Same seed, same image, same adapter: same result. */
   readonly seed: number;
 }

@@ -121,7 +121,7 @@ export class PurifyLoop {
     readonly hooks: PurifyHooks,
   ) {
     const { device } = model;
-    const { k, alpha, lambda, lr, betas, seed } = options;
+    const { k, alpha, lambda, lr, betas, seed, distance } = options;
     const [height, width, channels] = model.imageShape;
     const b = x.shape[0] as number;
     check(
@@ -166,7 +166,7 @@ export class PurifyLoop {
             z,
             g,
             { target, similarity },
-            { alpha, lambda, sigma },
+            { alpha, lambda, sigma, distance },
           );
           parts.push(total, mae, ssim, constraint);
           return sum(total);

@@ -72,19 +72,11 @@ function surfacesOf(
     const target = new ThroughCmap(model, classifier, {
       cmap: { ...cmap, k, iterations },
       backward: backward ?? 'unroll',
-      ...(sigma ? { sigma } : {}),
+      sigma,
       votes,
       temperature,
       warmStart: warm === 'yes',
-      ...(unrolled
-        ? {
-            unroll: {
-              ...(last ? { last } : {}),
-              ...(preconditioner ? { preconditioner } : {}),
-              smoothing: { ...(huber ? { huber } : {}), straightThrough: clip !== 'exact' },
-            },
-          }
-        : {}),
+      unroll: { last, preconditioner, smoothing: { huber, straightThrough: clip !== 'exact' } },
     });
     made.push(target);
     return {
@@ -138,7 +130,8 @@ export function cmapDefence(
 ): Defence {
   checkFit(model.imageShape, classifier);
   const { max: sigma } = model.sigmas;
-  const { seed: _, ...own } = options;
+  const { seed: _, distance, ...values } = options;
+  const own = distance ? { ...values, distance: distance.name || 'own' } : values;
   // Beside the paper's values, where it is another than theirs.
   const settings = sigma === publishedSigmas.max ? own : { ...own, sigma };
   const loops: ThroughCmap[] = [];

@@ -22,7 +22,7 @@ import {
 import { type CandidateJudge, Disruption, latentTau, publishedTau } from '../attacks/disruption.ts';
 import { Fab } from '../attacks/fab.ts';
 import { Fgsm } from '../attacks/fgsm.ts';
-import { type LossName, lossNames } from '../attacks/losses.ts';
+import { attackLoss, type LossName, lossNames } from '../attacks/losses.ts';
 import { checkBlocks, LowFrequency, usualBlock } from '../attacks/low-frequency.ts';
 import { Noise } from '../attacks/noise.ts';
 import { Pgd } from '../attacks/pgd.ts';
@@ -161,14 +161,13 @@ const draws = (c: AttackContext): Eot => {
   if (!surface.target.randomised) return once;
   return {
     draws: eot,
-    ...(worst === undefined ? {} : { reduction: { worst } }),
+    reduction: worst === undefined ? 'mean' : { worst },
     randomness: randomness === 'known' ? { seeds: c.judgeSeeds } : randomness,
     judge,
   };
 };
 const eotOptions = ['eot', 'worst', 'randomness', 'judge'] as const;
 const targetClasses = ({ classes }: Defence) => Math.min(9, classes - 1);
-const targeted = ({ target }: AttackSettings) => (target === undefined ? {} : { targeted: true });
 const stepDefaults = ({ norm, stepSize, eps, steps }: AttackSettings) => ({
   stepSize: stepSize === 'eps/steps' ? eps / steps : (stepSize ?? defaultStepSize(norm, eps, steps)),
 });
@@ -176,7 +175,7 @@ const stepDefaults = ({ norm, stepSize, eps, steps }: AttackSettings) => ({
 const pgdEntry = (summary: string, norm?: Norm): AttackEntry => ({
   summary,
   kind: 'iterative',
-  ...(norm ? { norm } : {}),
+  norm,
   options: ['steps', 'step-size', 'direction', 'start', 'restarts', 'keep', 'loss', 'target', ...eotOptions],
   defaults: (s) => ({
     ...stepDefaults(s),
@@ -191,11 +190,11 @@ const pgdEntry = (summary: string, norm?: Norm): AttackEntry => ({
       eps: c.eps,
       steps: c.steps,
       stepSize: c.stepSize as number,
-      ...(c.direction === undefined ? {} : { direction: c.direction }),
+      direction: c.direction,
       randomStart: c.start === 'random',
       restarts: c.restarts,
       loss: c.loss as LossName,
-      ...targeted(c),
+      targeted: c.target !== undefined,
       keep: c.keep as 'best' | 'last',
       seed: c.seed,
       eot: draws(c),
@@ -272,8 +271,8 @@ const autoAttack = (s: AttackSettings, seed: number) =>
   new AutoAttack({
     norm: s.norm,
     eps: s.eps,
-    ...(s.version ? { version: s.version } : {}),
-    ...(s.attacks ? { attacks: s.attacks } : {}),
+    version: s.version,
+    attacks: s.attacks,
     eot: { draws: s.eot, judge: 'last' },
     evaluations: s.evaluations ?? 1,
     seed,
@@ -321,7 +320,8 @@ const registry = new Map<string, AttackEntry>([
       defaults: { loss: 'ce' },
       make: (c) => {
         const loss = c.loss as LossName;
-        return new Fgsm({ norm: c.norm, eps: c.eps, loss, ...targeted(c), seed: c.seed, eot: draws(c) });
+        const targeted = c.target !== undefined;
+        return new Fgsm({ norm: c.norm, eps: c.eps, loss, targeted, seed: c.seed, eot: draws(c) });
       },
       passes: (s) => 4 * s.eot,
     },
@@ -454,7 +454,7 @@ const registry = new Map<string, AttackEntry>([
           steps: c.steps,
           queries: c.queries,
           points: c.points as number,
-          ...(c.evaluations === undefined ? {} : { evaluations: c.evaluations }),
+          evaluations: c.evaluations,
           eot: draws(c),
           seed: c.seed,
           targetClasses: targetClasses(c.defence),
@@ -620,7 +620,7 @@ function planAttack(id: string, given: AttackSettings, defence: Defence): Planne
     checkSeed(seed);
     return entry.make({ ...resolve(other), seed, defence, surface: on, judgeSeeds });
   };
-  make(0, [0]); // refuses settings that do not fit
+  checkClasses(make(0, [0]), on.target.classes); // refuses settings that do not fit
   const resolved = resolve();
   return {
     id,
@@ -638,6 +638,20 @@ function planAttack(id: string, given: AttackSettings, defence: Defence): Planne
     checkImages: (ids, height, width) => entry.checkImages?.(resolved, ids, height, width),
     make,
   };
+}
+
+/** A loss that needs more classes than there are is refused now, not when its turn comes. @throws InputError */
+function checkClasses(attack: Attack, classes: number): void {
+  if (attack instanceof AutoAttack) for (const member of attack.attacks) checkClasses(member, classes);
+  if (attack instanceof Apgd) {
+    const { loss } = attack.options;
+    attackLoss(loss === 'targeted' ? 'dlr' : loss, loss === 'targeted', classes);
+  }
+  if (attack instanceof Pgd) {
+    const { loss = 'ce', targeted = false } = attack.options;
+    if (typeof loss === 'string') attackLoss(loss, targeted, classes);
+  }
+  if (attack instanceof LowFrequency) attackLoss(attack.options.loss, false, classes);
 }
 
 function surfaceWith(

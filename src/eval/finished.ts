@@ -4,7 +4,7 @@
  */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { InputError } from '../engine/errors.ts';
+import { brief, InputError } from '../engine/errors.ts';
 import { readJson } from '../formats/read.ts';
 import type { EvaluationSummary } from './metrics.ts';
 import { type EvaluationConfig, type EvaluationRecord, keyOf, readConfig, readEvaluation } from './store.ts';
@@ -89,10 +89,6 @@ function disagreement(summary: EvaluationSummary, config: EvaluationConfig): str
 /** What is wrong with a value, and where; null when nothing is. */
 type Check = (value: unknown, path: string) => string | null;
 
-const brief = (value: unknown) => {
-  const text = JSON.stringify(value) ?? 'missing';
-  return text.length > 40 ? `${text.slice(0, 37)}...` : text;
-};
 const is =
   (wanted: string, holds: (value: unknown) => boolean): Check =>
   (value, path) =>

@@ -1,4 +1,5 @@
 /** The usual mistakes, named before they become numbers. */
+import { isDistribution } from '../attacks/autoattack.ts';
 import { type Classifier, classify } from '../cmap/vote.ts';
 import { InputError } from '../engine/errors.ts';
 import type { Tensor } from '../engine/tensor.ts';
@@ -22,19 +23,6 @@ export function checkPixelRange(what: string, images: Float32Array): void {
   if (high > 1) throw new InputError(`${what}: ${range}; divide by ${high > 2 ? 255 : 'the maximum'}`);
   if (high <= 1.001 / 255 && high > 0)
     throw new InputError(`${what}: ${range.replace(', not in [0, 1]', '')}; they were divided by 255 twice`);
-}
-
-/** Whether every row is a probability distribution. @param logits [N, classes], row-major */
-export function looksLikeProbabilities(logits: Float32Array, classes: number): boolean {
-  for (let from = 0; from < logits.length; from += classes) {
-    let total = 0;
-    for (const z of logits.subarray(from, from + classes)) {
-      if (!(z >= -1e-6 && z <= 1 + 1e-6)) return false;
-      total += z;
-    }
-    if (Math.abs(total - 1) > 1e-4) return false;
-  }
-  return logits.length > 0;
 }
 
 /**
@@ -62,7 +50,7 @@ export async function checkClassifier(
     throw new InputError(
       `${name}: logit ${bad % classes} of image ${Math.floor(bad / classes)} is ${logits[bad]}; the checkpoint may be damaged or of another network`,
     );
-  if (looksLikeProbabilities(logits, classes))
+  if (labels.every((_, i) => isDistribution(logits.subarray(i * classes, (i + 1) * classes))))
     throw new InputError(
       `${name}: its outputs are probabilities; attacks need logits, take the softmax off the model`,
     );

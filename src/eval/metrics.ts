@@ -133,6 +133,21 @@ function stagesOf(records: readonly EvaluationRecord[]): { attack: string; robus
   return names.map((attack) => ({ attack, robust: mean(records.map((r) => Number(held(r, attack)))) }));
 }
 
+/** Notes are of batches: those that say the same are one, their images counted together, over runs too. */
+function notesOf(records: readonly EvaluationRecord[]): string[] {
+  const numbers = /(\d+)( of \d+)? images/;
+  const counts = new Map<string, number>();
+  const images = new Map<string, number>();
+  for (const { attack } of records) images.set(attack, (images.get(attack) ?? 0) + 1);
+  for (const { attack, notes = [] } of records)
+    for (const note of notes) {
+      const all = images.get(attack);
+      const text = `${attack}: ${note.replace(numbers, `# of ${all} images`)}`;
+      counts.set(text, (counts.get(text) ?? 0) + Number(numbers.exec(note)?.[1] ?? 0));
+    }
+  return [...counts].map(([text, count]) => text.replace('#', String(count)));
+}
+
 /** @throws RangeError when a record is missing */
 export function summarise(config: EvaluationConfig, records: Iterable<EvaluationRecord>): EvaluationSummary {
   const list = [...records];
@@ -224,7 +239,7 @@ export function summarise(config: EvaluationConfig, records: Iterable<Evaluation
     attacks,
     adapters: [...new Set(list.map((r) => r.adapter))],
     seconds: list.reduce((total, r) => total + r.cost.seconds, 0),
-    notes: [...new Set(list.flatMap((r) => (r.notes ?? []).map((note) => `${r.attack}: ${note}`)))],
+    notes: notesOf(list),
   };
 }
 

@@ -80,7 +80,7 @@ export class Replay implements Attack {
     const slots = new Slots(job);
     const query = new Query(target, slots, { loss: null, goal: 'untargeted' });
     try {
-      for (const images of job.batches(job.ids.map((_, i) => i))) {
+      for (const images of job.batches(job.all)) {
         slots.load(images);
         slots.x.write(slots.rows(job.adversarial));
         await query.forwardPass();

@@ -10,14 +10,15 @@ import type { TraceEntry } from '../cmap/purify.ts';
 import { classify, countVotes, type Vote } from '../cmap/vote.ts';
 import type { AttackSurface, Defence, Judged } from '../defences/defence.ts';
 import type { Device } from '../engine/device.ts';
+import { InputError } from '../engine/errors.ts';
 import { randomUniform } from '../engine/random.ts';
 import { sizeOf, type Tensor } from '../engine/tensor.ts';
 import type { TensorToWrite } from '../formats/safetensors.ts';
 import { mean } from '../report/statistics.ts';
-import { noAttack, type PlannedAttack, type TargetRule } from './attacks.ts';
+import { attackConfig, noAttack, type PlannedAttack, type TargetRule } from './attacks.ts';
 import { type EvaluationSummary, summarise } from './metrics.ts';
 import { attackSeed, judgeSeed } from './seeds.ts';
-import type { EvaluationRecord, PurificationRecord, RecordStore } from './store.ts';
+import type { EvaluationConfig, EvaluationRecord, PurificationRecord, RecordStore } from './store.ts';
 
 /** Images of the test set with their numbers there. */
 export interface EvaluationImages {
@@ -74,6 +75,24 @@ export const batchOf = (plan: EvaluationPlan, attack: PlannedAttack): number =>
 /** Runs of an attack: what draws nothing is not repeated. */
 export const runsOf = (attack: PlannedAttack, runs: number) => (attack.kind === 'none' ? 1 : runs);
 
+/** What identifies an evaluation: the plan's own settings, and those that it does not hold. */
+export function evaluationConfig(
+  plan: EvaluationPlan,
+  identity: Pick<EvaluationConfig, 'dataset' | 'classifier' | 'generator' | 'norm' | 'eps' | 'source'>,
+): EvaluationConfig {
+  const { defence, attacks, data, seed, runs, evaluations, batch } = plan;
+  const { source, ...known } = identity;
+  return {
+    schema: 1,
+    ...known,
+    images: data.ids,
+    defence: { name: defence.name, settings: defence.settings },
+    ...{ seed, runs, evaluations },
+    attacks: Object.fromEntries(attacks.map((attack) => [attack.id, attackConfig(attack, batch)])),
+    ...(source ? { source } : {}),
+  };
+}
+
 /** Does what the store lacks. @returns the metrics, which the caller stores */
 export async function runEvaluation(
   device: Device,
@@ -82,6 +101,7 @@ export async function runEvaluation(
   hooks: EvaluationRunHooks = {},
 ): Promise<EvaluationSummary> {
   const { data, attacks, runs } = plan;
+  checkPlan(plan, store);
   const n = data.ids.length;
   const total = workOf(plan);
   let done = 0;
@@ -101,6 +121,7 @@ export async function runEvaluation(
         const onStep = (part: number, what: string) =>
           hooks.onProgress?.(done + part * work * rows.length, total, `${name}, ${what}`);
         const found = await evaluateBatch(device, plan, attack, run, rows, onStep);
+        checkBudget(attack, found.records, store);
         store.append(found.file, found.tensors, found.records);
         done += work * rows.length;
         hooks.onProgress?.(done, total, name);
@@ -108,6 +129,43 @@ export async function runEvaluation(
     }
   }
   return summarise(store.config, store.records.values());
+}
+
+/** @throws InputError where the configuration that is stored says something else than the plan that is carried out */
+function checkPlan(
+  { data, defence, attacks, seed, runs, evaluations }: EvaluationPlan,
+  store: RecordStore,
+): void {
+  const { config } = store;
+  const pairs: [string, unknown, unknown][] = [
+    ['images', String(config.images), String(data.ids)],
+    ['defence', config.defence.name, defence.name],
+    ['seed', config.seed, seed],
+    ['runs', config.runs, runs],
+    ['evaluations', config.evaluations, evaluations],
+  ];
+  for (const [name, said, planned] of pairs)
+    if (said !== planned)
+      throw new InputError(`evaluation: ${name} of the configuration: ${said}, of the plan: ${planned}`);
+  for (const { id } of attacks)
+    if (!(id in config.attacks))
+      throw new InputError(`evaluation: attack ${id} of the plan is missing in the configuration`);
+}
+
+/** @throws InputError where an attack left its ball or [0, 1] */
+function checkBudget(
+  { id }: PlannedAttack,
+  records: readonly EvaluationRecord[],
+  { config }: RecordStore,
+): void {
+  for (const record of records) {
+    const { length, within } = budgetOf(record, config);
+    const { image, min, max } = record;
+    if (!within || !(min >= 0 && max <= 1))
+      throw new InputError(
+        `attack ${id}: its image ${image} is ${length} away in ${config.norm}, with pixels in [${min}, ${max}]; allowed are ${config.eps} and [0, 1]`,
+      );
+  }
 }
 
 const groupsOf = (rows: readonly number[], size: number) =>
@@ -134,7 +192,7 @@ export interface AttackedImages {
 
 /**
  * The attack on some images. @param judgeSeeds of the judgements to come
- * @returns null where nothing attacks; the caller disposes of the images, of the stages too
+ * @returns null where nothing attacks; the caller disposes of the images, of stages and candidates too
  */
 export async function attackImages(
   { defence, batch }: Pick<EvaluationPlan, 'defence' | 'batch'>,
@@ -144,7 +202,7 @@ export async function attackImages(
   { ids, labels, x }: AttackedImages,
   onStep?: (part: number) => void,
   other: Parameters<PlannedAttack['make']>[2] = {},
-): Promise<(AttackResult & { stages?: readonly Stage[] }) | null> {
+): Promise<(AttackResult & { stages?: readonly Stage[]; candidates?: Tensor }) | null> {
   const made = attack.make(seed, judgeSeeds, other);
   const { on } = attack;
   if (!made || !on) return null;
@@ -155,7 +213,7 @@ export async function attackImages(
     batch: Math.min(batch, ids.length),
     // What a part of the defence, or one draw of it, misreads, the defence may not.
     misread: on.decides && !on.target.randomised ? 'left' : 'attacked',
-    ...(rule === undefined ? {} : { targets: await targetsOf(rule, defence, { ids, labels, x }, seed) }),
+    targets: rule === undefined ? undefined : await targetsOf(rule, defence, { ids, labels, x }, seed),
     onStep: (done, of) => onStep?.(done / of),
   });
 }
@@ -273,7 +331,7 @@ async function evaluateBatch(
       success: result ? (result.success[i] as boolean) : bare[i] !== labels[i],
       loss: finite(result?.loss[i]),
       trace: { loss: (trace?.loss ?? []).map(finite), hit: trace?.hit ?? [] },
-      ...(stages.length > 0 ? { stages: stages.flatMap((stage) => stageOf(stage, i)) } : {}),
+      ...(result?.stages ? { stages: stages.flatMap((stage) => stageOf(stage, i)) } : {}),
       ...distances(clean, points, i * size, size),
       file: result || made ? file : null,
       row: i,
@@ -292,7 +350,7 @@ async function evaluateBatch(
         : {}),
     };
   });
-  for (const tensor of [x, result?.adversarial, purified]) tensor?.dispose();
+  for (const tensor of [x, result?.adversarial, result?.candidates, purified]) tensor?.dispose();
   return { file, tensors, records };
 }
 
@@ -344,6 +402,17 @@ export function distances(clean: Float32Array, points: Float32Array, from: numbe
     max = Math.max(max, v);
   }
   return { linf, l2: Math.sqrt(square), l1, min, max };
+}
+
+/** ‖δ‖ in an evaluation's norm, and whether that lies within eps. */
+export function budgetOf(
+  { linf, l2, l1 }: Pick<EvaluationRecord, 'linf' | 'l2' | 'l1'>,
+  { norm, eps }: Pick<EvaluationConfig, 'norm' | 'eps'>,
+) {
+  const length = { Linf: linf, L2: l2, L1: l1 }[norm];
+  // 1e-7 is one unit in the last place of a pixel near 1. A length over many pixels gathers more of them, relative to itself.
+  const slack = norm === 'Linf' ? 1e-7 : 1e-7 + 2e-5 * eps;
+  return { length, within: length <= eps + slack };
 }
 
 export interface CostEstimate {

@@ -10,24 +10,15 @@
  * A batch's images are written before its lines, and lines are the truth: what a kill leaves without lines is done
  * again. A line cut in the middle of its writing is dropped.
  */
-import {
-  closeSync,
-  existsSync,
-  fsyncSync,
-  ftruncateSync,
-  openSync,
-  readFileSync,
-  rmSync,
-  writeSync,
-} from 'node:fs';
+import { closeSync, existsSync, fsyncSync, openSync, readdirSync, readFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Norm } from '../attacks/attack.ts';
 import type { Knowledge } from '../defences/defence.ts';
-import { InputError } from '../engine/errors.ts';
+import { brief, InputError } from '../engine/errors.ts';
 import { cannotRead, readJson } from '../formats/read.ts';
 import { openSafetensors, writeSafetensors } from '../formats/safetensors.node.ts';
 import type { TensorToWrite } from '../formats/safetensors.ts';
-import { cannotWrite, ensureDirectory, writeFileAtomic } from '../report/files.ts';
+import { cannotWrite, ensureDirectory, lockFolder, writeFileAtomic } from '../report/files.ts';
 import { checkSeeds } from './seeds.ts';
 
 export interface NetworkIdentity {
@@ -134,6 +125,7 @@ export interface PurificationRecord {
 /** Where runEvaluation puts what it finds. */
 export abstract class RecordStore {
   readonly records = new Map<string, EvaluationRecord>();
+  readonly #files = new Set<string>();
 
   constructor(readonly config: EvaluationConfig) {}
 
@@ -147,8 +139,17 @@ export abstract class RecordStore {
     tensors: Readonly<Record<string, TensorToWrite>>,
     records: readonly EvaluationRecord[],
   ): void {
-    this.keep(file, tensors, records);
-    for (const record of records) this.records.set(keyOf(record), record);
+    // Where the first image of a batch is made anew, the others stay in the file that has its name.
+    let free = file;
+    for (let n = 2; this.#files.has(free); n++) free = file.replace('.safetensors', `-${n}.safetensors`);
+    const named = records.map((record) => (record.file === null ? record : { ...record, file: free }));
+    this.keep(free, tensors, named);
+    for (const record of named) this.add(record);
+  }
+
+  protected add(record: EvaluationRecord): void {
+    this.records.set(keyOf(record), record);
+    if (record.file !== null) this.#files.add(record.file);
   }
 
   protected abstract keep(
@@ -186,7 +187,10 @@ export class MemoryStore extends RecordStore {
 /** An evaluation on disk. */
 export class Store extends RecordStore {
   #lines: number | null = null;
-  #lock: string | null = null;
+  #unlock: (() => void) | null = null;
+
+  /** Records that were dropped, because images/ no longer holds what they name. */
+  lost = 0;
 
   private constructor(
     readonly folder: string,
@@ -216,22 +220,43 @@ export class Store extends RecordStore {
       attacks = { ...known.attacks, ...config.attacks };
     }
     const lines = join(folder, 'records.jsonl');
-    const { records, whole, bytes } = readRecords(lines);
-    checkSeeds(folder, config, records);
-    ensureDirectory(join(folder, 'images'));
+    ensureDirectory(folder);
     const store = new Store(folder, { ...config, attacks });
-    store.#lock = lock(folder);
-    writeFileAtomic(path, `${JSON.stringify(store.config, null, 1)}\n`);
-    for (const record of records) store.records.set(keyOf(record), record);
+    store.#unlock = lockFolder(folder);
     try {
-      store.#lines = openSync(lines, existsSync(lines) ? 'r+' : 'w');
-      if (whole < bytes) ftruncateSync(store.#lines, whole);
-      closeSync(store.#lines);
-      store.#lines = openSync(lines, 'a');
+      store.#begin(path, lines);
+    } catch (error) {
+      store.close();
+      throw error;
+    }
+    return store;
+  }
+
+  #begin(path: string, lines: string): void {
+    const images = join(this.folder, 'images');
+    ensureDirectory(images);
+    let kept: boolean;
+    try {
+      kept = readdirSync(images).length > 0;
+    } catch (error) {
+      throw cannotRead(images, error);
+    }
+    const { records, whole, bytes } = readRecords(lines);
+    checkSeeds(this.folder, this.config, records);
+    // Who deletes the whole folder of images does without them.
+    const there = kept
+      ? records.filter(isStored(this.folder))
+      : records.map((record) => ({ ...record, file: null }));
+    this.lost = records.length - there.length;
+    writeFileAtomic(path, `${JSON.stringify(this.config, null, 1)}\n`);
+    if (whole < bytes || this.lost > 0 || !kept)
+      writeFileAtomic(lines, there.map((record) => `${JSON.stringify(record)}\n`).join(''));
+    for (const record of there) this.add(record);
+    try {
+      this.#lines = openSync(lines, 'a');
     } catch (error) {
       throw cannotWrite(lines, error);
     }
-    return store;
   }
 
   /** Adds this start to environment.json. */
@@ -280,31 +305,8 @@ export class Store extends RecordStore {
   close(): void {
     if (this.#lines !== null) closeSync(this.#lines);
     this.#lines = null;
-    if (this.#lock !== null) rmSync(this.#lock, { force: true });
-    this.#lock = null;
-  }
-}
-
-/** Marks a folder as this process's until it ends. @throws InputError where another that still runs has it */
-function lock(folder: string): string {
-  const path = join(folder, 'lock');
-  const holder = existsSync(path) ? Number(readFileSync(path, 'utf8')) : Number.NaN;
-  if (holder !== process.pid && runs(holder))
-    throw new InputError(
-      `${folder}: process ${holder} is writing to it; wait for it or end it, or choose another --out (if it is no evaluation, delete ${path})`,
-    );
-  writeFileAtomic(path, `${process.pid}`);
-  return path;
-}
-
-/** Whether there is such a process on this machine. */
-function runs(pid: number): boolean {
-  if (!Number.isInteger(pid) || pid < 1) return false;
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'EPERM';
+    this.#unlock?.();
+    this.#unlock = null;
   }
 }
 
@@ -340,9 +342,35 @@ export function readEvaluation(folder: string): {
   return { config, records: readRecords(join(folder, 'records.jsonl')).records };
 }
 
+/** Tells whether the images of a record are where it says. */
+function isStored(folder: string): (record: EvaluationRecord) => boolean {
+  const known = new Map<string, ArrayLike<number>>();
+  const idsOf = (file: string) => {
+    try {
+      const source = openSafetensors(join(folder, file));
+      try {
+        return source.read('images');
+      } finally {
+        source.close();
+      }
+    } catch (error) {
+      // One that is there and cannot be read now may be read later.
+      const { code = 'ENOENT' } = ((error as Error).cause ?? {}) as NodeJS.ErrnoException;
+      if (error instanceof InputError && code === 'ENOENT') return [];
+      throw error;
+    }
+  };
+  return ({ file, row, image }) => {
+    if (file === null) return true;
+    const ids = known.get(file) ?? idsOf(file);
+    known.set(file, ids);
+    return ids[row] === image;
+  };
+}
+
 /** Adversarial images of records, [N, H, W, C] in [0, 1] each. @throws InputError */
 export function readAdversarial(folder: string, records: readonly EvaluationRecord[]): Float32Array[] {
-  const files = new Map<string, { data: Float32Array; size: number }>();
+  const files = new Map<string, { data: Float32Array; ids: ArrayLike<number>; size: number }>();
   return records.map(({ file, row, image, attack }) => {
     if (!file) throw new InputError(`${folder}: image ${image} under ${attack} was not stored`);
     let found = files.get(file);
@@ -351,12 +379,17 @@ export function readAdversarial(folder: string, records: readonly EvaluationReco
       try {
         const shape = source.shape('adversarial');
         const data = source.read('adversarial') as Float32Array;
-        found = { data, size: data.length / (shape[0] as number) };
+        const ids = source.read('images');
+        found = { data, ids, size: data.length / (shape[0] as number) };
       } finally {
         source.close();
       }
       files.set(file, found);
     }
+    if (found.ids[row] !== image)
+      throw new InputError(
+        `${join(folder, file)}: row ${row} is not image ${image} under ${attack}, the file was changed; cmap eval --resume --out ${folder} makes it anew`,
+      );
     return found.data.subarray(row * found.size, (row + 1) * found.size);
   });
 }
@@ -396,11 +429,6 @@ function firstDifference(before: EvaluationConfig, now: EvaluationConfig) {
 }
 
 const plain = (value: unknown): unknown => JSON.parse(JSON.stringify(value));
-const brief = (value: unknown) => {
-  const text = JSON.stringify(value) ?? 'not set';
-  return text.length > 60 ? `${text.slice(0, 57)}...` : text;
-};
-
 function difference(
   a: unknown,
   b: unknown,

@@ -87,7 +87,8 @@ export function longTable(summaries: readonly EvaluationSummary[]): { headings: 
   const rows = summaries.flatMap((s) =>
     Object.entries(s.attacks).map(([name, a]) =>
       [
-        ...[s.dataset, s.classifier, s.defence, s.norm, s.eps, s.count, s.seed, name, a.surface, a.knowledge],
+        ...[s.dataset, s.classifier, s.defence, s.norm, s.eps, s.count, s.seed, name, a.surface],
+        name === 'none' ? '' : a.knowledge,
         ...[s.runs, s.evaluations, s.clean, a.robust, ...a.interval, a.std ?? '', a.worst.value],
         ...[a.majority.value, a.success?.value ?? '', a.surfaceRobust, a.bare, a.linf, a.l2, a.l1],
         ...[a.forward, a.backward, a.defence, a.secondsAnImage],
@@ -138,7 +139,7 @@ export function robustBenchEntry(s: EvaluationSummary, where: string): Record<st
     name: s.defence === 'none' ? s.classifier : `${s.defence} + ${s.classifier}`,
     authors: null,
     additional_data: null,
-    number_forward_passes: String(Math.round((s.attacks.none?.defence ?? 1) / Math.max(1, s.evaluations))),
+    number_forward_passes: Math.round((s.attacks.none?.defence ?? 1) / Math.max(1, s.evaluations)),
     dataset: s.dataset,
     venue: null,
     architecture: s.classifier,
@@ -147,7 +148,8 @@ export function robustBenchEntry(s: EvaluationSummary, where: string): Record<st
     clean_acc: percent(s.standard),
     reported: null,
     autoattack_acc: percent(own.robust),
-    external: lower ? percent(s.robust) : null,
+    // Their scripts take a field that is there for a number.
+    ...(lower ? { external: percent(s.robust) } : {}),
     // Fewer than the test set (10,000 images, ImageNet-100's 5,000); and the ensemble is not made for defences that optimise or
     // draw at inference, as all but these do, as far as one knows.
     unreliable:

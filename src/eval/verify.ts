@@ -5,7 +5,7 @@
  * cannot be told is `not-tested`, with the reason, and never `pass`.
  */
 
-import { type AttackHooks, Job, longestStep, type Norm, Slots } from '../attacks/attack.ts';
+import { type AttackHooks, Job, longestStep, type Norm, Slots, streams } from '../attacks/attack.ts';
 import { marginOf } from '../attacks/autoattack.ts';
 import { attackLoss } from '../attacks/losses.ts';
 import { Query } from '../attacks/query.ts';
@@ -13,12 +13,14 @@ import { surfaceOf } from '../attacks/spec.ts';
 import type { Target } from '../attacks/target.ts';
 import type { AttackSurface, Defence } from '../defences/defence.ts';
 import type { Device } from '../engine/device.ts';
+import { randomUniform } from '../engine/random.ts';
 import { sizeOf, type Tensor } from '../engine/tensor.ts';
+import { add } from '../kernels/broadcast.ts';
 import { affine } from '../kernels/elementwise.ts';
 import { median } from '../report/statistics.ts';
 import { type AttackSettings, type PlannedAttack, planAttacks } from './attacks.ts';
 import { majorityRight, RecordTable } from './metrics.ts';
-import { attackImages, distances, type EvaluationImages, pickImages } from './run.ts';
+import { attackImages, budgetOf, distances, type EvaluationImages, pickImages } from './run.ts';
 import { attackSeed, judgeSeed } from './seeds.ts';
 import { type EvaluationConfig, type EvaluationRecord, isAttacked, readAdversarial } from './store.ts';
 
@@ -98,13 +100,12 @@ function recheck({ folder, config, records, data }: VerifyInput): { range: Findi
     const row = rows.get(record.image) as number;
     const clean = data.images.subarray(row * size, (row + 1) * size);
     const found = distances(clean, points, 0, size);
-    const length = { Linf: found.linf, L2: found.l2, L1: found.l1 }[config.norm];
+    const { length, within } = budgetOf(found, config);
     low = Math.min(low, found.min);
     high = Math.max(high, found.max);
     longest = Math.max(longest, length);
     if (!(found.min >= 0 && found.max <= 1)) outside++;
-    // Rounded once to f32 on the way; 1e-7 is one unit in the last place of a pixel near 1.
-    if (!(length <= config.eps + 1e-7)) beyond++;
+    if (!within) beyond++;
   });
   return {
     range: verdict(outside === 0, `${kept.length} images in [${low}, ${high}], ${outside} outside`),
@@ -262,6 +263,7 @@ class Bench {
       );
       for (const stage of result?.stages ?? []) stage.result.adversarial.dispose();
       result?.adversarial.dispose();
+      result?.candidates?.dispose();
       return result?.success ?? chosen.map(() => false);
     } finally {
       x.dispose();
@@ -441,8 +443,14 @@ export async function directionalErrors(
   hooks: AttackHooks,
   norm: Norm = 'Linf',
 ): Promise<{ errors: number[]; zeros: number }> {
-  // Points are moved off the edge of [0, 1], where a defence may cut.
-  const inner = device.keep(device.scope(() => affine(x, 0.9, 0.05)));
+  // Points are moved off the edge of [0, 1], where a defence may cut, and flat areas made uneven: among equal values the
+  // gradient of a maximum is one-sided, differences are not.
+  const inner = device.keep(
+    device.scope(() => {
+      const uneven = randomUniform(device, x.shape, { seed: 0, purpose: streams.unevenness });
+      return add(affine(x, 0.9, 0.03), affine(uneven, 0.04));
+    }),
+  );
   const job = await Job.open('verify', target, inner, labels, { norm, eps: 0 }, hooks);
   const slots = new Slots(job);
   const loss = attackLoss('margin', false, target.classes);
@@ -450,7 +458,7 @@ export async function directionalErrors(
   const errors: number[] = [];
   let zeros = 0;
   try {
-    for (const images of job.batches(job.ids.map((_, i) => i))) {
+    for (const images of job.batches(job.all)) {
       slots.load(images);
       query.restart();
       await query.gradientPass();

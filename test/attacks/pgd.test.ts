@@ -1,8 +1,8 @@
 /** PGD against a PyTorch loop (test/fixtures/nets/make_pgd.py), and its bounds. */
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { defaultStepSize } from '../../src/attacks/attack.ts';
-import { pgd } from '../../src/attacks/pgd.ts';
+import { defaultStepSize, type Slots } from '../../src/attacks/attack.ts';
+import { pgd, randomPoint } from '../../src/attacks/pgd.ts';
 import { InputError, ShapeError } from '../../src/engine/errors.ts';
 import { ClassifierNet } from '../../src/nets/classifier.ts';
 import { wideResNet } from '../../src/nets/wide-resnet.ts';
@@ -109,6 +109,18 @@ test('the default step: 2.5 eps / steps, and never longer than the range of pixe
   assert.is(defaultStepSize('Linf', 8 / 255, 20), (2.5 * 8) / 255 / 20);
   assert.is(defaultStepSize('Linf', 1, 1), 1);
   assert.is(defaultStepSize('L2', 2, 1), 5);
+});
+
+test('a random start in L1 moves the image, also where a uniform number is 0', async () => {
+  const device = await testDevice();
+  const shape = [1, 32, 32, 3];
+  // Seed and image of such a number, one of 2^24, whose logarithm is none.
+  const [clean, x, ids] = [device.full(shape, 0.5), device.full(shape, 0.5), device.tensor([11], [1], 'u32')];
+  const slots = { job: { device, size: 3072 }, clean, x, ids, batch: 1 } as unknown as Slots;
+  randomPoint(slots, 'L1', 12, 92, 0);
+  const length = (await x.floats()).reduce((sum, v) => sum + Math.abs(v - 0.5), 0);
+  assert.ok(Math.abs(length - 12) < 0.01, String(length));
+  for (const tensor of [clean, x, ids]) tensor.dispose();
 });
 
 test.run();

@@ -12,7 +12,7 @@ import { Pgd } from '../../src/attacks/pgd.ts';
 import { portfolio } from '../../src/attacks/portfolio.ts';
 import type { Eot } from '../../src/attacks/query.ts';
 import { Square } from '../../src/attacks/square.ts';
-import type { GraphTarget, ProcessTarget, Target } from '../../src/attacks/target.ts';
+import type { Draw, GraphTarget, ProcessTarget, Target } from '../../src/attacks/target.ts';
 import { classify } from '../../src/cmap/vote.ts';
 import { differentiable, vjp } from '../../src/engine/autograd.ts';
 import type { Device } from '../../src/engine/device.ts';
@@ -20,10 +20,11 @@ import { InputError } from '../../src/engine/errors.ts';
 import { randomNormal } from '../../src/engine/random.ts';
 import type { Tensor } from '../../src/engine/tensor.ts';
 import { add, sub } from '../../src/kernels/broadcast.ts';
+import { crossEntropy } from '../../src/kernels/cross-entropy.ts';
 import { abs, affine, sign, square, tanh } from '../../src/kernels/elementwise.ts';
 import { linear } from '../../src/kernels/matmul.ts';
 import { sum } from '../../src/kernels/reduce.ts';
-import { reshape, slice } from '../../src/kernels/shape.ts';
+import { concat, reshape, slice } from '../../src/kernels/shape.ts';
 import { softmax } from '../../src/kernels/softmax.ts';
 import { lcg, testDevice } from '../support.ts';
 import { fashion, withinBall } from './fashion.ts';
@@ -632,6 +633,49 @@ test('options that make no sense are refused in one line', async () => {
   await rejects(() => new Pgd(pgd).run(t.net, t.x, [9, ...t.labels.slice(1)]), /label 9 is outside 0..5/);
   bright.dispose();
   t.dispose();
+});
+
+/** A target of one pixel with what it gives of it. */
+async function pixel(value: number, n: number, logits: (u: Tensor) => Tensor[]) {
+  const device = await testDevice();
+  const x = device.tensor(new Array<number>(n).fill(value), [n, 1, 1, 1]);
+  const target: GraphTarget = {
+    classes: logits(x).length,
+    logits: (u) => concat(logits(reshape(u, [u.shape[0] as number, 1])), 1),
+  };
+  return { x, target };
+}
+
+test('the loss that is told is that of the image that is given, also where another point has a higher one', async () => {
+  // Class 1 is above class 0 near 0.5 alone; class 2 makes the loss of class 0 highest at 1, where class 0 is right again.
+  const { x, target } = await pixel(0, 1, (u) => [
+    affine(u, 0),
+    add(affine(u, 0.6, -0.05), affine(square(u), -0.6)),
+    affine(u, 2.98, -3),
+  ]);
+  const attack = new Pgd({ eps: 1, steps: 4, stepSize: 0.25, randomStart: false, keep: 'best', seed: 0 });
+  const { adversarial, success, loss } = await attack.run(target, x, [0]);
+  assert.equal(success, [true]);
+  const y = x.device.zeros([1], 'u32');
+  const given = await crossEntropy(target.logits(adversarial, {} as Draw), y).floats();
+  assert.ok(Math.abs((loss[0] as number) - (given[0] as number)) < 1e-6, `${loss}, ${given}`);
+  for (const tensor of [adversarial, y]) tensor.dispose();
+  x.dispose();
+});
+
+test('what is misread stays so: a random start without a gradient to follow does not make it right', async () => {
+  const n = 16;
+  const { x, target } = await pixel(0.49, n, (u) => [sign(affine(u, -1, 0.5)), sign(affine(u, 1, -0.5))]);
+  const labels = new Array<number>(n).fill(1);
+  const attack = new Pgd({ eps: 0.1, steps: 2, stepSize: 0.05, randomStart: true, keep: 'best', seed: 0 });
+  const { adversarial, success } = await attack.run(target, x, labels);
+  assert.ok(success.every(Boolean));
+  const points = await adversarial.floats();
+  assert.ok(
+    points.every((v) => v < 0.5),
+    String(points),
+  );
+  for (const tensor of [x, adversarial]) tensor.dispose();
 });
 
 test.run();

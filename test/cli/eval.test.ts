@@ -81,6 +81,15 @@ test('bad input', () => {
   assert.not(existsSync(join(folder, 'out')), 'nothing was written');
 });
 
+test('--net-config is the classifier’s alone', () => {
+  const settings = join(folder, 'classifier.json');
+  writeFileSync(settings, '{"num_classes": 10}');
+  const least = ['--attack', 'none', '--iterations', '1', '--eval-runs', '1', '--count', '1', '--quiet'];
+  const out = ['--out', join(folder, 'configured')];
+  const { status, lines } = cmap([...base, '--defence', 'cmap', '--net-config', settings, ...least, ...out]);
+  assert.is(status, 0, lines.join('\n'));
+});
+
 test('killed by SIGKILL and resumed, equal to an uninterrupted run; table and plot', async () => {
   // PGD takes 24 network evaluations an image, the judgement one: on a software driver an image goes alone.
   const { cpu } = (await testDevice()).capabilities;

@@ -70,8 +70,10 @@ test('an EDM denoiser, shipped or trained here, has no boundary at σ_min, and p
   );
   source.close();
   writeSafetensors(at('trained.safetensors'), tensors, { config: JSON.stringify({ task: 'edm' }) });
+  // ECT keeps the denoiser's scalings.
+  writeSafetensors(at('ect.safetensors'), tensors, { config: JSON.stringify({ task: 'ect' }) });
   writeSafetensors(at('unsaid.safetensors'), tensors);
-  for (const name of ['trained', 'unsaid'])
+  for (const name of ['trained', 'ect', 'unsaid'])
     ok([
       ...forward,
       '--net',
@@ -82,6 +84,7 @@ test('an EDM denoiser, shipped or trained here, has no boundary at σ_min, and p
       `${name}.npy`,
     ]);
   assert.equal(read('trained.npy'), read('d.npy'));
+  assert.equal(read('ect.npy'), read('d.npy'));
   assert.not.equal(read('unsaid.npy'), read('d.npy'));
   refused(
     ['purify', '--input', 'f.npy', '--weights', 'fashion-mnist-edm', '--k', '2', '--iterations', '1'],

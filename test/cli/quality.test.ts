@@ -54,6 +54,7 @@ test('quality: samples and restoration; what is missing is one line', () => {
   const picture = decodePng(readFileSync(join(out, 'samples.png')), 'samples');
   assert.ok(picture.width > 4 * 56);
   refused([...args, '--iterations', '5,x'], /"x" is not an integer/);
+  refused([...args, '--iterations', '5'], /--iterations goes with --restore, which is not given/);
   refused([...args, '--count', '0'], /--count must be at least 1, got 0/);
   refused([...args, '--features', 'none.safetensors', '--data', folder], /Fashion-MNIST is not there/);
 });

@@ -1,11 +1,15 @@
 /** CMAP's loop against a PyTorch loop in float64 from the same latents, and its promises about results. */
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import type { Distance } from '../../src/cmap/objective.ts';
 import { type CmapOptions, checkCmapOptions, paperCifar10 } from '../../src/cmap/options.ts';
-import { purify } from '../../src/cmap/purify.ts';
+import { purify, type TraceEntry } from '../../src/cmap/purify.ts';
 import { countVotes } from '../../src/cmap/vote.ts';
 import { CmapError, InputError } from '../../src/engine/errors.ts';
 import { Program } from '../../src/engine/program.ts';
+import { sub } from '../../src/kernels/broadcast.ts';
+import { abs } from '../../src/kernels/elementwise.ts';
+import { mean } from '../../src/kernels/reduce.ts';
 import { ConsistencyModel } from '../../src/nets/consistency.ts';
 import { ncsnpp } from '../../src/nets/ncsnpp.ts';
 import {
@@ -68,6 +72,30 @@ test('30 iterations follow PyTorch: trace, latents, images', async () => {
   const images = fixture.get('images');
   assertClose(toNchw(await result.images.floats(), images.shape), images.data, 2e-4, 'images');
   for (const tensor of [x, latents, result.latents, result.images]) tensor.dispose();
+  model.dispose();
+});
+
+test('a distance of one’s own takes the place of MAE − α SSIM: MAE by other operations follows alpha = 0', async () => {
+  const { model, fixture, options } = await setUp();
+  const { device } = model;
+  const x = device.tensor(...fromNchw(fixture.get('x')));
+  const latents = device.tensor(...fromNchw(fixture.get('z0')));
+  const distance: Distance = (g, target) => mean(abs(sub(g, target)), [2, 3, 4]);
+  const few = { ...options, iterations: 4 };
+  const plain = await purify(model, x, { ...few, alpha: 0 }, { latents });
+  // Unused, but traced still.
+  const own = await purify(model, x, { ...few, distance }, { latents });
+  assertClose(await own.latents.floats(), await plain.latents.floats(), 1e-4, 'latents');
+  for (const [i, entries] of own.trace.entries())
+    for (const [t, { total, ssim }] of entries.entries()) {
+      const want = plain.trace[i]?.[t] as TraceEntry;
+      assert.ok(Math.abs(total - want.total) < 1e-4 && Math.abs(ssim - want.ssim) < 1e-4, `${i}, ${t}`);
+    }
+  await purify(model, x, { ...few, distance: (g, target) => mean(sub(g, target), [1, 2, 3, 4]) }).then(
+    () => assert.unreachable(),
+    (error) => assert.match(error.message, /distance: gives \[\d+\], wanted \[\d+,\d+\]/),
+  );
+  for (const tensor of [x, latents, ...[plain, own].flatMap((p) => [p.images, p.latents])]) tensor.dispose();
   model.dispose();
 });
 

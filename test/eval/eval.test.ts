@@ -22,6 +22,7 @@ import type { Target } from '../../src/attacks/target.ts';
 import { bitDepth, bitDepthDefence } from '../../src/defences/bits.ts';
 import { undefended } from '../../src/defences/none.ts';
 import { InputError } from '../../src/engine/errors.ts';
+import type { Tensor } from '../../src/engine/tensor.ts';
 import {
   type AttackSettings,
   attackConfig,
@@ -39,10 +40,11 @@ import {
   batchOf,
   type EvaluationImages,
   type EvaluationPlan,
+  evaluationConfig,
   runEvaluation,
 } from '../../src/eval/run.ts';
 import { attackSeed, judgeSeed } from '../../src/eval/seeds.ts';
-import { readAdversarial, readEvaluation, Store } from '../../src/eval/store.ts';
+import { MemoryStore, readAdversarial, readEvaluation, Store } from '../../src/eval/store.ts';
 import { type Cell, robustBenchEntry, robustnessTable } from '../../src/eval/tables.ts';
 import { directionalErrors, verifyEvaluation } from '../../src/eval/verify.ts';
 import { affine } from '../../src/kernels/elementwise.ts';
@@ -155,8 +157,66 @@ test('a folder that another process is writing to is left alone, one whose proce
   refused(() => Store.open(at, config, true), /locked: process \d+ is writing to it; wait for it or end it/);
   writeFileSync(lock, `${2 ** 30}`);
   const store = Store.open(at, config, true);
-  assert.is(readFileSync(lock, 'utf8'), `${process.pid}`);
+  assert.match(readFileSync(lock, 'utf8'), new RegExp(`^${process.pid} `));
   store.close();
+});
+
+test('an image made anew leaves those of its batch where they are', () => {
+  const at = join(folder, 'anew');
+  const config = configOf([0, 1], { none: kind('none'), a: kind('iterative') });
+  const file = 'images/a-r0-000000.safetensors';
+  const batch = (values: number[], images: number[]) => ({
+    adversarial: { shape: [values.length, 1], data: Float32Array.from(values) },
+    images: { shape: [images.length], data: Int32Array.from(images) },
+  });
+  const of = (image: number, row: number) => record(image, 'a', [1], { file, row });
+  const begun = Store.open(at, config, false);
+  begun.append(file, batch([0.25, 0.5], [0, 1]), [of(0, 0), of(1, 1)]);
+  begun.close();
+  const lines = join(at, 'records.jsonl');
+  writeFileSync(lines, readFileSync(lines, 'utf8').split('\n').slice(1).join('\n'));
+  const again = Store.open(at, config, true);
+  again.append(file, batch([0.75], [0]), [of(0, 0)]);
+  again.close();
+  const { records } = readEvaluation(at);
+  assert.equal(
+    readAdversarial(at, records).map(([v]) => v),
+    [0.5, 0.75],
+  );
+});
+
+test('a start that fails leaves the records; without images/ they stay, without one file they are made anew', () => {
+  const at = join(folder, 'lost');
+  const config = configOf([0, 1], { none: kind('none'), a: kind('iterative') });
+  const begun = Store.open(at, config, false);
+  for (const image of [0, 1]) {
+    const file = `images/a-r0-00000${image}.safetensors`;
+    const images = { shape: [1], data: Int32Array.of(image) };
+    const adversarial = { shape: [1, 1], data: Float32Array.of(image) };
+    begun.append(file, { images, adversarial }, [record(image, 'a', [1], { file, row: 0 })]);
+  }
+  begun.close();
+  const open = () => {
+    const store = Store.open(at, config, true);
+    store.close();
+    return [store.lost, [...store.records.values()].map(({ file }) => file !== null)];
+  };
+  assert.equal(open(), [0, [true, true]]);
+  rmSync(join(at, 'images', 'a-r0-000000.safetensors'));
+  assert.equal(open(), [1, [true]]);
+  rmSync(join(at, 'images'), { recursive: true });
+  writeFileSync(join(at, 'lock'), `${process.ppid}`);
+  refused(open, /is writing to it/);
+  rmSync(join(at, 'lock'));
+  assert.equal(open(), [0, [false]]);
+  assert.equal(open(), [0, [false]]);
+});
+
+test('notes of batches are added up', () => {
+  const notes = ['the gradient was zero at a start of 1 of 2 images'];
+  const records = [0, 1, 2].flatMap((i) => [record(i, 'none', [1]), record(i, 'a', [1], { notes })]);
+  const s = summarise(configOf([0, 1, 2], { none: kind('none'), a: kind('iterative') }), records);
+  assert.equal(s.notes, ['a: the gradient was zero at a start of 3 of 3 images']);
 });
 
 test('runs are repeated, `none` is not; their spread is reported', () => {
@@ -205,6 +265,12 @@ test('names of attacks', async () => {
   );
   refused(() => plan('pdg'), /attack "pdg" is not known; there are none, fgsm, pgd/);
   refused(() => plan('pgd,,fgsm'), /an empty name/);
+  // DLR divides by differences to the third or fourth largest logit.
+  const three = { classes: 3, logits: (u: Tensor) => net.logits(u) };
+  const few = (list: string) => planAttacks(splitAttacks(list), settings, undefended(three));
+  few('pgd,apgd-dlr');
+  refused(() => few('pgd,apgd-t'), /targeted dlr loss needs 4 classes, the classifier has 3/);
+  refused(() => few('autoattack'), /needs 4 classes/);
   refused(() => plan('pgd@inside'), /no surface "inside"; it has classifier, bpda, derivative/);
   const [, own] = plan('pgd:loss=margin:steps=7:step-size=2/255:restarts=2@bpda');
   assert.equal(own?.settings, {
@@ -289,6 +355,45 @@ test('without an attack nothing is robust, and nothing there to transfer', () =>
   assert.is(rows[0]?.[headings.indexOf('all attacks')], '');
 });
 
+test('an evaluation refuses a plan that its configuration does not tell of, and an attack that leaves its ball', async () => {
+  const { device, net, images, labels, dispose } = await fashion(2);
+  const defence = undefended(net);
+  const far: Attack = {
+    name: 'far',
+    norm: 'Linf',
+    eps: settings.eps,
+    run: async (_, u) => ({
+      adversarial: u.device.scope(() => affine(u, -1.5, 2)),
+      ...{ success: [true, true], loss: [0, 0], trace: [], notes: [], passes: { forward: 0, backward: 0 } },
+    }),
+  };
+  const attacks = planAttacks(['pgd'], settings, defence).map((attack) =>
+    attack.kind === 'none' ? attack : { ...attack, make: () => far },
+  );
+  const data = { images, labels, ids: [0, 1], shape: [2, 28, 28, 1] as const };
+  const plan = {
+    ...{ data, defence, attacks, seed: 3, runs: 1, evaluations: 1, batch: 2, purified: false },
+  };
+  const { dataset, classifier, generator } = configOf([], {});
+  const config = evaluationConfig(plan, { dataset, classifier, generator, norm: 'Linf', eps: settings.eps });
+  assert.equal([config.seed, config.images, Object.keys(config.attacks)], [3, [0, 1], ['none', 'pgd']]);
+  const said = (other: object) =>
+    runEvaluation(device, plan, new MemoryStore({ ...config, ...other })).then(
+      () => '',
+      (error) => {
+        assert.instance(error, InputError);
+        return error.message;
+      },
+    );
+  assert.match(await said({ seed: 0 }), /seed of the configuration: 0, of the plan: 3/);
+  assert.match(await said({ attacks: {} }), /attack none of the plan is missing/);
+  assert.match(
+    await said({}),
+    /attack pgd: its image 0 is 2 away in Linf, with pixels in \[0.5, 2\]; allowed are 0.06/,
+  );
+  dispose();
+});
+
 test('the usual mistakes are named', async () => {
   refused(
     () => checkPixelRange('x', Float32Array.of(0, 128, 255)),
@@ -337,7 +442,8 @@ test('an undefended net falls, and so does bit depth through BPDA, but not by it
     const attacks = planAttacks(names, { ...large, start: 'image' }, defence);
     const config = configOf(ids, Object.fromEntries(attacks.map((a) => [a.id, attackConfig(a, count)])));
     const at = join(folder, defence.name);
-    const store = Store.open(at, { ...config, eps: 0.3 }, false);
+    const { name, settings: own } = defence;
+    const store = Store.open(at, { ...config, eps: 0.3, defence: { name, settings: own } }, false);
     const plan: EvaluationPlan = {
       ...{ data, defence, attacks, seed: 0, runs: 1, evaluations: 1, batch: count },
       purified: true,
