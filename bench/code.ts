@@ -24,7 +24,7 @@ import { cacheFolder } from '../src/engine/swiftshader.ts';
 import { writeFileAtomic } from '../src/report/files.ts';
 import { formatTable } from '../src/report/table.ts';
 import { type Case, chooseCases, differentiated } from './cases.ts';
-import { percent, take } from './measure.ts';
+import { percent, refuseFlags, take, takeOutput } from './measure.ts';
 
 /** Instructions by kind; those that only wait for results of arithmetic are not counted. */
 export interface Instructions {
@@ -261,8 +261,9 @@ const columns: readonly [string, (c: Code) => string][] = [
 export async function code(args: readonly string[]): Promise<void> {
   const words = args.filter((word) => word !== '--code');
   const family = take(words, '--family') ?? 'navi31';
-  const json = take(words, '--json');
-  const text = take(words, '--text');
+  const json = takeOutput(words, '--json');
+  const text = takeOutput(words, '--text');
+  refuseFlags(words);
   const chosen = chooseCases(words, true);
   if (chosen.length === 0) throw new InputError(`--code: no case contains ${words.join(' ')}`);
   const compiler = await Compiler.open(family);

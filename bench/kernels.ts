@@ -4,6 +4,7 @@
  * them on a GPU, its share), from its call until the device is idle, and all that is compared is repeated in turns.
  */
 import { Device } from '../src/engine/device.ts';
+import { sizeOf } from '../src/engine/tensor.ts';
 import { writeFileAtomic } from '../src/report/files.ts';
 import { formatTable } from '../src/report/table.ts';
 import { chooseCases, noise, recordCase } from './cases.ts';
@@ -12,6 +13,9 @@ import {
   dispatched,
   interleave,
   number,
+  type PeerTime,
+  peerCell,
+  peerTime,
   percent,
   positive,
   type Runner,
@@ -20,23 +24,11 @@ import {
   roundingOf,
   type Timing,
   take,
+  takeOutput,
   variantOf,
 } from './measure.ts';
 import { checkPeers, difference, openPeers, type Peer, type Prepared } from './peers.ts';
 import { bandwidth, measureRoofs, rooflineSvg, roofOf } from './roofline.ts';
-
-/** What became of a peer on a case: its time and its time over ours, or why there is none. */
-export type PeerResult =
-  | {
-      readonly medianMs: number;
-      readonly ratio: number;
-      readonly cpuMs: number;
-      /** Processor time over ours: the ratio that other processes do not disturb. */
-      readonly cpuRatio: number;
-      readonly spread: readonly [number, number];
-      readonly difference: number;
-    }
-  | { readonly error: string };
 
 export interface Row extends Timing {
   readonly kernel: string;
@@ -53,7 +45,7 @@ export interface Row extends Timing {
   /** Of what the roofs allow; both by `busyMs`. */
   readonly roofShare: number;
   readonly compileMs: number;
-  readonly peers: Readonly<Record<string, PeerResult>>;
+  readonly peers: Readonly<Record<string, PeerTime>>;
   readonly driver: string;
   readonly precision: string;
   /** Of precision f16 against f32, in norm; null in f32. */
@@ -69,8 +61,8 @@ const flag = (name: string) => {
   if (at >= 0) words.splice(at, 1);
   return at >= 0;
 };
-const json = take(words, '--json');
-const svg = take(words, '--svg');
+const json = takeOutput(words, '--json');
+const svg = takeOutput(words, '--svg');
 const note = take(words, '--note') ?? '';
 const seconds = positive('--seconds', take(words, '--seconds'), 2);
 const named = take(words, '--only')?.split(',') ?? [];
@@ -100,9 +92,6 @@ console.log(
 const software = device.capabilities.cpu;
 /** Outputs of peers may differ from ours by this share of the largest value: sums of up to 4,608 products. */
 const tolerance = device.adapter.precision === 'f16' ? 5e-3 : 2e-4;
-const firstLine = (error: unknown) => (error as Error).message?.split('\n')[0] || String(error);
-const cell = (result: PeerResult) =>
-  'error' in result ? 'no' : `${number(result.ratio)}x${software ? ` (${number(result.cpuRatio)}x)` : ''}`;
 const rows: Row[] = [];
 /** After every case, so that what interrupts the bench costs one case. */
 function save(): void {
@@ -119,13 +108,7 @@ function save(): void {
 }
 for (const c of chosen) {
   const data = Object.fromEntries(
-    Object.entries(c.inputs).map(([name, shape], i) => [
-      name,
-      noise(
-        shape.reduce((a, b) => a * b, 1),
-        i + 1,
-      ),
-    ]),
+    Object.entries(c.inputs).map(([name, shape], i) => [name, noise(sizeOf(shape), i + 1)]),
   );
   const error = await roundingOf(device, () => recordCase(device, c, data));
   const compiled = device.pipelines.compileMs;
@@ -139,7 +122,7 @@ for (const c of chosen) {
 
   const ours: Float32Array[] = [];
   for (const t of program.outputs) ours.push(await t.floats());
-  const results: Record<string, PeerResult> = {};
+  const results: Record<string, PeerTime> = {};
   const runners: Runner[] = [{ name: 'ours', once: await repetition(device, (n) => program.run(n)) }];
   // Peers in JavaScript run one at a time, and so do we beside them; on a software driver all do.
   const beside = software || peers.length === 0 ? 'ours' : 'ours, one at a time';
@@ -175,7 +158,7 @@ for (const c of chosen) {
     try {
       await attach(peer);
     } catch (error) {
-      results[peer.name] = { error: firstLine(error) };
+      results[peer.name] = { error: (error as Error).message.split('\n')[0] || String(error) };
     }
   }
   const times = await interleave(runners, { seconds });
@@ -186,17 +169,8 @@ for (const c of chosen) {
   for (const [name, time] of times) {
     if (name === 'ours' || name === beside) continue;
     const against = name.startsWith('torch') ? own : single;
-    results[name] =
-      time instanceof Error
-        ? { error: firstLine(time) }
-        : {
-            medianMs: time.medianMs,
-            ratio: time.medianMs / against.medianMs,
-            cpuMs: time.cpuMs,
-            cpuRatio: time.cpuMs / against.cpuMs,
-            spread: time.spread,
-            difference: differences.get(name) as number,
-          };
+    const result = peerTime(time, against);
+    results[name] = 'error' in result ? result : { ...result, difference: differences.get(name) };
   }
   for (const prepared of open) await prepared.dispose();
   dispose();
@@ -223,10 +197,7 @@ for (const c of chosen) {
     date,
     note,
   });
-  const ratios = peers.map(({ name }) => {
-    const result = results[name];
-    return `${name} ${result ? cell(result) : '–'}`;
-  });
+  const ratios = peers.map(({ name }) => `${name} ${peerCell(results[name], device) || '–'}`);
   console.error(`${c.kernel} ${c.pass} ${c.shape}: ${number(own.medianMs)} ms ${ratios.join(', ')}`);
   save();
 }
@@ -269,7 +240,7 @@ if (peers.length > 0) {
   console.log(
     `\nTime of a peer over ours${software ? ' (processor time over ours)' : ''}\n${formatTable(
       ['kernel', 'pass', 'shape', ...peers.map((p) => p.name)],
-      rows.map((r) => [r.kernel, r.pass, r.shape, ...peers.map((p) => cell(r.peers[p.name] as PeerResult))]),
+      rows.map((r) => [r.kernel, r.pass, r.shape, ...peers.map((p) => peerCell(r.peers[p.name], device))]),
     )}`,
   );
   const errors = rows.flatMap((r) =>

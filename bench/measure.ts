@@ -6,17 +6,32 @@ import type { Program } from '../src/engine/program.ts';
 import type { Tensor } from '../src/engine/tensor.ts';
 import { waitFor } from '../src/engine/wait.ts';
 import { runsAtOnce } from '../src/kernels/tune.ts';
+import { checkWritable } from '../src/report/files.ts';
 import { median, quantile } from '../src/report/statistics.ts';
 
-/** The word after `name`; both are taken out of `words`. */
+/** The word after `name`; both are taken out of `words`. @throws InputError where there is none, or the flag comes again */
 export function take(words: string[], name: string): string | undefined {
   const at = words.indexOf(name);
-  return at < 0 ? undefined : words.splice(at, 2)[1];
+  if (at < 0) return undefined;
+  const [, value] = words.splice(at, 2);
+  if (value === undefined || value.startsWith('--')) throw new InputError(`${name} wants a value`);
+  if (words.includes(name)) throw new InputError(`${name} is given twice`);
+  return value;
 }
 
-/** @throws InputError for words that look like flags, which nobody took */
-export function refuseFlags(words: readonly string[]): void {
-  const strange = words.find((word) => word.startsWith('--'));
+/** A file to write, which must be possible before anything is measured. @throws InputError */
+export function takeOutput(words: string[], name: string): string | undefined {
+  const path = take(words, name);
+  checkWritable(path);
+  return path;
+}
+
+/**
+ * @param plain whether words that are no flags mean something
+ * @throws InputError for what nobody took
+ */
+export function refuseFlags(words: readonly string[], plain = true): void {
+  const strange = words.find((word) => !plain || word.startsWith('--'));
   if (strange) throw new InputError(`${strange} is not known here; bench/README.md lists the flags`);
 }
 
@@ -28,11 +43,8 @@ export function positive(name: string, text: string | undefined, usual: number):
   return value;
 }
 
-/** What follows the word on the command line. */
-export const argument = (name: string) => {
-  const at = process.argv.indexOf(name);
-  return at < 0 ? undefined : process.argv[at + 1];
-};
+/** The words of the command line but for the one that chose what is run. */
+export const wordsAfter = (mode: string) => process.argv.slice(2).filter((word) => word !== mode);
 
 export interface Runner {
   readonly name: string;
@@ -172,6 +184,29 @@ export async function interleave(
   }
   for (const [runner, taken] of times) results.set(runner.name, summarise(taken));
   return results;
+}
+
+/** What became of a peer: its time and its time over ours, or why there is none. */
+export type PeerTime =
+  | (Pick<Timing, 'medianMs' | 'cpuMs' | 'spread'> & {
+      readonly ratio: number;
+      /** Processor time over ours: the ratio that other processes do not disturb. */
+      readonly cpuRatio: number;
+      /** Of a kernel's results. */
+      readonly difference?: number;
+    })
+  | { readonly error: string };
+
+export function peerTime(time: Timing | Error, own: Timing): PeerTime {
+  if (time instanceof Error) return { error: time.message.split('\n')[0] || String(time) };
+  const { medianMs, cpuMs, spread } = time;
+  return { medianMs, cpuMs, spread, ratio: medianMs / own.medianMs, cpuRatio: cpuMs / own.cpuMs };
+}
+
+/** A peer in a table: `1.5x`, on a software driver with the ratio of processor times, or `no`. */
+export function peerCell(time: PeerTime | undefined, { capabilities: { cpu } }: Device): string {
+  if (!time) return '';
+  return 'error' in time ? 'no' : `${number(time.ratio)}x${cpu ? ` (${number(time.cpuRatio)}x)` : ''}`;
 }
 
 /**

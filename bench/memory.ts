@@ -11,11 +11,13 @@ import { type ParameterShapes, Parameters } from '../src/nets/parameters.ts';
 import { network } from '../src/nets/registry.ts';
 import { writeFileAtomic } from '../src/report/files.ts';
 import { formatTable } from '../src/report/table.ts';
-import { argument, positive } from './measure.ts';
+import { positive, refuseFlags, take, takeOutput, wordsAfter } from './measure.ts';
 
-const run = argument('--run');
+const words = wordsAfter('--memory');
+const run = take(words, '--run');
 const limit = run === undefined ? 0 : positive('--run', run, 0) * 2 ** 30;
-const json = argument('--json');
+const json = takeOutput(words, '--json');
+refuseFlags(words, false);
 const device = await Device.open();
 const gigabytes = (bytes: number) => (bytes / 2 ** 30).toFixed(2);
 

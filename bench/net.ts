@@ -20,30 +20,39 @@ import { type NcsnppConfig, ncsnppCifar10 } from '../src/nets/ncsnpp.ts';
 import { type ParameterShapes, Parameters } from '../src/nets/parameters.ts';
 import { network } from '../src/nets/registry.ts';
 import { writeFileAtomic } from '../src/report/files.ts';
-import { median } from '../src/report/statistics.ts';
+import { mean, median } from '../src/report/statistics.ts';
 import { formatTable } from '../src/report/table.ts';
 import { noise } from './cases.ts';
 import {
-  argument,
   busyMs,
   interleave,
   number,
+  type PeerTime,
+  peerCell,
+  peerTime,
   percent,
   positive,
   type Runner,
+  refuseFlags,
   repetition,
   roundingOf,
   type Timing,
+  take,
+  takeOutput,
+  wordsAfter,
 } from './measure.ts';
-import { openTorch } from './peers.ts';
-import { referenceConfig, type Torch } from './torch.ts';
+import { torchOrProblem } from './peers.ts';
+import { referenceConfig } from './torch.ts';
 
-const json = argument('--json');
-const words = argument('--only')?.split(',');
+const given = wordsAfter('--net');
+const json = takeOutput(given, '--json');
+const words = take(given, '--only')?.split(',');
+const asked = take(given, '--repetitions');
+refuseFlags(given, false);
 const wanted = (name: string) => !words || words.some((word) => name.includes(word));
 const device = await Device.open();
 const { cpu } = device.capabilities;
-const repetitions = positive('--repetitions', argument('--repetitions'), cpu ? 3 : 10);
+const repetitions = positive('--repetitions', asked, cpu ? 3 : 10);
 const { name: adapter, driver } = device.adapter;
 const date = new Date().toISOString().slice(0, 10);
 console.log(`${adapter}, ${driver || 'driver not stated'}, ${device.adapter.precision}, ${date}`);
@@ -195,19 +204,10 @@ device.bindGroup = (...args) => {
   return bind.apply(device, args);
 };
 
-type PeerTime =
-  | { readonly medianMs: number; readonly ratio: number; readonly cpuRatio: number }
-  | { readonly error: string };
-
 /** What --json writes of a network. */
 export type Network = Awaited<ReturnType<typeof measure>>;
 
-async function measure(
-  name: string,
-  make: () => Work,
-  torch: { request: object } | null,
-  gradientError: number | null,
-) {
+async function measure(name: string, make: () => Work, request: object, gradientError: number | null) {
   const { made: work, steps } = listening(make);
   const { program } = work;
   const began = performance.now();
@@ -223,14 +223,11 @@ async function measure(
     hostMs.push((performance.now() - start) / times);
   });
   const runners: Runner[] = [{ name: 'ours', once }];
-  let peerError = torchProblem;
-  if (torch && python) {
-    try {
-      await python.ask(torch.request);
-      for (const { name } of python.modes) runners.push({ name, once: () => (python as Torch).time(name) });
-    } catch (error) {
-      peerError = (error as Error).message;
-    }
+  let peerError = problem;
+  try {
+    runners.push(...((await torch?.runners(request)) ?? []));
+  } catch (error) {
+    peerError = (error as Error).message;
   }
   const times = await interleave(runners, { seconds: 0, least: repetitions, most: repetitions });
   const after = made();
@@ -290,18 +287,12 @@ async function measure(
       ofAlone: timeAlone / time,
     };
   }
-  const peers: Record<string, PeerTime> = Object.fromEntries(
-    [...times]
-      .filter(([peer]) => peer !== 'ours')
-      .map(([peer, t]) => [
-        peer,
-        t instanceof Error
-          ? { error: t.message }
-          : { medianMs: t.medianMs, ratio: t.medianMs / own.medianMs, cpuRatio: t.cpuMs / own.cpuMs },
-      ]),
-  );
+  times.delete('ours');
+  const peers: Record<string, PeerTime> =
+    times.size > 0
+      ? Object.fromEntries([...times].map(([peer, time]) => [peer, peerTime(time, own)]))
+      : { torch: { error: peerError } };
   const { cost } = program;
-  const withoutTorch: Record<string, PeerTime> = { torch: { error: peerError } };
   work.dispose();
   device.trim();
   const row = {
@@ -325,24 +316,18 @@ async function measure(
     madeByReplays: 0,
     convolutions,
     kernels: kernels.slice(0, 8),
-    peers: Object.keys(peers).length > 0 ? peers : withoutTorch,
+    peers,
   };
   console.error(`${name}: ${number(own.medianMs)} ms`);
   return row;
 }
 
-let torchProblem = '';
-const python: Torch | null = await openTorch().catch((error) => {
-  torchProblem = (error as Error).message;
-  return null;
-});
-if (python) console.log(`peer torch: ${python.version}`);
-else console.log(`peer missing: torch: ${torchProblem}`);
+const { torch, problem } = await torchOrProblem();
 
 const shipped = readManifest()['fashion-mnist-consistency'];
 if (!shipped) throw new CmapError('weights/manifest.json has no fashion-mnist-consistency');
 const ask = (config: object, k: number, iteration: boolean) => ({
-  request: { network: { config: referenceConfig(config), k, iteration } },
+  network: { config: referenceConfig(config), k, iteration },
 });
 const rows: Network[] = [];
 const save = () => {
@@ -386,7 +371,6 @@ for (const [name, config, ks] of networks) {
 function exponent(xs: readonly number[], ys: readonly number[]): number {
   const u = xs.map((x) => Math.log(x));
   const v = ys.map((y) => Math.log(y));
-  const mean = (a: readonly number[]) => a.reduce((s, b) => s + b, 0) / a.length;
   const mu = mean(u);
   const mv = mean(v);
   const top = u.reduce((s, a, i) => s + (a - mu) * ((v[i] as number) - mv), 0);
@@ -481,14 +465,7 @@ console.log(
       r.convolutions ? percent(r.convolutions.ofAlone) : '',
       (r.plannedBytes / 1e6).toFixed(0),
       number(r.firstMs),
-      ...peerNames.map((peer) => {
-        const p = r.peers[peer];
-        return p && 'ratio' in p
-          ? `${number(p.ratio)}x${cpu ? ` (${number(p.cpuRatio)}x)` : ''}`
-          : p
-            ? 'no'
-            : '';
-      }),
+      ...peerNames.map((peer) => peerCell(r.peers[peer], device)),
     ]),
   )}`,
 );
@@ -518,5 +495,5 @@ if (growth.length > 0)
       ]),
     )}`,
   );
-python?.close();
+torch?.close();
 process.exit(0);

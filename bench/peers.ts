@@ -46,7 +46,20 @@ function projectFolder(): string {
 export const peersFolder = join(projectFolder(), 'bench', 'peers');
 const torchScript = join(peersFolder, 'torch_peer.py');
 
-export const openTorch = () => Torch.open(torchScript);
+const openTorch = () => Torch.open(torchScript);
+
+/** PyTorch alone, which is said on the console, or why there is none. */
+export async function torchOrProblem(): Promise<{ torch: Torch | null; problem: string }> {
+  try {
+    const torch = await openTorch();
+    console.log(`peer torch: ${torch.version}`);
+    return { torch, problem: '' };
+  } catch (error) {
+    const problem = (error as Error).message;
+    console.log(`peer missing: torch: ${problem}`);
+    return { torch: null, problem };
+  }
+}
 
 const peerNames = ['tfjs', 'jax-js', 'ort-web wasm', 'ort-web webgpu', 'torch'];
 

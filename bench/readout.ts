@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { Device } from '../src/engine/device.ts';
 import { packageRoot } from '../src/formats/package-root.ts';
 import { ensureDirectory, writeFileAtomic } from '../src/report/files.ts';
+import { positive, refuseFlags, take } from './measure.ts';
 
 export interface Part {
   readonly title: string;
@@ -174,13 +175,11 @@ function startPart(
 }
 
 export async function readout(words: readonly string[]): Promise<void> {
-  const take = (name: string) => (words.includes(name) ? words[words.indexOf(name) + 1] : undefined);
-  const folder = take('--readout');
-  const budget = Number(take('--budget') ?? Number.POSITIVE_INFINITY);
-  if (!folder || folder.startsWith('--') || !(budget > 0)) {
-    console.error('bench: --readout wants a folder, and --budget a positive number of seconds');
-    process.exit(2);
-  }
+  const rest = [...words];
+  const folder = take(rest, '--readout') as string;
+  const seconds = take(rest, '--budget');
+  const budget = seconds === undefined ? Number.POSITIVE_INFINITY : positive('--budget', seconds, 0);
+  refuseFlags(rest, false);
   ensureDirectory(folder);
   const device = await Device.open();
   const { name, driver } = device.adapter;

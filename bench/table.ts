@@ -1,7 +1,8 @@
 /** `npm run bench -- --table FILE.json...`: read-outs of --json as one Markdown table, for a README. */
 import { readJson } from '../src/formats/read.ts';
-import type { PeerResult, Row } from './kernels.ts';
-import { number, percent } from './measure.ts';
+import { markdownTable } from '../src/report/table.ts';
+import type { Row } from './kernels.ts';
+import { number, type PeerTime, percent } from './measure.ts';
 import type { Growth, Network } from './net.ts';
 import type { UpdateRow } from './train.ts';
 
@@ -31,8 +32,9 @@ const peersOf = (list: readonly (Row | UpdateRow | Network)[]) => [
   ...new Set(list.flatMap((r) => Object.keys(r.peers))),
 ];
 const names = peersOf(rows);
-const line = (cells: readonly (string | number)[]) => `| ${cells.join(' | ')} |`;
-const cell = (result: PeerResult | (Network | UpdateRow)['peers'][string] | undefined) => {
+const print = (headings: readonly string[], rows: readonly string[][]) =>
+  console.log(`\n${markdownTable(headings, rows)}`);
+const cell = (result: PeerTime | undefined) => {
   if (!result) return '';
   return 'error' in result ? 'no' : `${number(result.ratio)} (${number(result.cpuRatio)})`;
 };
@@ -59,23 +61,22 @@ if (rows.length > 0) {
   console.log(
     '\nThe last columns: time of a peer over ours (processor time over ours). busy: GFLOP/s by processor time on all cores.',
   );
-  console.log(`\n${line([...headings, ...names])}\n${line([...headings, ...names].map(() => '---'))}`);
-  for (const r of rows)
-    console.log(
-      line([
-        r.kernel,
-        r.pass,
-        r.shape,
-        r.variant,
-        number(r.medianMs),
-        r.spread.map(number).join('–'),
-        number(r.cpuMs),
-        number(r.gflops),
-        number(r.busyGflops),
-        'roofShare' in r ? percent(r.roofShare) : '',
-        ...names.map((name) => cell(r.peers[name])),
-      ]),
-    );
+  print(
+    [...headings, ...names],
+    rows.map((r) => [
+      r.kernel,
+      r.pass,
+      r.shape,
+      r.variant,
+      number(r.medianMs),
+      r.spread.map(number).join('–'),
+      number(r.cpuMs),
+      number(r.gflops),
+      number(r.busyGflops),
+      'roofShare' in r ? percent(r.roofShare) : '',
+      ...names.map((name) => cell(r.peers[name])),
+    ]),
+  );
 }
 for (const { networks, growth } of nets) {
   if (networks.length > 0) printNetworks(networks);
@@ -87,38 +88,36 @@ function printNetworks(networks: readonly Network[]): void {
   const others = peersOf(networks);
   const titles = ['network', 'ms', 'processor ms', 'GFLOP/s (busy)', 'dispatches', 'host µs each', 'busy'];
   titles.push('conv share', 'of alone', 'planned MB', 'first result ms', ...others);
-  console.log(`\n${line(titles)}\n${line(titles.map(() => '---'))}`);
-  for (const n of networks)
-    console.log(
-      line([
-        n.name,
-        number(n.medianMs),
-        number(n.cpuMs),
-        `${number(n.gflops)} (${number(n.gflopsBusy)})`,
-        n.dispatches,
-        number(n.hostUsPerDispatchBest),
-        n.busyShare === null ? '' : percent(n.busyShare),
-        n.convolutions ? percent(n.convolutions.share) : '',
-        n.convolutions ? percent(n.convolutions.ofAlone) : '',
-        number(n.plannedBytes / 1e6),
-        number(n.firstMs),
-        ...others.map((name) => cell(n.peers[name])),
-      ]),
-    );
+  print(
+    titles,
+    networks.map((n) => [
+      n.name,
+      number(n.medianMs),
+      number(n.cpuMs),
+      `${number(n.gflops)} (${number(n.gflopsBusy)})`,
+      String(n.dispatches),
+      number(n.hostUsPerDispatchBest),
+      n.busyShare === null ? '' : percent(n.busyShare),
+      n.convolutions ? percent(n.convolutions.share) : '',
+      n.convolutions ? percent(n.convolutions.ofAlone) : '',
+      number(n.plannedBytes / 1e6),
+      number(n.firstMs),
+      ...others.map((name) => cell(n.peers[name])),
+    ]),
+  );
 }
 
 function printGrowth(growth: readonly Growth[]): void {
   const sizes = ['against', 'sizes', 'ms', 'MB', 'time exponent', 'memory exponent'];
-  console.log(`\n${line(sizes)}\n${line(sizes.map(() => '---'))}`);
-  for (const { against, points, timeExponent, memoryExponent } of growth)
-    console.log(
-      line([
-        against,
-        points.map((p) => p.size).join(' '),
-        points.map((p) => number(p.ms)).join(' '),
-        points.map((p) => (p.plannedBytes / 1e6).toFixed(1)).join(' '),
-        timeExponent.toFixed(2),
-        memoryExponent.toFixed(2),
-      ]),
-    );
+  print(
+    sizes,
+    growth.map(({ against, points, timeExponent, memoryExponent }) => [
+      against,
+      points.map((p) => p.size).join(' '),
+      points.map((p) => number(p.ms)).join(' '),
+      points.map((p) => (p.plannedBytes / 1e6).toFixed(1)).join(' '),
+      timeExponent.toFixed(2),
+      memoryExponent.toFixed(2),
+    ]),
+  );
 }

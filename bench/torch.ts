@@ -4,7 +4,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import type { Sample } from './measure.ts';
+import type { Runner, Sample } from './measure.ts';
 import type { PeerCase, Prepared } from './peers.ts';
 
 type Answer = Record<string, unknown>;
@@ -68,6 +68,12 @@ export class Torch {
     });
     this.#queue = turn.catch(() => {});
     return turn;
+  }
+
+  /** Its modes, as runners of what `request` prepares. @throws Error with the other side's message */
+  async runners(request: object): Promise<Runner[]> {
+    await this.ask(request);
+    return this.modes.map(({ name }) => ({ name, once: () => this.time(name) }));
   }
 
   /** A repetition in one of its modes. */

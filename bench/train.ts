@@ -11,8 +11,22 @@ import { configure } from '../src/train/config.ts';
 import { networkOf, Session } from '../src/train/session.ts';
 import { noise } from './cases.ts';
 import type { Row } from './kernels.ts';
-import { argument, busyMs, interleave, number, positive, type Runner, type Timing } from './measure.ts';
-import { openTorch } from './peers.ts';
+import {
+  busyMs,
+  interleave,
+  number,
+  type PeerTime,
+  peerCell,
+  peerTime,
+  positive,
+  type Runner,
+  refuseFlags,
+  type Timing,
+  take,
+  takeOutput,
+  wordsAfter,
+} from './measure.ts';
+import { torchOrProblem } from './peers.ts';
 import { referenceConfig } from './torch.ts';
 
 /** Presets, with the reference's arguments where the network is no NCSN++ or known by name alone. */
@@ -26,34 +40,27 @@ const cases: readonly (readonly [preset: string, reference?: object])[] = [
   ['cifar10-wrn', { depth: 16, widen_factor: 4 }],
 ];
 
-type PeerTime =
-  | (Pick<Timing, 'medianMs' | 'cpuMs' | 'spread'> & { readonly ratio: number; readonly cpuRatio: number })
-  | { readonly error: string };
-
 /** What --json writes of a preset; times are of one update. */
-export interface UpdateRow extends Omit<Row, 'gbps' | 'intensity' | 'roofShare' | 'error' | 'peers'> {
+export interface UpdateRow extends Omit<Row, 'gbps' | 'intensity' | 'roofShare' | 'error'> {
   readonly imagesPerSecond: number;
   readonly plannedBytes: number;
   readonly dispatches: number;
-  readonly peers: Readonly<Record<string, PeerTime>>;
 }
 
-const json = argument('--json');
-const note = argument('--note') ?? '';
-const words = argument('--only')?.split(',');
+const given = wordsAfter('--train');
+const json = takeOutput(given, '--json');
+const note = take(given, '--note') ?? '';
+const words = take(given, '--only')?.split(',');
+const asked = take(given, '--repetitions');
+refuseFlags(given, false);
 const device = await Device.open();
 const { cpu } = device.capabilities;
-const repetitions = positive('--repetitions', argument('--repetitions'), cpu ? 3 : 10);
+const repetitions = positive('--repetitions', asked, cpu ? 3 : 10);
 const updates = cpu ? 1 : 10;
 const { name: adapter, driver, precision } = device.adapter;
 const date = new Date().toISOString().slice(0, 10);
 console.log(`${adapter}, ${driver || 'driver not stated'}, ${precision}, ${date}`);
-let torchProblem = '';
-const torch = await openTorch().catch((error) => {
-  torchProblem = (error as Error).message;
-  return null;
-});
-console.log(torch ? `peer torch: ${torch.version}` : `peer missing: torch: ${torchProblem}`);
+const { torch, problem } = await torchOrProblem();
 
 const each = (t: Timing): Timing => ({
   ...t,
@@ -86,7 +93,7 @@ async function measure(preset: string, reference?: object): Promise<UpdateRow> {
   await once(1);
   const compileMs = performance.now() - began;
   const runners: Runner[] = [{ name: 'ours', once: () => once(updates) }];
-  let problem = torchProblem;
+  let peerError = problem;
   if (torch) {
     const { task, batch, optimiser, smoothing, averages, log_mean, log_std } = config;
     const request = {
@@ -100,25 +107,19 @@ async function measure(preset: string, reference?: object): Promise<UpdateRow> {
       averages: averages.length,
     };
     try {
-      await torch.ask({ training: { ...request, config: reference ?? referenceConfig(config.net_config) } });
-      for (const { name } of torch.modes) runners.push({ name, once: () => torch.time(name) });
+      const own = { ...request, config: reference ?? referenceConfig(config.net_config) };
+      runners.push(...(await torch.runners({ training: own })));
     } catch (error) {
-      problem = (error as Error).message;
+      peerError = (error as Error).message;
     }
   }
   const times = await interleave(runners, { seconds: 0, least: repetitions, most: repetitions });
   const measured = times.get('ours');
   if (!measured || measured instanceof Error) throw measured ?? new Error(preset);
   const own = each(measured);
-  const peers: Record<string, PeerTime> = runners.length > 1 ? {} : { torch: { error: problem } };
-  for (const [name, time] of times) {
-    if (name === 'ours') continue;
-    if (time instanceof Error) peers[name] = { error: time.message };
-    else {
-      const { medianMs, cpuMs, spread } = each(time);
-      peers[name] = { medianMs, cpuMs, spread, ratio: medianMs / own.medianMs, cpuRatio: cpuMs / own.cpuMs };
-    }
-  }
+  const peers: Record<string, PeerTime> = runners.length > 1 ? {} : { torch: { error: peerError } };
+  for (const [name, time] of times)
+    if (name !== 'ours') peers[name] = peerTime(time instanceof Error ? time : each(time), own);
   const { flops, plannedBytes, dispatches } = step.program.cost;
   session.dispose();
   device.trim();
@@ -171,11 +172,7 @@ console.log(
       r.dispatches,
       (r.plannedBytes / 1e6).toFixed(0),
       number(r.compileMs),
-      ...names.map((name) => {
-        const peer = r.peers[name];
-        if (!peer || 'error' in peer) return peer ? 'no' : '';
-        return `${number(peer.ratio)}x${cpu ? ` (${number(peer.cpuRatio)}x)` : ''}`;
-      }),
+      ...names.map((name) => peerCell(r.peers[name], device)),
     ]),
   )}`,
 );
