@@ -12,6 +12,7 @@ import {
   pgd,
   purify,
   ShippedNetworks,
+  type Tensor,
   type TraceEntry,
 } from '../src/browser.ts';
 
@@ -38,15 +39,32 @@ interface Session {
   readonly preset: Preset;
 }
 
-function say(text: string, failed = false): void {
+/** Once the device is lost, that is all there is to say. */
+let lost = false;
+
+let stopped = false;
+
+/** Progress, and where a run ends when Stop was pressed. */
+function step(text: string): void {
+  if (stopped) throw new Error('Stopped.');
+  say(text, false, true);
+}
+
+/** @param passing of many such lines that a screen reader is not to read out */
+function say(text: string, failed = false, passing = false): void {
+  if (lost) return;
   const status = element('status');
+  status.setAttribute('aria-live', passing ? 'off' : 'polite');
   status.textContent = text;
   status.toggleAttribute('data-failed', failed);
 }
 
 async function open(): Promise<Session> {
   const device = await Device.open();
-  device.handle.lost.then(({ message }) => say(`The GPU was lost (${message}); reload the page.`, true));
+  device.handle.lost.then(({ message }) => {
+    say(`The GPU was lost (${message}); reload the page.`, true);
+    lost = true;
+  });
   say(`${device.adapter.name}: loading the networks …`);
   const shipped = await ShippedNetworks.at('weights/');
   const preset = shipped.preset(dataset);
@@ -82,8 +100,10 @@ async function testImages(): Promise<Picture[]> {
 }
 
 /** A picture of the user's in the networks' size, gray where they are. */
-async function ownPicture(file: Blob, [height, width, channels]: readonly number[]): Promise<Picture> {
-  const bitmap = await createImageBitmap(file);
+async function ownPicture(file: File, [height, width, channels]: readonly number[]): Promise<Picture> {
+  const bitmap = await createImageBitmap(file).catch(() => {
+    throw new Error(`${file.name}: not an image that this browser reads; PNG, JPEG and WebP are.`);
+  });
   const canvas = new OffscreenCanvas(width as number, height as number);
   const context = canvas.getContext('2d') as OffscreenCanvasRenderingContext2D;
   // What is transparent lies on white.
@@ -145,13 +165,29 @@ function show(id: string, text: string, right?: boolean): void {
   output.className = right === undefined ? '' : right ? 'right' : 'wrong';
 }
 
-async function run({ device, model, classifier, preset }: Session, picture: Picture): Promise<void> {
+async function run(session: Session, picture: Picture): Promise<void> {
+  const made: Tensor[] = [];
+  try {
+    await attackAndPurify(session, picture, made);
+  } finally {
+    for (const tensor of made) tensor.dispose();
+  }
+}
+
+/** @param made what it makes on the device, which lives until it ends, stopped or not */
+async function attackAndPurify(
+  { device, model, classifier, preset }: Session,
+  picture: Picture,
+  made: Tensor[],
+): Promise<void> {
   const { net, classes } = classifier;
   const shape = net.imageShape;
   const { eps: levels, steps, k, iterations, seed } = settings();
   const eps = levels / 255;
   const x = device.keep(device.tensor(picture.pixels, [1, ...shape]));
+  made.push(x);
   const names = (labels: readonly number[]) => labels.map((label) => classes[label]).join(', ');
+  say('Classifying; kernels are compiled, once a visit …');
   const before = (await classify(net, x))[0] as number;
   // What nobody knows is what the classifier says of the clean image.
   const truth = picture.label ?? before;
@@ -163,13 +199,14 @@ async function run({ device, model, classifier, preset }: Session, picture: Pict
   const adversarial =
     eps === 0
       ? device.keep(device.tensor(picture.pixels, [1, ...shape]))
-      : await pgd(net, x, [truth], {
-          eps,
-          steps,
-          stepSize: defaultStepSize('Linf', eps, steps),
-          randomStart: true,
-          seed,
-        });
+      : await pgd(
+          net,
+          x,
+          [truth],
+          { eps, steps, stepSize: defaultStepSize('Linf', eps, steps), randomStart: true, seed },
+          { onStep: (done, total) => step(`Attacking, step ${done} of ${total} …`) },
+        );
+  made.push(adversarial);
   const attacked = await adversarial.floats();
   const fooled = (await classify(net, adversarial))[0] as number;
   draw(element('adversarial'), attacked, shape);
@@ -182,7 +219,9 @@ async function run({ device, model, classifier, preset }: Session, picture: Pict
   const figures = Array.from({ length: k }, () => {
     const figure = document.createElement('figure');
     figure.append(document.createElement('canvas'), document.createElement('figcaption'));
-    figure.lastElementChild?.append(document.createElement('output'));
+    const output = document.createElement('output');
+    output.setAttribute('aria-live', 'off');
+    figure.lastElementChild?.append(output);
     return figure;
   });
   element('purified').replaceChildren(...figures);
@@ -200,17 +239,21 @@ async function run({ device, model, classifier, preset }: Session, picture: Pict
       output.className = labels[i] === truth ? 'right' : 'wrong';
     });
   };
-  const began = performance.now();
+  let began = performance.now();
   const purified = await purify(
     model.net,
     adversarial,
     { ...preset.cmap, k, iterations, seed },
     {
-      onCompile: (done, total) => say(`Compiling kernels, ${done} of ${total}; once a visit …`),
-      onIteration: (done, total) => say(`Purifying, iteration ${done} of ${total} …`),
+      onCompile: (done, total) => {
+        step(`Compiling kernels, ${done} of ${total}; once a visit …`);
+        began = performance.now();
+      },
+      onIteration: (done, total) => step(`Purifying, iteration ${done} of ${total} …`),
       looks: { every: lookEvery, at: (_, images) => look(images) },
     },
   );
+  made.push(purified.images, purified.latents);
   const seconds = (performance.now() - began) / 1000;
   await look(purified.images);
   const [vote] = await classifyByVote(net, purified.images);
@@ -223,7 +266,6 @@ async function run({ device, model, classifier, preset }: Session, picture: Pict
   say(
     `${device.adapter.name}: purified in ${seconds.toFixed(1)} s; MAE ${last.mae.toFixed(4)}, SSIM ${last.ssim.toFixed(4)} at the end.`,
   );
-  for (const tensor of [x, adversarial, purified.images, purified.latents]) tensor.dispose();
 }
 
 async function main(): Promise<void> {
@@ -263,7 +305,7 @@ async function main(): Promise<void> {
     const file = input('file').files?.[0];
     // So that the same file may be chosen again.
     input('file').value = '';
-    if (file) await attempt(async () => choose(await ownPicture(file, shape), null));
+    if (file) await alone(async () => choose(await ownPicture(file, shape), null));
   });
   for (const [id, value] of Object.entries({
     eps: Math.round(255 * preset.eps),
@@ -273,15 +315,28 @@ async function main(): Promise<void> {
   }))
     input(id).value = String(value);
   const button = element<HTMLButtonElement>('run');
-  element('settings').addEventListener('submit', async (event) => {
+  const stop = element<HTMLButtonElement>('stop');
+  stop.addEventListener('click', () => {
+    stopped = true;
+  });
+  element('settings').addEventListener('submit', (event) => {
     event.preventDefault();
+    alone(() => run(session, chosen));
+  });
+  /** Nothing else can be started meanwhile; what had the focus has it again. */
+  async function alone(f: () => Promise<void>): Promise<void> {
+    const focused = document.activeElement as HTMLElement | null;
     const busy = (yes: boolean) => {
       for (const control of [button, input('file'), ...buttons]) control.disabled = yes;
     };
+    stopped = false;
     busy(true);
-    await attempt(() => run(session, chosen));
+    stop.hidden = false;
+    await attempt(f);
+    stop.hidden = true;
     busy(false);
-  });
+    if (document.activeElement === document.body) focused?.focus();
+  }
   button.disabled = false;
   say(`${session.device.adapter.name}: ready.`);
 }

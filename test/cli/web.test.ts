@@ -46,14 +46,20 @@ const driver = `<!doctype html><iframe src="/page/" width="900" height="900"></i
     at('run').click();
     await until(() => at('run').disabled);
     await until(() => !at('run').disabled);
-    await post({
+    const ended = {
       choices,
       status: at('status').textContent,
       verdict: at('verdict').textContent,
       clean: at('clean-label').value,
-      purified: [...at('purified').querySelectorAll('output')].map((output) => output.value),
       lines: at('trace').querySelectorAll('polyline').length,
-    });
+    };
+    // A second run is stopped while it purifies; the page then is as ready as before.
+    at('iterations').value = 1000;
+    at('run').click();
+    await until(() => /iteration [1-9]/.test(at('status').textContent));
+    at('stop').click();
+    while (at('run').disabled) await new Promise((later) => setTimeout(later, 50));
+    await post({ ...ended, stopped: at('status').textContent, offered: !at('stop').hidden });
   } catch (error) {
     await post({ error: String(error) });
   }
@@ -142,6 +148,7 @@ test('a click attacks and purifies, as in Node', async () => {
   const name = (label: number) => classifier.classes[label] as string;
   const last = trace[0]?.at(-1);
 
+  assert.equal([said.stopped, said.offered], ['Stopped.', false]);
   assert.is(said.choices, 16);
   assert.is(said.clean, name(labels[0] as number));
   assert.is(said.lines, 2);
