@@ -1,6 +1,6 @@
 // Bundles src/ into dist/: library, command line, the thread that makes training's batches, the library for browsers and the
-// page; with --test the tests, with --bench the benchmark. WGSL files become strings; only the packages that an installation
-// brings stay outside the bundles.
+// page; with --test the tests, with --bench the benchmark, with --examples what stands in examples/. WGSL files become
+// strings; only the packages that an installation brings stay outside the bundles.
 import { cpSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { build } from 'esbuild';
 
@@ -38,6 +38,10 @@ if (process.argv.includes('--test')) {
   const tests = readdirSync('test', { recursive: true }).filter((file) => file.endsWith('.test.ts'));
   const entryPoints = ['test/run.ts', ...tests.map((file) => `test/${file}`)];
   await build({ ...shared, entryPoints, outdir: 'dist/test', outbase: 'test' });
+}
+if (process.argv.includes('--examples')) {
+  const entryPoints = readdirSync('examples').map((file) => `examples/${file}`);
+  await build({ ...shared, entryPoints, outdir: 'dist/examples' });
 }
 if (process.argv.includes('--bench')) {
   await build({ ...shared, entryPoints: { main: 'bench/main.ts' }, outdir: 'dist/bench' });
