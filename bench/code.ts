@@ -24,7 +24,7 @@ import { cacheFolder } from '../src/engine/swiftshader.ts';
 import { writeFileAtomic } from '../src/report/files.ts';
 import { formatTable } from '../src/report/table.ts';
 import { type Case, chooseCases, differentiated } from './cases.ts';
-import { percent, refuseFlags, take, takeOutput } from './measure.ts';
+import { percent, refuseFlags, take, takeOutput, wordsAfter } from './measure.ts';
 
 /** Instructions by kind; those that only wait for results of arithmetic are not counted. */
 export interface Instructions {
@@ -258,8 +258,8 @@ const columns: readonly [string, (c: Code) => string][] = [
 ];
 
 /** The command line: words as the bench's, `--family NAME`, `--json FILE`, `--text FILE`. */
-export async function code(args: readonly string[]): Promise<void> {
-  const words = args.filter((word) => word !== '--code');
+export async function code(): Promise<void> {
+  const words = wordsAfter('--code');
   const family = take(words, '--family') ?? 'navi31';
   const json = takeOutput(words, '--json');
   const text = takeOutput(words, '--text');

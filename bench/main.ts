@@ -10,7 +10,7 @@ function refuse(error: unknown): never {
 const words = process.argv.slice(2);
 const run = async (): Promise<unknown> => {
   if (words.includes('--readout')) return (await import('./readout.ts')).readout(words);
-  if (words.includes('--code')) return (await import('./code.ts')).code(words);
+  if (words.includes('--code')) return (await import('./code.ts')).code();
   if (words.includes('--memory')) return import('./memory.ts');
   if (words.includes('--net')) return import('./net.ts');
   if (words.includes('--train')) return import('./train.ts');

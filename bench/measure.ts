@@ -1,6 +1,6 @@
 /** Repetitions, taken in turns so that what disturbs the machine disturbs all alike. */
 import { availableParallelism } from 'node:os';
-import type { Device } from '../src/engine/device.ts';
+import { Device } from '../src/engine/device.ts';
 import { InputError } from '../src/engine/errors.ts';
 import type { Program } from '../src/engine/program.ts';
 import type { Tensor } from '../src/engine/tensor.ts';
@@ -45,6 +45,21 @@ export function positive(name: string, text: string | undefined, usual: number):
 
 /** The words of the command line but for the one that chose what is run. */
 export const wordsAfter = (mode: string) => process.argv.slice(2).filter((word) => word !== mode);
+
+/** What whole networks and training share: their flags, the device, and what is said of it. @throws InputError */
+export async function openRun(words: string[]) {
+  const json = takeOutput(words, '--json');
+  const only = take(words, '--only')?.split(',');
+  const asked = take(words, '--repetitions');
+  refuseFlags(words, false);
+  const device = await Device.open();
+  const repetitions = positive('--repetitions', asked, device.capabilities.cpu ? 3 : 10);
+  const { name, driver, precision } = device.adapter;
+  const date = new Date().toISOString().slice(0, 10);
+  console.log(`${name}, ${driver || 'driver not stated'}, ${precision}, ${date}`);
+  const wanted = (title: string) => !only || only.some((word) => title.includes(word));
+  return { json, only, wanted, device, repetitions, date };
+}
 
 export interface Runner {
   readonly name: string;

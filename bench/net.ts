@@ -8,7 +8,6 @@
 import { paperCifar10 } from '../src/cmap/options.ts';
 import { PurifyLoop } from '../src/cmap/purify.ts';
 import { vjp } from '../src/engine/autograd.ts';
-import { Device } from '../src/engine/device.ts';
 import { CmapError } from '../src/engine/errors.ts';
 import type { Kernel, ParamValues } from '../src/engine/kernel.ts';
 import type { KernelTime } from '../src/engine/profile.ts';
@@ -27,35 +26,23 @@ import {
   busyMs,
   interleave,
   number,
+  openRun,
   type PeerTime,
   peerCell,
   peerTime,
   percent,
-  positive,
   type Runner,
-  refuseFlags,
   repetition,
   roundingOf,
   type Timing,
-  take,
-  takeOutput,
   wordsAfter,
 } from './measure.ts';
 import { torchOrProblem } from './peers.ts';
 import { referenceConfig } from './torch.ts';
 
-const given = wordsAfter('--net');
-const json = takeOutput(given, '--json');
-const words = take(given, '--only')?.split(',');
-const asked = take(given, '--repetitions');
-refuseFlags(given, false);
-const wanted = (name: string) => !words || words.some((word) => name.includes(word));
-const device = await Device.open();
+const { json, only, wanted, device, repetitions, date } = await openRun(wordsAfter('--net'));
 const { cpu } = device.capabilities;
-const repetitions = positive('--repetitions', asked, cpu ? 3 : 10);
 const { name: adapter, driver } = device.adapter;
-const date = new Date().toISOString().slice(0, 10);
-console.log(`${adapter}, ${driver || 'driver not stated'}, ${device.adapter.precision}, ${date}`);
 
 /** Random parameters whose activations neither vanish nor explode: uniform, of variance 1 over the fan-in. */
 function synthetic(shapes: ParameterShapes): Parameters {
@@ -347,9 +334,7 @@ const networks: [string, object, number[]][] = [
 ];
 const there = [...networks.map(([name]) => name), 'growth'];
 if (!there.some(wanted))
-  throw new CmapError(
-    `--net --only ${words?.join(',')}: nothing is called so; there are ${there.join(', ')}`,
-  );
+  throw new CmapError(`--net --only ${only?.join(',')}: nothing is called so; there are ${there.join(', ')}`);
 for (const [name, config, ks] of networks) {
   if (!wanted(name)) continue;
   const model = modelOf({ ...config });

@@ -3,7 +3,6 @@
  * makes them but for what it saves and shows; and the same loop in PyTorch, whose images lie on its device. A repetition
  * is a few updates, of which the host queues the next while the device is at work.
  */
-import { Device } from '../src/engine/device.ts';
 import { sizeOf } from '../src/engine/tensor.ts';
 import { writeFileAtomic } from '../src/report/files.ts';
 import { formatTable } from '../src/report/table.ts';
@@ -15,15 +14,13 @@ import {
   busyMs,
   interleave,
   number,
+  openRun,
   type PeerTime,
   peerCell,
   peerTime,
-  positive,
   type Runner,
-  refuseFlags,
   type Timing,
   take,
-  takeOutput,
   wordsAfter,
 } from './measure.ts';
 import { torchOrProblem } from './peers.ts';
@@ -47,19 +44,12 @@ export interface UpdateRow extends Omit<Row, 'gbps' | 'intensity' | 'roofShare' 
   readonly dispatches: number;
 }
 
-const given = wordsAfter('--train');
-const json = takeOutput(given, '--json');
-const note = take(given, '--note') ?? '';
-const words = take(given, '--only')?.split(',');
-const asked = take(given, '--repetitions');
-refuseFlags(given, false);
-const device = await Device.open();
+const words = wordsAfter('--train');
+const note = take(words, '--note') ?? '';
+const { json, only, wanted, device, repetitions, date } = await openRun(words);
 const { cpu } = device.capabilities;
-const repetitions = positive('--repetitions', asked, cpu ? 3 : 10);
 const updates = cpu ? 1 : 10;
 const { name: adapter, driver, precision } = device.adapter;
-const date = new Date().toISOString().slice(0, 10);
-console.log(`${adapter}, ${driver || 'driver not stated'}, ${precision}, ${date}`);
 const { torch, problem } = await torchOrProblem();
 
 const each = (t: Timing): Timing => ({
@@ -146,7 +136,7 @@ async function measure(preset: string, reference?: object): Promise<UpdateRow> {
 
 const rows: UpdateRow[] = [];
 for (const [preset, reference] of cases) {
-  if (words && !words.some((word) => preset.includes(word))) continue;
+  if (!wanted(preset)) continue;
   const row = await measure(preset, reference);
   rows.push(row);
   console.error(`${preset}: ${number(row.imagesPerSecond)} images/s`);
@@ -154,7 +144,7 @@ for (const [preset, reference] of cases) {
 }
 if (rows.length === 0) {
   console.error(
-    `bench: no preset contains ${words?.join(' or ')}; there are ${cases.map(([p]) => p).join(', ')}`,
+    `bench: no preset contains ${only?.join(' or ')}; there are ${cases.map(([p]) => p).join(', ')}`,
   );
   process.exit(2);
 }

@@ -9,7 +9,7 @@ import { readManifest, resolveWeights } from '../formats/manifest.ts';
 import { readNpy, writeNpy } from '../formats/npy.ts';
 import { readJson } from '../formats/read.ts';
 import { ClassifierNet } from '../nets/classifier.ts';
-import { ConsistencyModel, type Sigmas, sigmaSettings } from '../nets/consistency.ts';
+import { ConsistencyModel, type Sigmas, sigmaSettings, sigmasAfter } from '../nets/consistency.ts';
 import { trainedWith } from '../nets/parameters.ts';
 import { network, networkNames } from '../nets/registry.ts';
 import { ScoreNetwork } from '../nets/score.ts';
@@ -106,16 +106,14 @@ export async function loadNetwork(device: Device, options: NetworkOptions): Prom
     try {
       switch (found.kind) {
         case 'consistency': {
-          const { task } = trainedWith(source);
-          const edm = shippedDenoiser || task === 'edm';
+          const task = shippedDenoiser ? 'edm' : trainedWith(source).task;
           return {
             kind: found.kind,
-            edm,
+            edm: task === 'edm',
             net: ConsistencyModel.load(device, found.unet, source, {
               ...bind,
               recompute: recompute ?? false,
-              // ECT keeps the denoiser's scalings.
-              sigmas: edm || task === 'ect' ? { ...found.sigmas, min: 0 } : found.sigmas,
+              sigmas: sigmasAfter(task, found.sigmas),
             }),
           };
         }

@@ -2,6 +2,7 @@
 import { join, resolve } from 'node:path';
 import { Command } from 'commander';
 import { spread } from '../data/subset.ts';
+import type { Device } from '../engine/device.ts';
 import { InputError } from '../engine/errors.ts';
 import { sizeOf } from '../engine/tensor.ts';
 import { frechetDistance } from '../eval/frechet.ts';
@@ -84,6 +85,24 @@ function someImages(flags: QualityFlags, count: number, split: 'test' | 'train' 
   return loadImages(flags, length === null || count > length ? count : spread(count, length), split);
 }
 
+/** @throws InputError where it does not take what the generator makes */
+async function featureNetwork(
+  device: Device,
+  weights: string,
+  flags: QualityFlags,
+  generated: readonly number[],
+) {
+  const { featuresNet } = flags;
+  const { kind, net } = await loadNetwork(device, { ...flags, net: featuresNet, weights });
+  if (kind !== 'classifier')
+    throw new InputError(`--features-net ${featuresNet}: is a ${kind} network, no classifier`);
+  if (String(net.imageShape) !== String(generated))
+    throw new InputError(
+      `--features-net ${featuresNet}: takes images of [${net.imageShape}], the generator makes [${generated}]`,
+    );
+  return net;
+}
+
 async function quality(flags: QualityFlags, command: Command): Promise<void> {
   const { dataset, count, iterations, seed, out } = flags;
   checkCount('--count', count);
@@ -125,17 +144,10 @@ async function quality(flags: QualityFlags, command: Command): Promise<void> {
   const { model } = generator;
   const batch = flags.batch ?? (device.capabilities.cpu ? 32 : 256);
   const samples = samplesOf(model, count, seed);
-  let net: Awaited<ReturnType<typeof loadNetwork>> | null = null;
-  if (flags.features !== undefined) {
-    net = await loadNetwork(device, { ...flags, net: flags.featuresNet, weights: flags.features });
-    if (net.kind !== 'classifier')
-      throw new InputError(`--features-net ${flags.featuresNet}: is a ${net.kind} network, no classifier`);
-    const wanted = String(net.net.imageShape);
-    if (wanted !== String(model.imageShape))
-      throw new InputError(
-        `--features-net ${flags.featuresNet}: takes images of [${wanted}], the generator makes [${model.imageShape}]`,
-      );
-  }
+  const features =
+    flags.features === undefined
+      ? null
+      : { file: flags.features, net: await featureNetwork(device, flags.features, flags, model.imageShape) };
   ensureDirectory(out);
 
   const picture = join(out, 'samples.png');
@@ -158,12 +170,13 @@ async function quality(flags: QualityFlags, command: Command): Promise<void> {
 
   let distance: object | null = null;
   const rows: string[][] = [];
-  if (flags.features !== undefined && test && training && net) {
-    const features = net.net;
+  if (features && test && training) {
     const bar = progress('features', 3 * count, { quiet: flags.quiet });
     let before = 0;
     const moments = async (source: typeof samples, what: string) => {
-      const found = await featureMoments(features, source, batch, (done) => bar.update(before + done, what));
+      const found = await featureMoments(features.net, source, batch, (done) =>
+        bar.update(before + done, what),
+      );
       before += count;
       return found;
     };
@@ -176,8 +189,8 @@ async function quality(flags: QualityFlags, command: Command): Promise<void> {
       space: `${flags.featuresNet}, ${real.mean.length} pooled activations; not Inception’s, not comparable with FID`,
       features: {
         network: flags.featuresNet,
-        file: resolve(flags.features),
-        sha256: sha256(flags.features),
+        file: resolve(features.file),
+        sha256: sha256(features.file),
       },
       count,
       samples: ofSamples,

@@ -20,7 +20,7 @@ import {
 import { type Capabilities, capabilitiesOf } from './capabilities.ts';
 import { AdapterError, CmapError, check, DeviceLostError } from './errors.ts';
 import fillSource from './fill.wgsl';
-import { type Kernel, kernel, linearGrid, type ParamValues, packParams } from './kernel.ts';
+import { type Binding, type Kernel, kernel, linearGrid, type ParamValues, packParams } from './kernel.ts';
 import { Pipelines } from './pipelines.ts';
 import { Pool } from './pool.ts';
 import { Profiler } from './profile.ts';
@@ -486,16 +486,14 @@ export class Device {
         throw new CmapError(`${k.name}: ${name} is ${storage.texels ? '' : 'not '}in texels`);
       return storage;
     });
-    k.bindings.forEach((b, i) => {
-      if (
-        b.writable &&
-        storages.indexOf(storages[i] as Storage) !== storages.lastIndexOf(storages[i] as Storage)
-      ) {
-        throw new CmapError(`${k.name}: ${b.name} is written and shares memory with another argument`);
-      }
-      if (b.writable && this.#recorder) (storages[i] as Storage).version++;
+    const written = storages.filter((storage, i) => {
+      const { name, writable } = k.bindings[i] as Binding;
+      if (writable && storages.indexOf(storage) !== storages.lastIndexOf(storage))
+        throw new CmapError(`${k.name}: ${name} is written and shares memory with another argument`);
+      return writable;
     });
     if (this.#recorder) {
+      for (const storage of written) storage.version++;
       this.#recorder.push({ kernel: k, storages, params, grid, flops: work.flops ?? 0 });
       return;
     }
@@ -505,10 +503,7 @@ export class Device {
     if (k.paramsIndex >= 0) this.#slot++;
     const { pipeline, layout } = this.pipelines.get(k);
     const bindGroup = this.bindGroup(k, layout, storages, this.#slots, offset);
-    this.touch(
-      storages,
-      storages.filter((_, i) => k.bindings[i]?.writable),
-    );
+    this.touch(storages, written);
     this.dispatch(k, pipeline, bindGroup, grid, work.flops ?? 0);
   }
 

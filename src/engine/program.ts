@@ -206,9 +206,10 @@ export class Program<T> {
     for (const memory of this.#memory) if (isBuffer(memory)) encoder.clearBuffer(memory);
     device.handle.queue.submit([encoder.finish()]);
     const first = device.tensor([0xffffffff], [1], 'u32');
-    this.#ready().forEach((d, index) => {
+    const dispatches = this.#ready();
+    device.touch(this.#owned, this.#written);
+    dispatches.forEach((d, index) => {
       this.#dispatch(d);
-      if (index === 0) device.touch(this.#owned, this.#written);
       const { storages } = this.#steps[index] as Step;
       d.kernel.bindings.forEach(({ writable, texels }, i) => {
         // A copy shows in what reads it.

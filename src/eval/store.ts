@@ -18,7 +18,8 @@ import { brief, InputError } from '../engine/errors.ts';
 import { cannotRead, readJson } from '../formats/read.ts';
 import { openSafetensors, writeSafetensors } from '../formats/safetensors.node.ts';
 import type { TensorToWrite } from '../formats/safetensors.ts';
-import { cannotWrite, ensureDirectory, lockFolder, writeFileAtomic } from '../report/files.ts';
+import { cannotWrite, ensureDirectory, writeFileAtomic } from '../report/files.ts';
+import { lockFolder } from '../report/lock.ts';
 import { checkSeeds } from './seeds.ts';
 
 export interface NetworkIdentity {

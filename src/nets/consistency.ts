@@ -20,6 +20,10 @@ export interface Sigmas {
 /** σ_min, σ_max and σ_data of the published models. */
 export const publishedSigmas: Sigmas = { min: 0.002, max: 80, data: 0.5 };
 
+/** Of a network trained by a task of `cmap train`: a denoiser's scalings have no boundary at σ_min, and ECT keeps them. */
+export const sigmasAfter = (task: unknown, sigmas: Sigmas): Sigmas =>
+  task === 'edm' || task === 'ect' ? { ...sigmas, min: 0 } : sigmas;
+
 /** Ascending noise levels σ_1 = min … σ_N = max (Karras et al. 2022, Eq. 5): (min^(1/ρ) + (i/(N−1))(max^(1/ρ) − min^(1/ρ)))^ρ. */
 export function karrasLevels(count: number, min: number, max: number, rho = 7): number[] {
   if (!Number.isInteger(count) || count < 2)

@@ -73,10 +73,10 @@ export function checkChoices(
 ): void {
   for (const [name, values] of Object.entries(choices)) {
     const value = (config as Record<string, unknown>)[name];
-    if (!values.includes(value))
-      throw new InputError(
-        `${what}: ${name} ${JSON.stringify(value)} is not built, only ${values.map((v) => JSON.stringify(v)).join(' and ')}`,
-      );
+    const text = JSON.stringify(value);
+    const built = values.map((v) => JSON.stringify(v));
+    if (!built.includes(text))
+      throw new InputError(`${what}: ${name} ${text} is not built, only ${built.join(' and ')}`);
   }
 }
 
@@ -103,12 +103,8 @@ export function withDefaults<T extends object>(
   const config: Record<string, unknown> = Object.fromEntries(Object.entries(defaults));
   for (const [key, value] of Object.entries(given)) {
     if (Object.hasOwn(defaults, key)) config[key] = value;
-    else if (Object.hasOwn(only, key)) {
-      if (JSON.stringify(value) !== JSON.stringify(only[key]))
-        throw new InputError(
-          `${what}: ${key} ${JSON.stringify(value)} is not built, only ${JSON.stringify(only[key])}`,
-        );
-    } else if (!ignored.includes(key))
+    else if (Object.hasOwn(only, key)) checkChoices(what, given, { [key]: [only[key]] });
+    else if (!ignored.includes(key))
       throw new InputError(`${what}: there is no "${key}"; there are ${Object.keys(defaults).join(', ')}`);
   }
   return config as T;

@@ -52,9 +52,9 @@ interface Block {
 }
 
 /** The published avg_pool2d(8) sees the one whole window of 8×8 of a last side of 9 to 15, as of images of 33 to 60. */
-function window(h: Tensor): Tensor {
+function pooled(h: Tensor): Tensor {
   const side = h.shape[1] as number;
-  return side > 8 && side < 16 ? slice(slice(h, 1, 0, 8), 2, 0, 8) : h;
+  return globalAveragePool(side > 8 && side < 16 ? slice(slice(h, 1, 0, 8), 2, 0, 8) : h);
 }
 
 /** @param name of block `index` of stage 0..2 */
@@ -114,7 +114,7 @@ export function wideResNet(given: Partial<WideResNetConfig>): Architecture {
       for (const block of blocks) {
         h = blockOf(p, h, recompute, (q, y) => basicBlock(block, q, y, dropout));
       }
-      h = globalAveragePool(window(normalise('bn1', p, h, { relu: true })));
+      h = pooled(normalise('bn1', p, h, { relu: true }));
       return linear(h, p.get('fc.weight'), p.get('fc.bias'));
     },
   };
@@ -191,7 +191,7 @@ export function dmWideResNet(given: Partial<DmWideResNetConfig>): Architecture {
       for (const block of blocks) {
         h = blockOf(p, h, recompute, (q, y) => dmBlock(block, act, q, y, dropout));
       }
-      h = globalAveragePool(window(act(normalise('batchnorm', p, h))));
+      h = pooled(act(normalise('batchnorm', p, h)));
       return linear(h, p.get('logits.weight'), p.get('logits.bias'));
     },
   };

@@ -135,8 +135,6 @@ const smallNcsnpp = {
 };
 const cifarNcsnpp = { nf: 96, ch_mult: [1, 1], num_res_blocks: 3, attn_resolutions: [8], patch_size: 4 };
 const consistency = { optimiser: 'radam', lr: 4e-4, averages: [0.9999] };
-/** Of those that the recipe leaves at their rate from the first update on. */
-const constantAverages = { average_rampup: 0 };
 /** Song and Dhariwal 2024. */
 const ict = {
   ...consistency,
@@ -241,7 +239,6 @@ export const presets: Readonly<Record<string, Partial<TrainConfig>>> = {
   },
   'cifar10-ct-published': {
     ...consistency,
-    ...constantAverages,
     ...{
       task: 'ct',
       dataset: 'cifar10',
@@ -249,13 +246,13 @@ export const presets: Readonly<Record<string, Partial<TrainConfig>>> = {
       batch: 512,
       steps: 800000,
       distance: 'lpips',
+      average_rampup: 0,
       flip: true,
       recompute: true,
     },
   },
   'cifar10-ict-published': {
     ...ict,
-    ...constantAverages,
     ...{
       dataset: 'cifar10',
       net_config: { nf: 128, ...ictEmbedding },
@@ -265,6 +262,7 @@ export const presets: Readonly<Record<string, Partial<TrainConfig>>> = {
       steps: 400000,
       s1: 1280,
       averages: [0.99993],
+      average_rampup: 0,
       recompute: true,
     },
   },

@@ -16,7 +16,7 @@ import type { Tensor } from '../engine/tensor.ts';
 import { add, div, mul, sub } from '../kernels/broadcast.ts';
 import { abs, affine, sqrt, square } from '../kernels/elementwise.ts';
 import { mean, sum } from '../kernels/reduce.ts';
-import { karrasLevels } from '../nets/consistency.ts';
+import { karrasLevels, sigmasAfter } from '../nets/consistency.ts';
 import type { Lpips } from '../nets/lpips.ts';
 import type { Parameters } from '../nets/parameters.ts';
 import type { UNet } from '../nets/unet.ts';
@@ -109,7 +109,7 @@ export class ConsistencyRecipe implements Recipe {
     const levels = (net: UNet, p: Parameters, min: number) =>
       new Levels(device, net, p, batch, { ...sigmas, min });
     // ECT starts from a denoiser and keeps its scalings; the others hold f(x, σ_min) = x.
-    const min = method === 'ect' ? 0 : sigmas.min;
+    const { min } = sigmasAfter(method, sigmas);
     this.#upper = levels(unet, store.parameters, min);
     this.#lower = levels(unet, store.parameters, min);
     const column = () => device.keep(device.zeros([batch, 1, 1, 1]));

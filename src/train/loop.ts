@@ -7,7 +7,8 @@ import { join } from 'node:path';
 import type { Device } from '../engine/device.ts';
 import { CmapError, InputError } from '../engine/errors.ts';
 import { cannotRead } from '../formats/read.ts';
-import { cannotWrite, ensureDirectory, lockFolder, writeFileAtomic } from '../report/files.ts';
+import { cannotWrite, ensureDirectory, writeFileAtomic } from '../report/files.ts';
+import { lockFolder } from '../report/lock.ts';
 import {
   continued,
   loadCheckpoint,

@@ -15,6 +15,7 @@ import {
   type Sigmas,
   sigmaNamesOf,
   sigmaSettings,
+  sigmasAfter,
 } from '../nets/consistency.ts';
 import { Lpips } from '../nets/lpips.ts';
 import { type ParameterShapes, type Parameters, type TensorSource, trainedWith } from '../nets/parameters.ts';
@@ -268,9 +269,8 @@ export class Session {
     const p = this.result();
     const aliases = p.with(new Map([...p.tensors].map(([name, t]) => [name, device.keep(t.alias())])));
     const sigmas = sigmasOf(config);
-    const denoiser = config.task === 'edm' || config.task === 'ect';
     const model = new ConsistencyModel(device, net.unet, aliases, {
-      sigmas: denoiser ? { ...sigmas, min: 0 } : sigmas,
+      sigmas: sigmasAfter(config.task, sigmas),
     });
     const shape = [sampled, ...net.unet.imageShape] as [number, number, number, number];
     const levels =

@@ -11,7 +11,8 @@ import {
 import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { checkWritable, ensureDirectory, lockFolder, writeFileAtomic } from '../../src/report/files.ts';
+import { checkWritable, ensureDirectory, writeFileAtomic } from '../../src/report/files.ts';
+import { lockFolder } from '../../src/report/lock.ts';
 import { refuses, temporaryFolder } from '../formats/fuzz.ts';
 
 const folder = temporaryFolder();
